@@ -1,0 +1,253 @@
+"""A network is data: nodes in execution order, channel groups, and the widths of those groups.
+
+Everything else is derived from ``(network, widths)``: the torch and Keras models, which layers change when a
+group shrinks, what a latency table must measure, the latency itself, and the .tflite files.
+
+    network = describe("res", depth=16, width=1.0)       # model/architectures.py
+    widths = dict(network.full_widths, Conv_2_1_1=0)     # remove one block
+    for layer in network.layers(widths): ...             # what is left of the network, in order
+
+A channel count belongs to a *group*, not to a layer: an addition ties its inputs into one group, a depthwise
+convolution or a pool keeps its input's group, a convolution or a linear layer writes any group it names. Width 0
+removes a branch: nodes that write it or read it are gone, and an addition that loses an operand passes the other
+one through, without its own batch norm and ReLU.
+
+Feature maps are square; convolutions pad like TensorFlow's SAME, so a side of n pixels becomes ceil(n / stride).
+Runs on Python 3.9 with the standard library alone.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+KINDS = ("conv", "depthwise", "linear", "add", "pool")
+
+Widths = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that live and die together. ``removable``: its width may become 0."""
+
+    name: str
+    width: int
+    prunable: bool = True
+    removable: bool = False
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor that enters the network: ``size`` x ``size`` pixels of the channels of ``group``."""
+
+    name: str
+    group: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer of the unpruned network, with the batch norm and the ReLU that follow it."""
+
+    name: str
+    kind: str  # one of KINDS; "pool" is a global average pool
+    inputs: Tuple[str, ...]  # names of earlier nodes or of inputs
+    group: str  # the group of its output channels
+    kernel: int = 1
+    stride: int = 1
+    bn: bool = False
+    relu: bool = False
+    bias: bool = False
+    table: Optional[str] = None  # key of its latency table; None: not priced, or priced with its reader (pool)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that is alive at some widths: its channels, its side in pixels and the live tensors it reads."""
+
+    node: Node
+    inputs: Tuple[str, ...]
+    cin: int
+    cout: int
+    in_size: int
+    out_size: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a latency table measures: one operator at every (cin, cout) in 1..rows x 1..columns.
+
+    ``columns`` is 1 where the output is not free: a classifier has a fixed number of outputs (``fixed_out``), an
+    addition as many as it reads. The array of a table is indexed ``[cin - 1, cout - 1]``, or ``[cin - 1, 0]``.
+    """
+
+    key: str
+    kind: str
+    kernel: int
+    stride: int
+    size: int  # side of the input feature map, pixels
+    bn: bool
+    relu: bool
+    bias: bool
+    pooled: bool  # a global average pool stands before it and is measured with it
+    rows: int
+    columns: int
+    fixed_out: Optional[int]
+
+    @property
+    def shape(self) -> Tuple[int, int]:
+        return (self.rows, self.columns)
+
+    def index(self, cin: int, cout: int) -> Tuple[int, int]:
+        """Where the latency of this operator from cin to cout channels stands in the table's array."""
+        return (cin - 1, cout - 1 if self.columns > 1 else 0)
+
+    def entries(self):
+        """Yield every (cin, cout) of the table, cout being the true number of output channels."""
+        for cin in range(1, self.rows + 1):
+            if self.columns > 1:
+                for cout in range(1, self.columns + 1):
+                    yield cin, cout
+            else:
+                yield cin, cin if self.kind in ("add", "depthwise") else (self.fixed_out or 1)
+
+    def network(self, cin: int, cout: int) -> "Network":
+        """The network of this one operator at one width: what is written to a .tflite file and timed."""
+        same = self.kind in ("add", "depthwise")
+        groups = [Group("in", cin)] + ([] if same else [Group("out", cout)])
+        inputs = tuple(Input(f"input_{i}", "in", self.size) for i in range(2 if self.kind == "add" else 1))
+        names = tuple(i.name for i in inputs)
+        nodes = []
+        if self.pooled:
+            nodes.append(Node("pool", "pool", names, "in"))
+            names = ("pool",)
+        nodes.append(Node(self.key, self.kind, names, "in" if same else "out", self.kernel, self.stride,
+                          self.bn, self.relu, self.bias))
+        return Network({"table": self.key}, inputs, tuple(groups), tuple(nodes))
+
+
+@dataclass(frozen=True)
+class Network:
+    """Inputs, groups and nodes; ``arguments`` is what :func:`model.architectures.describe` rebuilds it from."""
+
+    arguments: Dict[str, Any] = field(compare=True)
+    inputs: Tuple[Input, ...]
+    groups: Tuple[Group, ...]
+    nodes: Tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        groups = {g.name for g in self.groups}
+        seen = {i.name: i.group for i in self.inputs}
+        for node in self.nodes:
+            read = [seen.get(name) for name in node.inputs]
+            if node.kind not in KINDS or node.group not in groups or node.name in seen or None in read or not read:
+                raise ValueError(f"node {node.name}: unknown kind, group or input, or a name used twice")
+            if node.kind in ("add", "depthwise", "pool") and set(read) != {node.group}:
+                raise ValueError(f"node {node.name}: a {node.kind} keeps the group of its inputs {read}, "
+                                 f"found {node.group}")
+            seen[node.name] = node.group
+
+    @cached_property
+    def group(self) -> Dict[str, Group]:
+        return {g.name: g for g in self.groups}
+
+    @cached_property
+    def full_widths(self) -> Dict[str, int]:
+        """Widths of the unpruned network: {group: channels}."""
+        return {g.name: g.width for g in self.groups}
+
+    @cached_property
+    def group_of(self) -> Dict[str, str]:
+        """The group of every tensor: {input or node name: group name}."""
+        return {t.name: t.group for t in self.inputs + self.nodes}
+
+    @property
+    def output(self) -> str:
+        return self.nodes[-1].name
+
+    def producers(self, group: str) -> Tuple[Node, ...]:
+        """Nodes whose filters write the group: they lose outputs when it shrinks."""
+        return tuple(n for n in self.nodes if n.group == group and n.kind in ("conv", "linear"))
+
+    def consumers(self, group: str) -> Tuple[Node, ...]:
+        """Nodes whose filters read the group: they lose inputs when it shrinks."""
+        return tuple(n for n in self.nodes if n.kind in ("conv", "linear") and self.group_of[n.inputs[0]] == group)
+
+    def check_widths(self, widths: Widths) -> None:
+        """Raise ValueError, naming the group, unless ``widths`` is a valid choice for this network."""
+        for name in sorted(set(widths) ^ set(self.full_widths)):
+            raise ValueError(f"{name}: {'not a group of this network' if name in widths else 'width missing'}")
+        for g in self.groups:
+            low = 0 if g.removable else 1 if g.prunable else g.width
+            width = widths[g.name]
+            if isinstance(width, bool) or not isinstance(width, int) or not low <= width <= g.width:
+                raise ValueError(f"{g.name}: expected {low} to {g.width} channels, found {width!r}")
+
+    def layers(self, widths: Widths) -> Tuple[Layer, ...]:
+        """The nodes that are alive at these widths, in execution order.
+
+        Raises ValueError if the widths are not valid or nothing reaches the output.
+        """
+        self.check_widths(widths)
+        alias = {i.name: i.name for i in self.inputs}  # tensor -> the live tensor that stands for it; None: dead
+        size = {i.name: i.size for i in self.inputs}
+        layers = []
+        for node in self.nodes:
+            inputs = tuple(alias[name] for name in node.inputs if alias[name] is not None)
+            complete = len(inputs) == len(node.inputs)
+            if widths[node.group] == 0 or not inputs or not (complete or node.kind == "add"):
+                alias[node.name] = None
+            elif node.kind == "add" and len(inputs) == 1:
+                alias[node.name] = inputs[0]
+            else:
+                in_size = size[inputs[0]]
+                out_size = 1 if node.kind in ("pool", "linear") else -(-in_size // node.stride)
+                alias[node.name], size[node.name] = node.name, out_size
+                layers.append(Layer(node, inputs, widths[self.group_of[inputs[0]]], widths[node.group],
+                                    in_size, out_size))
+        if alias[self.output] is None:
+            raise ValueError(f"at these widths nothing reaches the output {self.output}")
+        return tuple(layers)
+
+    @cached_property
+    def tables(self) -> Dict[str, Table]:
+        """The latency tables this network needs, by key. Nodes of one key must be the same operator."""
+        pools = {n.name: n for n in self.nodes if n.kind == "pool"}
+        full = {layer.node.name: layer for layer in self.layers(self.full_widths)}
+        tables: Dict[str, Table] = {}
+        for name, layer in full.items():
+            node = layer.node
+            if node.table is None:
+                continue
+            pooled = node.inputs[0] in pools
+            fixed = not self.group[node.group].prunable
+            single = fixed or node.kind in ("add", "depthwise")
+            new = Table(node.table, node.kind, node.kernel, node.stride,
+                        full[node.inputs[0]].in_size if pooled else layer.in_size, node.bn, node.relu, node.bias,
+                        pooled, layer.cin, 1 if single else layer.cout, layer.cout if fixed else None)
+            tables[node.table] = _widest(tables.get(node.table, new), new)
+        return tables
+
+    def conv_channels(self, widths: Widths) -> Dict[str, int]:
+        """Channels left in every convolution: {layer name: channels}, 0 for one that is gone."""
+        alive = {layer.node.name: layer.cout for layer in self.layers(widths)}
+        return {n.name: alive.get(n.name, 0) for n in self.nodes if n.kind in ("conv", "depthwise")}
+
+    def parameter_count(self, widths: Widths) -> int:
+        """Trainable parameters: weights, biases, and the scale and shift of batch norms."""
+        total = 0
+        for layer in self.layers(widths):
+            node = layer.node
+            if node.kind in ("conv", "linear"):
+                total += node.kernel ** 2 * layer.cin * layer.cout
+            elif node.kind == "depthwise":
+                total += node.kernel ** 2 * layer.cout
+            total += layer.cout * (int(node.bias) + 2 * int(node.bn))
+        return total
+
+
+def _widest(a: Table, b: Table) -> Table:
+    """One table for two nodes of one key: the same operator, as wide as the wider, with a ReLU if either has one."""
+    if (a.kind, a.kernel, a.stride, a.size, a.fixed_out) != (b.kind, b.kernel, b.stride, b.size, b.fixed_out):
+        raise ValueError(f"latency table {a.key}: its layers differ in kind, kernel, stride or feature-map size")
+    return Table(a.key, a.kind, a.kernel, a.stride, a.size, a.bn or b.bn, a.relu or b.relu, a.bias or b.bias,
+                 a.pooled, max(a.rows, b.rows), max(a.columns, b.columns), a.fixed_out)

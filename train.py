@@ -1,0 +1,127 @@
+"""Train a network from scratch and keep it in checkpoints/SAVE_FILE.t7.
+
+    python train.py --net='res' --depth=40 --width=2.0 --save_file='res-40-2'                  # CIFAR-10, 200 epochs
+    python train.py --depth=16 --width=1 --data_loc=DIR --epochs=20 --lr_type=cosine --save_file='res-16-1'
+    python train.py --depth=10 --width=1 --dataset=digits --epochs=10 --save_file='digits'     # needs no download
+
+The checkpoint is written after every epoch; after an interruption the same command with --resume goes on, and ends
+where an uninterrupted run would have.
+"""
+
+import argparse
+import ast
+import time
+from pathlib import Path
+
+from utils.cli import (add_data_flags, add_network_flags, add_run_flags, changed_flags, describe_or_fail, fraction,
+                       new_parser, positive_float, positive_int, run)
+from utils.errors import UserError
+from utils.files import save_name, writable_folder
+
+FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and its resumption
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__.splitlines()[0])
+    add_network_flags(parser)
+    add_data_flags(parser)
+    parser.add_argument("--full_train", action="store_true", help="train on the held-out images too")
+    group = parser.add_argument_group("optimisation (SGD)")
+    group.add_argument("--epochs", type=positive_int, default=200, help="passes over the training images")
+    group.add_argument("--batch_size", type=positive_int, default=128, help="images per step")
+    group.add_argument("--learning_rate", type=positive_float, default=0.1, help="rate of the first epoch")
+    group.add_argument("--momentum", type=float, default=0.9, help="momentum")
+    group.add_argument("--weight_decay", type=float, default=5e-4, help="L2 penalty")
+    group.add_argument("--lr_type", choices=("multistep", "cosine"), default="multistep", help="schedule")
+    group.add_argument("--epoch_step", type=epoch_list, default=[60, 120, 160],
+                       help="multistep: epochs at which the rate is multiplied by --lr_decay_ratio")
+    group.add_argument("--lr_decay_ratio", type=fraction, default=0.2, help="multistep: the factor")
+    add_run_flags(parser, resume="go on after an interruption")
+    parser.add_argument("--save_file", required=True, help="name of the checkpoint, checkpoints/SAVE_FILE.t7")
+    return parser
+
+
+def epoch_list(text: str) -> list:
+    try:
+        value = ast.literal_eval(text)
+        if isinstance(value, (list, tuple)) and all(isinstance(v, int) and v > 0 for v in value):
+            return list(value)
+    except (ValueError, SyntaxError):
+        pass
+    raise argparse.ArgumentTypeError(f"expected a list such as [60,120,160], found {text}")
+
+
+def main() -> None:
+    args = get_parser().parse_args()
+    name = save_name(args.save_file)
+    describe_or_fail(net=args.net, depth=args.depth, width=args.width)  # before torch is loaded and images are read
+    path = writable_folder("checkpoints") / f"{name}.t7"
+
+    import torch
+    from model.torch_net import TorchNet, parameter_count
+    from utils import checkpoint, data, training
+
+    device = training.pick_device(args.device)
+    torch.manual_seed(args.seed)
+    saved = unfinished(path, args)
+    images = data.load(args.dataset, args.data_loc, 32, args.workers)
+    network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, num_classes=len(images.classes))
+    held_in = images.train if args.full_train else data.split_holdout(images.train, args.holdout_prop)[0]
+    normalisation = data.measure_normalisation(held_in)
+    model = TorchNet(network, network.full_widths)
+    if saved:
+        model = checkpoint.build(saved, path)
+    model = model.to(device, memory_format=torch.channels_last)
+    optimizer = training.sgd(model, args.learning_rate, args.momentum, args.weight_decay)
+    history, first = [], 0
+    if saved:
+        history, first = saved["error_history"], saved["epoch"]
+    if first < args.epochs and saved:
+        optimizer.load_state_dict(saved["optimizer"])
+    print(f"{args.net}-{args.depth}-{args.width:g}: {parameter_count(model):,} parameters on {device}; "
+          f"{len(held_in):,} images to train on, {len(images.test):,} to test, {len(images.classes)} classes")
+
+    source = training.BatchSource(held_in.to(device), normalisation, images.flip, args.batch_size)
+    test, began = images.test.to(device), time.monotonic()
+    for epoch in range(first, args.epochs):
+        rate = training.learning_rate(epoch, base=args.learning_rate, lr_type=args.lr_type, epochs=args.epochs,
+                                      epoch_step=args.epoch_step, decay_ratio=args.lr_decay_ratio)
+        loss = training.train_epoch(model, optimizer, source, rate, (args.seed, epoch), f"epoch {epoch + 1}")
+        history.append(training.error_pct(model, test, normalisation))
+        done = epoch + 1 == args.epochs
+        checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=vars(args),
+                        holdout_prop=0.0 if args.full_train else args.holdout_prop,
+                        **({} if done else {"optimizer": optimizer.state_dict()}))
+        left = (time.monotonic() - began) / (epoch + 1 - first) * (args.epochs - epoch - 1)
+        print(f"epoch {epoch + 1}/{args.epochs}  rate {rate:.4g}  loss {loss:.4f}  test error {history[-1]:.2f}%  "
+              f"{left / 60:.1f} min left", flush=True)
+    print(f"{path}: test error {history[-1]:.2f}% after {args.epochs} epochs")
+
+
+def unfinished(path: Path, args: argparse.Namespace):
+    """The checkpoint to go on from, or None to begin. Raises UserError rather than lose or mix up a run."""
+    from utils import checkpoint
+    if not path.exists():
+        if args.resume:
+            print(f"{path}: nothing to resume yet, beginning")
+        return None
+    try:
+        saved = checkpoint.load(path)
+    except UserError:
+        if args.resume:
+            raise
+        return None  # a broken file is replaced by a new training
+    ended = saved["epoch"] >= saved["flags"].get("epochs", 0)
+    if not args.resume:
+        if not ended:
+            raise UserError(f"{path}: an unfinished training ({saved['epoch']} of {saved['flags']['epochs']} epochs); "
+                            "add --resume to go on, or remove it to start over")
+        return None
+    changed = changed_flags(saved["flags"], vars(args), FREE_FLAGS)
+    if changed or "prune_history" in saved:
+        raise UserError(f"{path}: cannot resume, it was made with other flags: {changed or 'by prune.py'}")
+    return saved
+
+
+if __name__ == "__main__":
+    run(main)

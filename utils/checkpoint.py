@@ -1,0 +1,68 @@
+"""checkpoints/NAME.t7: a dict that ``torch.load(..., weights_only=True)`` reads and that rebuilds its own network.
+
+    arguments      what model.architectures.describe takes            widths      {group: channels}
+    state_dict     parameters and statistics by layer name            epoch       epochs trained
+    error_history  test error after every epoch, % (pruned networks: held-out error after every step)
+    normalisation  {"mean": [...], "std": [...]} of pixels in 0..1    flags       the command line it was made with
+    holdout_prop   part of the training images that was held out; 0 where none was
+Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
+(predicted latency after every step, seconds, the unpruned network first). Unfinished ones: optimizer.
+"""
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import torch
+
+from model.architectures import describe
+from model.torch_net import TorchNet
+from utils.data import Normalisation
+from utils.errors import UserError
+from utils.files import write_whole
+
+REQUIRED = ("arguments", "widths", "state_dict", "epoch", "error_history", "normalisation", "flags", "holdout_prop")
+
+
+def save(path: Path, model: TorchNet, normalisation: Normalisation, **more: Any) -> None:
+    """Write the checkpoint of ``model``, whole; ``more`` holds the other keys listed above."""
+    content = dict(more, arguments=dict(model.network.arguments), widths=dict(model.widths),
+                   state_dict={k: v.detach().cpu() for k, v in model.state_dict().items()},
+                   normalisation={k: list(v) for k, v in asdict(normalisation).items()})
+    buffer = io.BytesIO()  # torch's own file writer does not raise OSError on a full disk
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load(path: Path, device: Optional[torch.device] = None) -> Dict[str, Any]:
+    """Read a checkpoint without executing anything in it. Raises UserError naming the file and what is wrong."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; train one with train.py --save_file={Path(path).stem}")
+    try:
+        content = torch.load(path, map_location=device or "cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises many kinds for a broken or a foreign file
+        raise UserError(f"{path}: not a whole checkpoint of this project "
+                        f"({type(error).__name__} while reading); restore it or train it again") from error
+    missing = [k for k in REQUIRED if not isinstance(content, dict) or k not in content]
+    if missing:
+        raise UserError(f"{path}: expected a checkpoint of this project, but it lacks {', '.join(missing)}")
+    return content
+
+
+def build(content: Dict[str, Any], path: Path) -> TorchNet:
+    """The network of a checkpoint, with its weights. Raises UserError where they don't fit each other."""
+    try:
+        network = describe(**content["arguments"])
+        model = TorchNet(network, content["widths"])
+        model.load_state_dict(content["state_dict"])
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: its weights don't fit the network it names: "
+                        f"{' '.join(str(error).split())[:300]}") from error
+    return model
+
+
+def normalisation_of(content: Dict[str, Any]) -> Normalisation:
+    return Normalisation(*(tuple(content["normalisation"][k]) for k in ("mean", "std")))

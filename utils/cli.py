@@ -1,0 +1,125 @@
+"""Flags that several scripts share, and how a script begins and ends. Standard library alone."""
+
+import argparse
+import os
+import shlex
+import sys
+from typing import Callable
+
+from model.architectures import ARCHITECTURES, describe
+from model.network import Network
+from utils.errors import UserError
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    return _Parser(description=description, formatter_class=_Formatter, allow_abbrev=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):  # one line, without the usage in front of it
+        self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=36, width=110)
+
+    def _get_help_string(self, action):  # a flag without a default says so in its own words
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
+    """--net --depth --width; without ``defaults`` they are None unless given (a checkpoint knows better)."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--net", choices=sorted(ARCHITECTURES), default="res" if defaults else None,
+                       help="architecture: res is WideResNet")
+    group.add_argument("--depth", type=int, default=40 if defaults else None,
+                       help="layers: 6n + 4 for a WideResNet" + ("" if defaults else " (default: the checkpoint's)"))
+    group.add_argument("--width", type=float, default=2.0 if defaults else None,
+                       help="width factor k" + ("" if defaults else " (default: the checkpoint's)"))
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
+    """Where the images come from; without ``defaults`` the data flags are None unless given, as above."""
+    group = parser.add_argument_group("data")
+    other = "" if defaults else " (default: the checkpoint's)"
+    group.add_argument("--dataset", choices=("cifar10", "digits"), default="cifar10" if defaults else None,
+                       help="digits: scikit-learn's bundled digits, needs no download" + other)
+    group.add_argument("--data_loc", default="~/Documents/CIFAR-10" if defaults else None,
+                       help="folder with torchvision's CIFAR-10 (downloaded if missing), or with train/CLASS/* and "
+                            "test/CLASS/* images" + other)
+    group.add_argument("--holdout_prop", type=fraction, default=0.1 if defaults else None,
+                       help="part of the training images that is held out to judge pruning" + other)
+    group.add_argument("--workers", type=natural, default=2, help="threads that read images")
+
+
+def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--seed", type=natural, default=0, help="one seed, one result")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    group.add_argument("--resume", action="store_true", help=resume)
+
+
+def changed_flags(saved: dict, now: dict, free: tuple) -> str:
+    """Which flags differ from those an unfinished run began with, in words; '' if none but ``free`` ones."""
+    keys = sorted((set(saved) | set(now)) - set(free) - {"resume"})
+    return ", ".join(f"--{k} was {saved.get(k)!r}, now {now.get(k)!r}" for k in keys if saved.get(k) != now.get(k))
+
+
+def describe_or_fail(**arguments) -> Network:
+    """The network of these flags, a wrong one being the user's to put right."""
+    try:
+        return describe(**arguments)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
+    return value
+
+
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected 0 or more, found {text}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, both excluded, found {text}")
+    return value
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's main: what the user can put right ends in one line and exit code 2, Ctrl-C in 130."""
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        _end(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        again = [a for a in sys.argv if a != "--resume"] + ["--resume"]
+        _end("stopped; what was finished is kept. To go on: python " + shlex.join(again), 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
+        sys.exit(141)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"error: {where}{error.strerror or error}; what was finished is kept", 2)
+
+
+def _end(line: str, code: int) -> None:
+    print(f"\n{line}" if code == 130 else line, file=sys.stderr, flush=True)
+    sys.exit(code)

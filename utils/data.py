@@ -1,0 +1,201 @@
+"""Images in memory: CIFAR-10 in torchvision's layout, any folder train/CLASS/*, test/CLASS/*, or the bundled digits.
+
+Images are uint8 [N, 3, size, size] and labels int64 [N], decoded once; batches are augmented and normalised as
+tensors, with generators of their own, so that a seed fixes every batch whatever ran before.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.errors import UserError
+
+SPLIT_SEED = 0  # the held-out images are the same in every script and for every --seed
+CROP_PAD = 4  # pixels of reflection around an image before the random crop
+
+
+@dataclass(frozen=True)
+class Images:
+    pixels: Tensor  # uint8 [N, 3, size, size]
+    labels: Tensor  # int64 [N]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index) -> "Images":
+        return Images(self.pixels[index], self.labels[index])
+
+    def to(self, device) -> "Images":
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    train: Images
+    test: Images
+    classes: Tuple[str, ...]
+    flip: bool  # whether a mirrored image keeps its label
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per channel, of pixels brought to 0..1."""
+
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> float [N, C, H, W]
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1) * 255
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1) * 255
+        return (pixels.float() - mean) / std
+
+
+def measure_normalisation(images: Images) -> Normalisation:
+    """Mean and deviation per channel over all pixels of these images (exact integer sums)."""
+    sums, squares = [], []
+    for channel in images.pixels.unbind(1):
+        counts = torch.bincount(channel.reshape(-1).long(), minlength=256).double()
+        values = torch.arange(256, dtype=torch.float64, device=counts.device) / 255
+        mean = (counts * values).sum() / counts.sum()
+        sums.append(mean.item())
+        squares.append(((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item())
+    return Normalisation(tuple(sums), tuple(max(s, 1e-3) for s in squares))
+
+
+def split_holdout(images: Images, holdout_prop: float) -> Tuple[Images, Images]:
+    """Split into (training part, held-out part), stratified and the same in every run."""
+    from sklearn.model_selection import train_test_split
+    try:
+        train, held = train_test_split(np.arange(len(images)), test_size=holdout_prop, random_state=SPLIT_SEED,
+                                       stratify=images.labels.cpu().numpy())
+    except ValueError as error:
+        raise UserError(f"--holdout_prop={holdout_prop}: cannot hold that part out of {len(images)} images "
+                        f"({error})") from error
+    return images[torch.from_numpy(np.sort(train))], images[torch.from_numpy(np.sort(held))]
+
+
+def augment(pixels: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
+    """Reflect-pad by 4, crop at random to the old size, and mirror every other image (if ``flip``).
+
+    pixels: [N, C, H, W], any type; the draws come from ``generator``, on the CPU. Returns the same shape and type.
+    """
+    n, _, height, width = pixels.shape
+    top = torch.randint(2 * CROP_PAD + 1, (n, 1), generator=generator)
+    left = torch.randint(2 * CROP_PAD + 1, (n, 1), generator=generator)
+    rows = _reflect(top + torch.arange(height) - CROP_PAD, height)  # [N, H]
+    columns = _reflect(left + torch.arange(width) - CROP_PAD, width)  # [N, W]
+    if flip:
+        mirrored = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    image = torch.arange(n, device=pixels.device)[:, None, None]
+    return pixels.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    return (size - 1) - (size - 1 - index.abs()).abs()
+
+
+# --- loading ---------------------------------------------------------------------------------------------------
+
+def load(dataset: str, data_loc: str, img_size: int, workers: int) -> Dataset:
+    """Load ``cifar10`` (torchvision's files or train/CLASS folders in ``data_loc``) or ``digits`` into memory.
+
+    Raises UserError naming the folder or the image that is missing or broken.
+    """
+    if dataset == "digits":
+        return _digits(img_size)
+    folder = Path(data_loc).expanduser()
+    if (folder / "train").is_dir() or (folder / "test").is_dir():
+        return _folders(folder, img_size, workers)
+    found = _cifar10(folder)
+    return found if img_size == 32 else replace(found, train=_resized(found.train, img_size),
+                                                test=_resized(found.test, img_size))
+
+
+def _digits(img_size: int) -> Dataset:
+    """scikit-learn's 1,797 digits, 8x8 grey values 0..16, brought to 3 x size x size; a fifth is for testing."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    digits = load_digits()
+    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
+    everything = _resized(Images(pixels, torch.from_numpy(digits.target).long()), img_size)
+    train, test = train_test_split(np.arange(len(everything)), test_size=0.2, random_state=SPLIT_SEED,
+                                   stratify=digits.target)
+    return Dataset(everything[torch.from_numpy(train)], everything[torch.from_numpy(test)],
+                   tuple(str(c) for c in digits.target_names), flip=False)
+
+
+def _resized(images: Images, size: int) -> Images:
+    pixels = torch.nn.functional.interpolate(images.pixels.float(), size=(size, size), mode="bilinear",
+                                             antialias=True)
+    return Images(pixels.round().clamp(0, 255).to(torch.uint8), images.labels)
+
+
+def _cifar10(folder: Path) -> Dataset:
+    from torchvision.datasets import CIFAR10
+    try:
+        parts = [CIFAR10(folder, train=train, download=not (folder / CIFAR10.base_folder).is_dir())
+                 for train in (True, False)]
+    except Exception as error:  # a failed download raises whatever the network layer raises
+        raise UserError(f"{folder}: no CIFAR-10 there, or not whole, and no download ({_first_line(error)}). "
+                        f"Put torchvision's {CIFAR10.base_folder}/ or train/CLASS/ and test/CLASS/ folders there, "
+                        "name another --data_loc, or try --dataset=digits") from error
+    train, test = (Images(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
+                   for p in parts)
+    return Dataset(train, test, tuple(parts[0].classes), flip=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _folders(folder: Path, img_size: int, workers: int) -> Dataset:
+    names = {}
+    for part in ("train", "test"):
+        if not (folder / part).is_dir():
+            raise UserError(f"{folder / part}: missing; expected the images of every class in {part}/CLASS/")
+        names[part] = sorted(d.name for d in (folder / part).iterdir() if d.is_dir())
+    if names["train"] != names["test"] or len(names["train"]) < 2:
+        raise UserError(f"{folder}: expected the same two or more classes in train/ and test/, "
+                        f"found {names['train']} and {names['test']}")
+    train, test = (_read_part(folder / part, names["train"], img_size, workers) for part in ("train", "test"))
+    return Dataset(train, test, tuple(names["train"]), flip=True)
+
+
+def _read_part(folder: Path, classes, img_size: int, workers: int) -> Images:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+    from tqdm import tqdm
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
+        if not found:
+            raise UserError(f"{folder / name}: no images there ({', '.join(IMG_EXTENSIONS)})")
+        files += found
+        labels += [label] * len(found)
+    pixels = np.empty((len(files), img_size, img_size, 3), np.uint8)
+
+    def read(i: int) -> None:
+        pixels[i] = _read_image(files[i], img_size)
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for _ in tqdm(pool.map(read, range(len(files))), f"reading {folder.name}", len(files), leave=False):
+            pass
+    return Images(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
+
+
+def _read_image(file: Path, img_size: int) -> np.ndarray:
+    from PIL import Image
+    try:
+        with Image.open(file) as image:
+            image = image.convert("RGB")
+            if image.size != (img_size, img_size):
+                image = image.resize((img_size, img_size), Image.Resampling.BILINEAR)
+            return np.asarray(image)
+    except Exception as error:  # PIL raises many kinds for a broken file
+        raise UserError(f"{file}: not a readable image ({_first_line(error)}); replace or remove it") from error

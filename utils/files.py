@@ -1,0 +1,82 @@
+"""Files that land whole: written beside their place, synced to the disk, then renamed."""
+
+import os
+import re
+from pathlib import Path
+from typing import Callable, Union
+
+from utils.errors import UserError
+
+_TEMPORARY = re.compile(r"^\..*\.(\d+)\.tmp$")
+
+
+def write_whole(path, content: Union[bytes, str, Callable]) -> None:
+    """Write ``content`` (bytes, text, or a function of the open binary file) to ``path``: all of it, or nothing."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def writable_folder(folder) -> Path:
+    """Make the folder, prove that a file can be written there, and clear what a killed run left half-written."""
+    folder = Path(folder)
+    probe = folder / f".probe.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in folder.iterdir():
+            found = _TEMPORARY.match(entry.name)
+            if found and not _alive(int(found.group(1))):
+                entry.unlink(missing_ok=True)
+        probe.write_bytes(b"\n")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there ({error.strerror or error}); "
+                        "free space, change its permissions or choose another folder") from error
+    return folder
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def locate(name: str, folder: str, suffix: str) -> Path:
+    """``NAME`` means ``folder/NAME.suffix``; what already is a path (a separator or the suffix in it) stays."""
+    if os.sep in name or name.endswith(suffix):
+        return Path(name)
+    return Path(folder) / (name + suffix)
+
+
+def save_name(name: str) -> str:
+    """Check a --save_file: a plain name, since several folders use it. A known suffix may be typed along."""
+    for suffix in (".t7", ".pickle"):
+        if name.endswith(suffix):
+            name = name[:-len(suffix)]
+    if not name or os.sep in name or name.startswith("."):
+        raise UserError(f"--save_file={name!r}: expected a plain name such as res-40-2, without a folder")
+    return name
