@@ -71,7 +71,7 @@ def main() -> None:
     model = TorchNet(network, network.full_widths)
     if saved:
         model = checkpoint.build(saved, path)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = training.on_device(model, device)
     optimizer = training.sgd(model, args.learning_rate, args.momentum, args.weight_decay)
     history, first = [], 0
     if saved:

@@ -18,9 +18,13 @@ Runs on Python 3.9 with the standard library alone.
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 KINDS = ("conv", "depthwise", "linear", "add", "pool")
+
+BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # scale, shift and statistics, PyTorch's names
+BN_EPSILON = 1e-5  # in every framework
 
 Widths = Mapping[str, int]
 
@@ -96,6 +100,13 @@ class Table:
     @property
     def shape(self) -> Tuple[int, int]:
         return (self.rows, self.columns)
+
+    @property
+    def operator(self) -> str:
+        """What is measured, in words: the same words mean that one table serves two networks."""
+        pool = "average pool, " if self.pooled else ""
+        outputs = f" to {self.fixed_out}" if self.fixed_out else ""
+        return f"{pool}{self.kernel}x{self.kernel} {self.kind}{outputs}, stride {self.stride}, {self.size}x{self.size}"
 
     def index(self, cin: int, cout: int) -> Tuple[int, int]:
         """Where the latency of this operator from cin to cout channels stands in the table's array."""
@@ -232,17 +243,26 @@ class Network:
         alive = {layer.node.name: layer.cout for layer in self.layers(widths)}
         return {n.name: alive.get(n.name, 0) for n in self.nodes if n.kind in ("conv", "depthwise")}
 
+    def weight_shapes(self, widths: Widths) -> Dict[str, Tuple[int, ...]]:
+        """Shape of every parameter and statistic by name, in PyTorch's names and layouts."""
+        shapes: Dict[str, Tuple[int, ...]] = {}
+        for layer in self.layers(widths):
+            name, kernel = layer.node.name, (layer.node.kernel,) * 2
+            if layer.node.kind == "conv":
+                shapes[name + ".weight"] = (layer.cout, layer.cin) + kernel
+            elif layer.node.kind == "depthwise":
+                shapes[name + ".weight"] = (layer.cout, 1) + kernel
+            elif layer.node.kind == "linear":
+                shapes[name + ".weight"] = (layer.cout, layer.cin)
+            if layer.node.bias:
+                shapes[name + ".bias"] = (layer.cout,)
+            if layer.node.bn:
+                shapes.update({f"{name}_bn.{k}": (layer.cout,) for k in BATCH_NORM})
+        return shapes
+
     def parameter_count(self, widths: Widths) -> int:
         """Trainable parameters: weights, biases, and the scale and shift of batch norms."""
-        total = 0
-        for layer in self.layers(widths):
-            node = layer.node
-            if node.kind in ("conv", "linear"):
-                total += node.kernel ** 2 * layer.cin * layer.cout
-            elif node.kind == "depthwise":
-                total += node.kernel ** 2 * layer.cout
-            total += layer.cout * (int(node.bias) + 2 * int(node.bn))
-        return total
+        return sum(prod(shape) for name, shape in self.weight_shapes(widths).items() if "running" not in name)
 
 
 def _widest(a: Table, b: Table) -> Table:

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.network import Layer, Network, Widths
-
-BN_EPSILON = 1e-5
+from model.network import BN_EPSILON, Layer, Network, Widths
 
 
 class SameConv2d(nn.Conv2d):
@@ -39,6 +37,10 @@ class TorchNet(nn.Module):
             if layer.node.bn:
                 self.add_module(layer.node.name + "_bn", nn.BatchNorm2d(layer.cout, eps=BN_EPSILON))
         self._last_reader = {name: layer.node.name for layer in self.layers for name in layer.inputs}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def forward(self, *images: Tensor) -> Tensor:
         values = {i.name: x for i, x in zip(self.network.inputs, images)}

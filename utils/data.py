@@ -7,13 +7,14 @@ tensors, with generators of their own, so that a seed fixes every batch whatever
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.progress import progress
 
 SPLIT_SEED = 0  # the held-out images are the same in every script and for every --seed
 CROP_PAD = 4  # pixels of reflection around an image before the random crop
@@ -170,7 +171,6 @@ def _folders(folder: Path, img_size: int, workers: int) -> Dataset:
 
 def _read_part(folder: Path, classes, img_size: int, workers: int) -> Images:
     from torchvision.datasets.folder import IMG_EXTENSIONS
-    from tqdm import tqdm
     files, labels = [], []
     for label, name in enumerate(classes):
         found = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
@@ -184,7 +184,7 @@ def _read_part(folder: Path, classes, img_size: int, workers: int) -> Images:
         pixels[i] = _read_image(files[i], img_size)
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for _ in tqdm(pool.map(read, range(len(files))), f"reading {folder.name}", len(files), leave=False):
+        for _ in progress(pool.map(read, range(len(files))), f"reading {folder.name}", len(files)):
             pass
     return Images(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from utils.data import Images, Normalisation, augment
 from utils.errors import UserError
+from utils.progress import progress
 
 EVAL_BATCH = 500  # images per forward pass when judging
 
@@ -91,7 +91,7 @@ def train_epoch(model, optimizer, source: BatchSource, rate: float, seeds: Seque
     for group in optimizer.param_groups:
         group["lr"] = rate
     steps = -(-len(source.images) // source.batch_size)
-    loss = fit(model, optimizer, tqdm(source.epoch(*seeds), title, steps, leave=False, disable=None))
+    loss = fit(model, optimizer, progress(source.epoch(*seeds), title, steps))
     if not math.isfinite(loss):
         raise UserError(f"{title}: the loss is no longer a number; try a lower --learning_rate. "
                         "The checkpoint of the epoch before is kept")
@@ -118,3 +118,8 @@ def pick_device(name: str) -> torch.device:
         raise UserError(f"--device={name}: torch cannot use it here ({str(error).splitlines()[0]}); "
                         "try --device=cpu") from error
     return device
+
+
+def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on the device, its tensors laid out channels-last, which convolutions there are fastest with."""
+    return model.to(device, memory_format=torch.channels_last)

@@ -1,0 +1,264 @@
+"""Prune a trained network with NetAdapt until it meets the latency asked for.
+
+    python prune.py --save_file='res-40-2-pruned' --pruning_fact=0.4 --base_model='res-40-2' --perf_table='res-40-2'
+    python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # what the first step would propose
+
+Reads checkpoints/BASE_MODEL.t7 and perf_tables/PERF_TABLE.pickle. Writes checkpoints/SAVE_FILE.t7 (the pruned network),
+nbr_channels/SAVE_FILE.pickle (the channels left of every layer, to retrain from scratch), history/SAVE_FILE.jsonl
+(every candidate) and history/SAVE_FILE.png. After an interruption --resume goes on.
+"""
+
+import argparse
+import json
+import pickle
+import time
+from pathlib import Path
+from typing import Any, Dict
+
+from model.network import Network, Widths
+from utils import cli, journal, latency_table, netadapt
+from utils.errors import UserError
+from utils.files import locate, save_name, writable_folder, write_whole
+
+FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = cli.new_parser(__doc__.splitlines()[0])
+    parser.add_argument("--save_file", help="name of the results (see above); needed unless --plan")
+    parser.add_argument("--base_model", help="trained network, checkpoints/BASE_MODEL.t7 or a path; needed unless --plan")
+    parser.add_argument("--perf_table", required=True, help="latency table, perf_tables/PERF_TABLE.pickle or a path")
+    parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
+    cli.add_network_flags(parser, defaults=False)
+    group = parser.add_argument_group("search")
+    group.add_argument("--init_red_fact", type=cli.positive_float, default=20.0,
+                       help="the first step has to gain pruning_fact * total / init_red_fact")
+    group.add_argument("--decay_rate", type=cli.positive_float, default=0.98, help="of that gain, from step to step")
+    group.add_argument("--allow_small_prunings", action="store_true",
+                       help="let a whole block go even where that gains less than a step asks for")
+    group.add_argument("--criterion", choices=("ratio", "error"), default="ratio",
+                       help="what the chosen candidate has least of: error growth per second gained, or error")
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument("--short_term_fine_tune", type=cli.natural, default=100, help="batches per candidate")
+    group.add_argument("--long_term_fine_tune", type=cli.natural, default=0, help="batches at the end")
+    group.add_argument("--learning_rate", type=cli.positive_float, default=8e-4, help="SGD's rate")
+    group.add_argument("--momentum", type=float, default=0.9, help="SGD's momentum")
+    group.add_argument("--weight_decay", type=float, default=5e-4, help="L2 penalty")
+    group.add_argument("--batch_size", type=cli.positive_int, default=128, help="images per batch")
+    cli.add_data_flags(parser, defaults=False)
+    cli.add_run_flags(parser, resume="go on after an interruption; repeats at most one candidate")
+    group = parser.add_argument_group("look before you prune")
+    group.add_argument("--plan", action="store_true",
+                       help="print the total latency and the first step's proposals, and write nothing")
+    group.add_argument("--json", action="store_true", help="with --plan: as JSON")
+    return parser
+
+
+def main() -> None:
+    args = get_parser().parse_args()
+    if args.decay_rate > 1:
+        raise UserError(f"--decay_rate={args.decay_rate:g}: expected at most 1")
+    if args.plan:
+        plan(args)
+        return
+    for flag in ("save_file", "base_model"):
+        if not getattr(args, flag):
+            raise UserError(f"--{flag} is needed (only --plan goes without)")
+    prune(args)
+
+
+# --- look ------------------------------------------------------------------------------------------------------
+
+def plan(args: argparse.Namespace) -> None:
+    """Print what the first step would propose; needs neither data nor a checkpoint, writes nothing."""
+    network, widths = planned_network(args)
+    path = latency_table.table_path(args.perf_table)
+    table = latency_table.read_table(path, network)
+
+    def latency(at: Widths) -> float:
+        return latency_table.latency_s(network, at, table)
+
+    settings = settings_of(args)
+    total = latency(widths)
+    target = netadapt.target_gain_s(settings, total, 1)
+    found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings)
+    if args.json:
+        print(json.dumps({"total_latency_s": total, "target_gain_s": target, "proposals": [
+            {"group": group, "width": widths[group], "proposed_width": p.proposed_width if p else None,
+             "gain_s": p.gain_s if p else None} for group, p in found]}))
+        return
+    print(f"{latency_table.name_of(network)}; {about_table(path, network, table)}\n"
+          f"total latency {total * 1e3:.4f} ms, to be brought to {netadapt.budget_s(settings, total) * 1e3:.4f} ms; "
+          f"the first step has to gain {target * 1e3:.4f} ms\n\n{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
+    for group, p in found:
+        proposed, gain = (p.proposed_width, f"{p.gain_s * 1e3:.4f}") if p else ("-", "-")
+        print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
+
+
+def planned_network(args: argparse.Namespace):
+    """(network, widths) of the checkpoint if there is one, else of the flags (a WideResNet-40-2 by default)."""
+    path = locate(args.base_model, "checkpoints", ".t7") if args.base_model else None
+    if path and path.exists():
+        from utils import checkpoint
+        model = checkpoint.build(checkpoint.load(path), path)
+        check_network(args, model.network, path)
+        return model.network, model.widths
+    network = cli.describe_or_fail(net=args.net or "res", depth=args.depth or 40, width=args.width or 2.0)
+    return network, network.full_widths
+
+
+def settings_of(args: argparse.Namespace) -> netadapt.Settings:
+    return netadapt.Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
+                             args.criterion)
+
+
+def check_network(args: argparse.Namespace, network: Network, path: Path) -> None:
+    """Refuse a checkpoint of another network than --net, --depth and --width say, where they are given."""
+    for flag in ("net", "depth", "width"):
+        wanted, found = getattr(args, flag), network.arguments.get(flag)
+        if wanted is not None and wanted != found:
+            raise UserError(f"{path}: a network of {flag} {found}, but --{flag}={wanted} was asked for")
+
+
+def about_table(path: Path, network: Network, table) -> str:
+    """The table, and where it was measured if its sidecar says so."""
+    provenance = latency_table.read_provenance(path)
+    source = (provenance.get("measurements") or [provenance])[0]
+    device = source.get("device", {}) if isinstance(source, dict) else {}
+    words = [device.get("model") or device.get("processor"), source.get("runtime")]
+    joins = latency_table.missing_joins(network, table)
+    return (f"latency table {path}" + (f" ({', '.join(w for w in words if w)})" if any(words) else "")
+            + (f"; it has no {', '.join(joins)}: additions count as free" if joins else ""))
+
+
+# --- prune -----------------------------------------------------------------------------------------------------
+
+def prune(args: argparse.Namespace) -> None:
+    from utils import checkpoint, data, pruning, training
+    files = pruning.files_of(save_name(args.save_file))
+    base_path = locate(args.base_model, "checkpoints", ".t7")
+    if base_path.resolve() == files.checkpoint.resolve():
+        raise UserError(f"--save_file={args.save_file}: would overwrite the base model; choose another name")
+    base = checkpoint.load(base_path)
+    model = checkpoint.build(base, base_path)
+    network = model.network
+    check_network(args, network, base_path)
+    fill_data_flags(args, base)
+    table_path = latency_table.table_path(args.perf_table)
+    table = latency_table.read_table(table_path, network)
+
+    def latency(widths: Widths) -> float:
+        return latency_table.latency_s(network, widths, table)
+
+    settings, initial_s = settings_of(args), latency(model.widths)
+    start = netadapt.State(model.widths, float("nan"), initial_s)
+    netadapt.proposals_of_step(network, start, settings, latency)  # a target out of reach is said before any work
+    for file in (files.checkpoint, files.history, files.channels):
+        writable_folder(file.parent)
+    if args.resume and finished(files, args):
+        print(f"{files.checkpoint}: finished already")
+        return
+
+    device = training.pick_device(args.device)
+    images = data.load(args.dataset, args.data_loc, network.inputs[0].size, args.workers)
+    if len(images.classes) != network.arguments["num_classes"]:
+        raise UserError(f"{base_path}: tells {network.arguments['num_classes']} classes apart, but the data has "
+                        f"{len(images.classes)}; check --dataset and --data_loc")
+    train, held_out = data.split_holdout(images.train, args.holdout_prop)
+    source = training.BatchSource(train.to(device), checkpoint.normalisation_of(base), images.flip, args.batch_size)
+    tuning = pruning.FineTuning(source, held_out.to(device), args.learning_rate, args.momentum, args.weight_decay,
+                                args.seed)
+    header = {"event": "start", "base_model": base_path.name, "perf_table": table_path.name,
+              "initial_latency_s": initial_s, "target_latency_s": netadapt.budget_s(settings, initial_s),
+              "flags": {k: v for k, v in vars(args).items() if k not in FREE_FLAGS}}
+    content, done = pruning.take_up(files, header, resume=args.resume)
+    model = training.on_device(model, device)
+    test = images.test.to(device)
+    print(f"{latency_table.name_of(network)}; {about_table(table_path, network, table)}\n{initial_s * 1e3:.4f} ms to be "
+          f"brought to {header['target_latency_s'] * 1e3:.4f} ms; {len(train):,} images to fine-tune on, "
+          f"{len(held_out):,} to judge on", flush=True)
+    before = {"held_out": tuning.error_pct(model), "test": training.error_pct(model, test, source.normalisation)}
+    with journal.Journal(files.journal) as log:
+        run = pruning.Run(files, log, tuning, args.short_term_fine_tune, args.criterion,
+                          {"epoch": base["epoch"], "holdout_prop": args.holdout_prop, "flags": vars(args)},
+                          model, [before["held_out"]], [initial_s])
+        if content:
+            run.model = training.on_device(checkpoint.build(content, files.current), device)
+            run.prune_history, run.error_history = content["prune_history"], content["error_history"]
+            run.table_costs_history = content["table_costs_history"]
+        run.take_up_candidates(done)
+        search(run, settings, initial_s, latency)
+        finish(args, run, model, before, header, test)
+
+
+def fill_data_flags(args: argparse.Namespace, base: Dict[str, Any]) -> None:
+    """Data flags that were not given are the base model's; a changed hold-out is said."""
+    for flag, default in (("dataset", "cifar10"), ("data_loc", "~/Documents/CIFAR-10")):
+        if getattr(args, flag) is None:
+            setattr(args, flag, base["flags"].get(flag) or default)
+    if args.holdout_prop is None:
+        args.holdout_prop = base["holdout_prop"] or 0.1
+    if args.holdout_prop != base["holdout_prop"]:
+        print(f"note: the base model held out {base['holdout_prop']:g} of its images, so --holdout_prop="
+              f"{args.holdout_prop:g} judges candidates on images that it was trained on", flush=True)
+
+
+def finished(files, args: argparse.Namespace) -> bool:
+    """Whether exactly this run is complete. Raises UserError if the results of another one stand there."""
+    from utils import checkpoint
+    if files.journal.exists() or not files.checkpoint.exists():
+        return False
+    changed = cli.changed_flags(checkpoint.load(files.checkpoint)["flags"], vars(args), FREE_FLAGS)
+    if changed:
+        raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to replace it")
+    return True
+
+
+def search(run, settings: netadapt.Settings, initial_s: float, latency: netadapt.Latency) -> None:
+    """Prune step by step, saying how far it is."""
+    network, budget = run.model.network, netadapt.budget_s(settings, initial_s)
+    state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
+    began, first_s = time.monotonic(), run.table_costs_history[-1]
+    for step in netadapt.search(network, state, settings, latency, run.evaluate):
+        run.adopt(step)
+        chosen, gained = step.chosen.proposal, first_s - step.latency_s
+        left = (time.monotonic() - began) * max(step.latency_s - budget, 0) / gained
+        print(f"step {step.state.step}: {chosen.group} {chosen.width} -> {chosen.proposed_width}; "
+              f"{step.latency_s * 1e3:.4f} ms, asked for {budget * 1e3:.4f}; held-out error {step.state.error_pct:.2f}%; "
+              f"about {left / 60:.1f} min left", flush=True)
+
+
+def finish(args: argparse.Namespace, run, base_model, before: Dict[str, float], header: Dict[str, Any], test) -> None:
+    """Fine-tune once more if asked to, write the results, and sum up."""
+    from utils import plots, training
+    files, network, normalisation = run.files, run.model.network, run.tuning.source.normalisation
+    if args.long_term_fine_tune:
+        print(f"fine-tuning {args.long_term_fine_tune} batches", flush=True)
+        if not run.tuning.tune(run.model, args.long_term_fine_tune, len(run.prune_history) + 1, 0):
+            raise UserError("the loss became NaN in the long fine-tuning; lower --learning_rate")
+    after = {"held_out": run.tuning.error_pct(run.model), "test": training.error_pct(run.model, test, normalisation)}
+    channels, latency_s = network.conv_channels(run.model.widths), run.table_costs_history[-1]
+    run.save(files.checkpoint, run.model, test_error=after["test"])
+    write_whole(files.channels, pickle.dumps(channels, latency_table.PROTOCOL))
+    plots.plot_pruning(files.picture, latencies_s=run.table_costs_history, errors_pct=run.error_history,
+                       target_s=header["target_latency_s"], before=network.conv_channels(base_model.widths),
+                       after=channels, title=f"{files.checkpoint.stem}: {header['base_model']} pruned by the latencies "
+                                             f"of {header['perf_table']}")
+    run.finish({"held_out_error_pct": after["held_out"], "test_error_pct": after["test"], "latency_s": latency_s})
+
+    narrowed = {g: w for g, w in base_model.widths.items() if run.model.widths[g] != w}
+    print("\ngroup           before   after")
+    for group, width in narrowed.items():
+        print(f"{group:<14}{width:>8}{run.model.widths[group] or 'removed':>8}")
+    initial_s, parameters = header["initial_latency_s"], network.parameter_count
+    print(f"\n{'':<22}{'before':>12}{'after':>12}\n"
+          f"{'predicted latency, ms':<22}{initial_s * 1e3:>12.4f}{latency_s * 1e3:>12.4f}   "
+          f"({(latency_s / initial_s - 1) * 100:+.1f}%)\n"
+          f"{'held-out error, %':<22}{before['held_out']:>12.2f}{after['held_out']:>12.2f}\n"
+          f"{'test error, %':<22}{before['test']:>12.2f}{after['test']:>12.2f}\n"
+          f"{'parameters':<22}{parameters(base_model.widths):>12,}{parameters(run.model.widths):>12,}\n\n"
+          f"{files.checkpoint}, {files.channels}, {files.history}, {files.picture}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,176 @@
+"""Time a .tflite file: with TensorFlow Lite's benchmark_model binary, or with LiteRT in this process.
+
+A runner has ``describe()``, what a table's sidecar says of it, and ``time_file(path)``, the seconds of each run, or
+one figure where the tool prints no more than that. ``BenchmarkError`` says what went wrong with one file; whoever
+measures decides whether to try again. Runs on Python 3.9 with NumPy.
+"""
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+
+from utils.errors import UserError
+
+LAST_LINES = 4  # of a failing tool's output, shown to the user
+
+
+class BenchmarkError(Exception):
+    """One file could not be timed; says why, with the tool's own last lines."""
+
+
+# --- the benchmark_model binary --------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class BinaryRunner:
+    """Runs the binary directly, without a shell, once per file."""
+
+    binary: Path
+    num_threads: int
+    num_measures: int
+    timeout_s: float
+
+    def describe(self) -> Dict[str, Any]:
+        return {"runtime": "benchmark_model", "binary": self.binary.name, "binary_bytes": self.binary.stat().st_size,
+                "threads": self.num_threads}
+
+    def time_file(self, path: Path) -> List[float]:
+        command = [str(self.binary), f"--graph={path}", f"--num_threads={self.num_threads}",
+                   f"--num_runs={self.num_measures}", "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0"]
+        output, code = _run(command, self.timeout_s)
+        if code:
+            raise BenchmarkError(f"the tool ended with {_exit_words(code)}{_last_lines(output)}")
+        return [parse_output(output)]
+
+
+def find_binary(location: str) -> Path:
+    """The binary given by --benchmark_lite_loc: a path, or a command on PATH. Raises UserError."""
+    path = Path(location).expanduser()
+    if not path.exists() and os.sep not in location and shutil.which(location):
+        path = Path(shutil.which(location))
+    if not path.is_file():
+        raise UserError(f"{location}: no benchmark_model binary there; check --benchmark_lite_loc, or leave it out to "
+                        "measure with LiteRT in this process")
+    if not os.access(path, os.X_OK):
+        raise UserError(f"{path}: not executable; chmod +x {path}")
+    return path.resolve()
+
+
+def parse_output(output: str) -> float:
+    """Seconds per inference from what benchmark_model prints (TensorFlow 1.13, 2.x, LiteRT 2.x), in microseconds.
+
+    The median where the tool prints one, else the mean, of the last ``count=`` line: the one before it is the
+    warm-up, and what follows it (a memory footprint in newer versions) is no time. Raises BenchmarkError.
+    """
+    average = re.search(r"no stats: ([\d.e+]+)|Inference \(avg\): ([\d.e+]+)", output)
+    counts = re.findall(r"count=\d+ .*", output)
+    if not average or not counts:
+        raise BenchmarkError(f"the tool printed no timing{_last_lines(output)}")
+    found = dict(re.findall(r"(\w+)=([\d.e+]+)", counts[-1]))
+    text = found.get("median") or found.get("avg") or average.group(1) or average.group(2)
+    try:
+        seconds = float(text) / 1e6
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise BenchmarkError(f"the tool printed {text!r} as its time{_last_lines(output)}")
+    return seconds
+
+
+def _run(command: List[str], timeout_s: float):
+    """(everything printed, exit code) of a command; it and its children are killed when it hangs."""
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+    except OSError as error:  # made for another processor, say
+        raise UserError(f"{command[0]}: cannot be run here ({error.strerror}); expected the benchmark_model binary "
+                        "of this board") from error
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"the tool did not end within {timeout_s:g} s (--timeout)") from None
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+    return output.decode(errors="replace"), process.returncode
+
+
+def _exit_words(code: int) -> str:
+    if code > 0:
+        return f"exit code {code}"
+    return f"signal {signal.Signals(-code).name}"
+
+
+def _last_lines(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()][-LAST_LINES:]
+    return "; its last lines: " + " | ".join(lines) if lines else "; it printed nothing"
+
+
+# --- LiteRT in this process ------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class LiteRTRunner:
+    """Loads the file with LiteRT's interpreter, invokes it once to warm up, then times every invocation."""
+
+    num_threads: int
+    num_measures: int
+
+    def describe(self) -> Dict[str, Any]:
+        module = interpreter_class().__module__.split(".")[0]
+        return {"runtime": module, "version": _version(module), "threads": self.num_threads}
+
+    def time_file(self, path: Path) -> List[float]:
+        try:
+            interpreter = interpreter_class()(model_path=str(path), num_threads=self.num_threads)
+            interpreter.allocate_tensors()
+            for detail in interpreter.get_input_details():
+                interpreter.set_tensor(detail["index"], _input_values(detail["shape"]))
+            interpreter.invoke()
+            return [_time_once(interpreter.invoke) for _ in range(self.num_measures)]
+        except (ValueError, RuntimeError) as error:
+            raise BenchmarkError(f"LiteRT: {' '.join(str(error).split())}") from error
+
+
+def interpreter_class():
+    """The Interpreter of ai-edge-litert (64-bit) or tflite-runtime (32-bit). Raises UserError where neither is."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+        return Interpreter
+    except ImportError:
+        pass
+    try:
+        from tflite_runtime.interpreter import Interpreter
+        return Interpreter
+    except ImportError:
+        raise UserError("no TensorFlow Lite runtime in this Python: pip install ai-edge-litert on a 64-bit system, "
+                        "pip install tflite-runtime on a 32-bit one, or give the benchmark_model binary with "
+                        "--benchmark_lite_loc") from None
+
+
+def _version(module: str) -> str:
+    from importlib import metadata
+    try:
+        return metadata.version(module.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _input_values(shape) -> np.ndarray:
+    """Values in 0..1: left alone, an input holds whatever was in memory, denormal numbers included."""
+    return np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+
+def _time_once(invoke) -> float:
+    began = time.perf_counter()
+    invoke()
+    return time.perf_counter() - began

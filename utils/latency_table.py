@@ -1,0 +1,208 @@
+"""Latency tables: perf_tables/NAME.pickle, a dict of key -> float64 array of seconds, [cin - 1, cout - 1].
+
+The keys and shapes that a network needs are ``network.tables``. ``Join_*`` tables are ours: one without them still
+loads, additions then counting as free. A sidecar NAME.json says on which device, with what and how it was measured.
+Pickles are read with an unpickler that admits NumPy arrays and plain containers only. Runs on Python 3.9 with NumPy;
+smoothing alone needs SciPy.
+"""
+
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence
+
+import numpy as np
+
+from model.network import Network, Table, Widths
+from utils.errors import UserError
+from utils.files import locate, write_whole
+
+FOLDER = "perf_tables"
+PROTOCOL = 4  # of the pickles we write: read by every Python from 3.4 on
+
+LatencyTable = Mapping[str, np.ndarray]
+
+
+def table_path(name: str) -> Path:
+    """perf_tables/NAME.pickle; a path stays a path."""
+    return locate(name, FOLDER, ".pickle")
+
+
+def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
+    """Predicted seconds per inference: the sum over the live layers of table[key][cin - 1, cout - 1]."""
+    total = 0.0
+    for layer in network.layers(widths):
+        key = layer.node.table
+        if key in table:
+            total += table[key][network.tables[key].index(layer.cin, layer.cout)]
+    return float(total)
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+def write_table(path: Path, table: LatencyTable, provenance: Mapping[str, Any]) -> None:
+    """Write the table, then its sidecar, each whole."""
+    path = Path(path)
+    write_whole(path, pickle.dumps({k: np.asarray(v, np.float64) for k, v in table.items()}, PROTOCOL))
+    write_whole(path.with_suffix(".json"), json.dumps(dict(provenance), indent=1) + "\n")
+
+
+def read_provenance(path: Path) -> Dict[str, Any]:
+    """The sidecar of a table, {} where there is none or it cannot be read."""
+    try:
+        found = json.loads(Path(path).with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_arrays(path: Path) -> Dict[str, np.ndarray]:
+    """The arrays of a table file, in float64, checked to be positive and finite. Raises UserError naming the file."""
+    content = read_pickle(path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: expected a dict of arrays, found {type(content).__name__}")
+    arrays = {}
+    for key, array in content.items():
+        numeric = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind in "fiu"
+        if not isinstance(key, str) or not numeric or not array.size:
+            raise UserError(f"{path}: entry {key!r}: expected a two-dimensional array of seconds, "
+                            f"found {_describe(array)}")
+        arrays[key] = array.astype(np.float64)
+        wrong = np.argwhere(~(np.isfinite(arrays[key]) & (arrays[key] > 0)))
+        if len(wrong):
+            i, j = wrong[0]
+            raise UserError(f"{path}: {key}: {len(wrong)} entries are not positive seconds, first "
+                            f"[{i}, {j}] = {arrays[key][i, j]}; measure or merge the table again")
+    return arrays
+
+
+def read_table(path: Path, network: Network) -> Dict[str, np.ndarray]:
+    """Read the table of ``network``.
+
+    Raises UserError naming the key that is missing, unknown or of another shape, or that its sidecar says was
+    measured on another operator (another image size, say).
+    """
+    arrays = read_arrays(path)
+    needed = network.tables
+    measured = read_provenance(path).get("operators", {})
+    for key in needed:
+        if measured.get(key, needed[key].operator) != needed[key].operator:
+            raise UserError(f"{path}: not a table of {name_of(network)}: {key}: expected {needed[key].operator}, "
+                            f"its sidecar says {measured[key]}")
+    for key in sorted(set(arrays) | {k for k, t in needed.items() if t.kind != "add"}):
+        expected = needed[key].shape if key in needed else None
+        found = arrays[key].shape if key in arrays else None
+        if expected != found:
+            raise UserError(f"{path}: not a table of {name_of(network)}: {key}: expected "
+                            f"{expected or 'no such key'}, found {found or 'no such key'}; "
+                            "check --net, --depth, --width and --perf_table")
+    return arrays
+
+
+def operators(network: Network) -> Dict[str, str]:
+    """What each table of the network measures, in words, for the sidecar."""
+    return {key: table.operator for key, table in network.tables.items()}
+
+
+def missing_joins(network: Network, table: LatencyTable) -> List[str]:
+    """The tables of additions that this table lacks."""
+    return [key for key, t in network.tables.items() if t.kind == "add" and key not in table]
+
+
+def name_of(network: Network) -> str:
+    """The network's arguments in a line, for messages."""
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in network.arguments.items())
+
+
+def _describe(value: Any) -> str:
+    return f"array of {value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+# --- pickles that cannot execute -------------------------------------------------------------------------------
+
+def read_pickle(path: Path) -> Any:
+    """Read a pickle of NumPy arrays and plain containers; anything else in it is refused and does not run.
+
+    Raises UserError naming the file.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, expected a pickle file") from None
+    try:
+        return _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
+    except _Forbidden as error:
+        raise UserError(f"{path}: holds {error}, which is neither an array nor a plain container; "
+                        "refused, nothing in it was run") from None
+    except MemoryError:
+        raise UserError(f"{path}: not a whole pickle (it asks for more memory than there is)") from None
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise UserError(f"{path}: not a whole pickle ({type(error).__name__}: {error}); copy or make it again") from None
+
+
+class _Forbidden(Exception):
+    pass
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.ndarray(0).__reduce__()[0]
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "scalar":
+            return np.float64(0).__reduce__()[0]
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            return _frombuffer
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):  # bytes, in the pickles of protocol 2
+            return _encode
+        raise _Forbidden(f"{module}.{name}")
+
+
+def _frombuffer(buffer, dtype, shape, order, axis_order=None):
+    array = np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+    return array if axis_order is None else array.transpose(np.argsort(axis_order))
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    return text.encode("latin1")
+
+
+# --- several measurements of one network -----------------------------------------------------------------------
+
+def merge(tables: Sequence[LatencyTable], names: Sequence[str], *, how: str = "mean", sigma: float = 0.0,
+          mode: str = "nearest") -> Dict[str, np.ndarray]:
+    """One table out of several measurements of one network: entry by entry ``mean`` or ``median``.
+
+    sigma: width of an optional Gaussian smoothing, in channels (``mode`` is SciPy's rule at the edges); it erases
+    the steps that kernels really have, so 0 is the default. names: for messages, which UserError carries when the
+    tables don't have the same keys and shapes.
+    """
+    shapes = [{k: v.shape for k, v in t.items()} for t in tables]
+    for name, shape in zip(names, shapes):
+        if shape != shapes[0]:
+            key = sorted(k for k in set(shape) | set(shapes[0]) if shape.get(k) != shapes[0].get(k))[0]
+            raise UserError(f"{name}: does not match {names[0]}: {key} is {shape.get(key, 'missing')} there and "
+                            f"{shapes[0].get(key, 'missing')} in the first; merge measurements of one network only")
+    combine = {"mean": np.mean, "median": np.median}[how]
+    merged = {k: combine([t[k] for t in tables], axis=0) for k in tables[0]}
+    if sigma > 0:
+        from scipy.ndimage import gaussian_filter
+        merged = {k: gaussian_filter(v, [sigma if n > 1 else 0 for n in v.shape], mode=mode)
+                  for k, v in merged.items()}
+    return merged
+
+
+def entries(network: Network):
+    """Every (table, cin, cout) that a table of this network measures, in a fixed order."""
+    for table in network.tables.values():
+        for cin, cout in table.entries():
+            yield table, cin, cout
+
+
+def empty(network: Network) -> Dict[str, np.ndarray]:
+    """A table of NaN, to be filled."""
+    return {key: np.full(table.shape, np.nan) for key, table in network.tables.items()}

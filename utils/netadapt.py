@@ -1,0 +1,137 @@
+"""The NetAdapt algorithm alone (arXiv 1804.03230, section 3): schedule, proposals, choice.
+
+It sees a network's description and two callables, and knows nothing of torch, files or data:
+
+    latency(widths) -> seconds per inference
+    evaluate(step, proposal) -> error in %, after whatever fine-tuning the caller gives; NaN drops the candidate
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
+
+from model.network import Network, Widths
+from utils.errors import UserError
+
+Latency = Callable[[Widths], float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    pruning_fact: float  # part of the initial latency that has to go, in (0, 1)
+    init_red_fact: float = 20.0  # the first step has to gain pruning_fact * initial / init_red_fact
+    decay_rate: float = 0.98  # by which the gain asked for shrinks with every step
+    allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
+    criterion: str = "ratio"  # "ratio": error growth per second gained; "error": the paper's, error alone
+
+
+@dataclass(frozen=True)
+class Proposal:
+    group: str
+    width: int
+    proposed_width: int
+    gain_s: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    proposal: Proposal
+    error_pct: float
+    growth_pct: float  # of the error over the network before the step
+
+    @property
+    def ratio(self) -> float:
+        """Error growth in % per second gained."""
+        return self.growth_pct / self.proposal.gain_s
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the search stands: after ``step`` steps the network has these widths, and this error."""
+
+    widths: Dict[str, int]
+    error_pct: float
+    initial_s: float
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    state: State  # after the step
+    latency_s: float
+    target_gain_s: float
+    chosen: Candidate
+
+
+def target_gain_s(settings: Settings, initial_s: float, step: int) -> float:
+    """Seconds that step number ``step`` (from 1) has to gain (section 3.2, the schedule of resource reduction)."""
+    return settings.pruning_fact * initial_s / settings.init_red_fact * settings.decay_rate ** (step - 1)
+
+
+def budget_s(settings: Settings, initial_s: float) -> float:
+    """Seconds at which the search ends."""
+    return (1 - settings.pruning_fact) * initial_s
+
+
+def propose(network: Network, widths: Widths, group: str, latency: Latency, target_s: float,
+            allow_small: bool) -> Optional[Proposal]:
+    """The largest width of ``group`` whose gain exceeds ``target_s``, or None.
+
+    A removable group may go to 0 if no width above does it and removal alone exceeds the target, or with
+    ``allow_small`` whatever it gains (more than nothing). A gain is always latency(before) - latency(after).
+    """
+    before, width = latency(widths), widths[group]
+    for proposed in range(width - 1, 0, -1):
+        gain = before - latency({**widths, group: proposed})
+        if gain > target_s:
+            return Proposal(group, width, proposed, gain)
+    if network.group[group].removable and width > 0:
+        gain = before - latency({**widths, group: 0})
+        if gain > (0 if allow_small else target_s):
+            return Proposal(group, width, 0, gain)
+    return None
+
+
+def proposals(network: Network, widths: Widths, latency: Latency, target_s: float,
+              allow_small: bool) -> List[Tuple[str, Optional[Proposal]]]:
+    """(group, its proposal or None) for every prunable group, in the network's order."""
+    return [(g.name, propose(network, widths, g.name, latency, target_s, allow_small))
+            for g in network.groups if g.prunable]
+
+
+def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
+    """What the step after ``state`` has to choose from. Raises UserError when no group can gain what it asks for."""
+    target_s = target_gain_s(settings, state.initial_s, state.step + 1)
+    everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings)
+    found = [p for _, p in everything if p]
+    if not found:
+        raise UserError(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
+                        f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "
+                        "--pruning_fact or try --allow_small_prunings")
+    return found
+
+
+def choose(candidates: List[Candidate], criterion: str) -> Optional[Candidate]:
+    """The candidate to adopt, or None if no error is a number; of equals the one that gains more."""
+    valid = [c for c in candidates if math.isfinite(c.error_pct)]
+    cost = (lambda c: c.ratio) if criterion == "ratio" else (lambda c: c.error_pct)
+    return min(valid, key=lambda c: (cost(c), -c.proposal.gain_s), default=None)
+
+
+def search(network: Network, state: State, settings: Settings, latency: Latency,
+           evaluate: Callable[[int, Proposal], float]) -> Iterator[Step]:
+    """Yield every step until the latency is at most (1 - pruning_fact) of the initial one.
+
+    The caller adopts ``step.chosen`` before it asks for the next step. Raises UserError when no group can gain what
+    a step asks for, or every candidate's error is NaN.
+    """
+    while latency(state.widths) > budget_s(settings, state.initial_s):
+        number = state.step + 1
+        errors = [(p, evaluate(number, p)) for p in proposals_of_step(network, state, settings, latency)]
+        candidates = [Candidate(p, error, error - state.error_pct) for p, error in errors]
+        chosen = choose(candidates, settings.criterion)
+        if chosen is None:
+            raise UserError(f"step {number}: the loss of every candidate became NaN; lower --learning_rate")
+        widths = {**state.widths, chosen.proposal.group: chosen.proposal.proposed_width}
+        state = replace(state, widths=widths, error_pct=chosen.error_pct, step=number)
+        yield Step(state, latency(widths), target_gain_s(settings, state.initial_s, number), chosen)

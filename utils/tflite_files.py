@@ -1,0 +1,133 @@
+"""The folder of .tflite files that ``compute_table.py --mode=save`` makes and ``--mode=load`` times.
+
+    FOLDER/manifest.json                for which network the files are
+    FOLDER/KEY/KEY_CIN_COUT.tflite      one operator at one width
+
+Reading needs the standard library alone; writing loads the flatbuffer schema, or TensorFlow for --converter=keras.
+"""
+
+import contextlib
+import io
+import json
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+from model.architectures import describe
+from model.network import Network, Table
+from utils.errors import UserError
+from utils.files import write_whole
+from utils.latency_table import entries, name_of
+
+CHUNK = 64  # files per task of a worker process
+
+
+def file_path(folder: Path, table: Table, cin: int, cout: int) -> Path:
+    return Path(folder) / table.key / f"{table.key}_{cin}_{cout}.tflite"
+
+
+def check_manifest(folder: Path, network: Network, num_images: int) -> Dict[str, Any]:
+    """The folder's manifest. Raises UserError unless the folder was made for this network and batch."""
+    path = Path(folder) / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; make the files with compute_table.py --mode=save "
+                        f"--output_folder={folder}") from None
+    except ValueError:
+        raise UserError(f"{path}: not whole JSON; make the folder again") from None
+    wanted = {"network": network.arguments, "num_images": num_images}
+    for key, value in wanted.items():
+        found = manifest.get(key) if isinstance(manifest, dict) else None
+        if found != value:
+            raise UserError(f"{path}: these files are for {key} {_words(found)}, asked for {_words(value)}; "
+                            "change the flags or name another --output_folder")
+    return manifest
+
+
+def _words(value: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def missing_files(folder: Path, network: Network) -> List[Path]:
+    return [p for p in (file_path(folder, *e) for e in entries(network)) if not p.is_file()]
+
+
+def save(folder: Path, network: Network, *, num_images: int, converter: str, share: slice,
+         jobs: int) -> Iterator[Tuple[int, int]]:
+    """Write the files of ``share`` of all entries; yields (files written, files that were whole already) as it goes.
+
+    converter: "direct" (utils/tflite_writer.py) or "keras" (TensorFlow's). A file that is whole is left alone.
+    """
+    manifest = Path(folder) / "manifest.json"
+    if manifest.exists():
+        found = check_manifest(folder, network, num_images)
+        if found.get("converter") != converter:
+            raise UserError(f"{manifest}: these files were made with --converter={found.get('converter')}; "
+                            "name another --output_folder")
+    else:
+        write_whole(manifest, json.dumps({"network": network.arguments, "num_images": num_images,
+                                          "converter": converter}, indent=1) + "\n")
+    for key in network.tables:
+        (Path(folder) / key).mkdir(exist_ok=True)
+    work = [(table.key, cin, cout) for table, cin, cout in entries(network)][share]
+    chunks = [work[i:i + CHUNK] for i in range(0, len(work), CHUNK)]
+    task = partial(_save_chunk, Path(folder), network.arguments, num_images, converter)
+    if jobs == 1:
+        yield from map(task, chunks)
+    else:
+        with ProcessPoolExecutor(jobs, initializer=_ignore_interrupt) as pool:
+            try:
+                yield from pool.map(task, chunks)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+def _save_chunk(folder: Path, arguments: Dict[str, Any], num_images: int, converter: str,
+                chunk: Sequence[Tuple[str, int, int]]) -> Tuple[int, int]:
+    tables = describe(**arguments).tables
+    make = {"direct": _direct_bytes, "keras": _keras_bytes}[converter]
+    written = 0
+    for key, cin, cout in chunk:
+        path = file_path(folder, tables[key], cin, cout)
+        content = partial(make, tables[key].network(cin, cout), num_images)
+        if not _is_whole(path, content, converter):
+            write_whole(path, content())
+            written += 1
+    return written, len(chunk) - written
+
+
+def _is_whole(path: Path, content, converter: str) -> bool:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    if converter == "direct":
+        return raw == content()
+    from ai_edge_litert.schema_py_generated import ModelT  # Keras' bytes differ from run to run: parse them
+    try:
+        return raw[4:8] == b"TFL3" and bool(ModelT.InitFromPackedBuf(raw, 0).subgraphs)
+    except Exception:  # a torn flatbuffer points anywhere
+        return False
+
+
+def _direct_bytes(network: Network, num_images: int) -> bytes:
+    from utils.tflite_writer import random_weights, write
+    widths = network.full_widths
+    return write(network, widths, random_weights(network, widths), num_images)
+
+
+def _keras_bytes(network: Network, num_images: int) -> bytes:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from model import keras_net
+    from utils.tflite_writer import random_weights
+    widths = network.full_widths
+    with contextlib.redirect_stdout(io.StringIO()):  # the converter talks
+        return keras_net.to_tflite(keras_net.build(network, widths, random_weights(network, widths), num_images))
