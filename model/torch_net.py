@@ -11,10 +11,15 @@ class SameConv2d(nn.Conv2d):
     """A convolution padded like TensorFlow's SAME, so that the exported network needs no padding operator.
 
     For odd kernels and stride 1 this is the usual padding; at stride 2 the odd pixel goes to the right and below.
+    A strided 1x1 convolution reads every stride-th pixel, so it is done as an unstrided one on those: the same
+    numbers, and torch 2.14 on a CPU writes past its memory in the backward pass of the strided one when the tensors
+    are channels-last and have few channels (2 to 4 channels crashes).
     """
 
     def forward(self, x: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]
         kernel, stride, side = self.kernel_size[0], self.stride[0], x.shape[-1]
+        if kernel == 1:
+            return F.conv2d(x[:, :, ::stride, ::stride], self.weight, self.bias, 1, 0, 1, self.groups)
         pad = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         before, after = pad // 2, pad - pad // 2
         if before == after:

@@ -1,0 +1,113 @@
+"""The algorithm alone, with a toy network and an arithmetic table: milliseconds, literal expectations."""
+
+import math
+
+import pytest
+
+from model.network import Group, Input, Network, Node
+from utils import netadapt
+from utils.errors import UserError
+from utils.netadapt import Candidate, Proposal, Settings, State
+
+NETWORK = Network({"net": "toy"}, (Input("x", "x", 4),),
+                  (Group("x", 3, prunable=False), Group("a", 10), Group("b", 10, removable=True),
+                   Group("y", 2, prunable=False)),
+                  (Node("A", "conv", ("x",), "a"), Node("B", "conv", ("A",), "b"), Node("C", "conv", ("B",), "a"),
+                   Node("Add", "add", ("A", "C"), "a"), Node("Y", "linear", ("Add",), "y")))
+FULL = NETWORK.full_widths
+
+
+def latency(widths):
+    """10 s for everything unpruned: every channel of a costs 0.4 s, of b 0.6 s; b in steps of 4 channels."""
+    return 0.4 * widths["a"] + 0.6 * min(4 * math.ceil(widths["b"] / 4), 10)
+
+
+def test_schedule():
+    settings = Settings(pruning_fact=0.4, init_red_fact=20, decay_rate=0.98)
+    assert netadapt.target_gain_s(settings, 10.0, 1) == pytest.approx(0.2)
+    assert netadapt.target_gain_s(settings, 10.0, 3) == pytest.approx(0.2 * 0.98 ** 2)
+    assert netadapt.budget_s(settings, 10.0) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("target_s, expected", [
+    (0.3, {"a": (9, 0.4), "b": (8, 1.2)}), (0.5, {"a": (8, 0.8), "b": (8, 1.2)}),
+    (1.3, {"a": (6, 1.6), "b": (4, 3.6)}), (3.7, {"a": None, "b": (0, 6.0)}), (7.0, {"a": None, "b": None})])
+def test_a_proposal_is_the_largest_width_that_gains_enough(target_s, expected):
+    found = dict(netadapt.proposals(NETWORK, FULL, latency, target_s, allow_small=False))
+    for group, wanted in expected.items():
+        if wanted is None:
+            assert found[group] is None
+        else:
+            assert found[group].width == 10
+            assert (found[group].proposed_width, found[group].gain_s) == pytest.approx(wanted)
+
+
+def test_a_gain_equal_to_the_target_does_not_exceed_it():
+    proposal = netadapt.propose(NETWORK, FULL, "a", lambda w: 0.5 * w["a"], 0.5, allow_small=False)
+    assert (proposal.proposed_width, proposal.gain_s) == (8, 1.0)
+
+
+def test_small_prunings_let_a_whole_block_go_below_the_target():
+    assert netadapt.propose(NETWORK, FULL, "b", latency, 7.0, allow_small=True) == Proposal("b", 10, 0, 6.0)
+    assert netadapt.propose(NETWORK, FULL, "a", latency, 7.0, allow_small=True) is None
+    free = lambda widths: 1.0
+    assert netadapt.propose(NETWORK, FULL, "b", free, 7.0, allow_small=True) is None
+
+
+def candidate(group, gain_s, error_pct, growth_pct):
+    return Candidate(Proposal(group, 10, 5, gain_s), error_pct, growth_pct)
+
+
+def test_criteria():
+    cheap, lasting = candidate("a", 1.0, 11.0, 1.0), candidate("b", 3.0, 12.0, 2.0)
+    assert netadapt.choose([cheap, lasting], "ratio") is lasting
+    assert netadapt.choose([cheap, lasting], "error") is cheap
+
+
+def test_equal_candidates_and_nan():
+    one, two = candidate("a", 1.0, 10.0, 0.0), candidate("b", 2.0, 10.0, 0.0)
+    assert netadapt.choose([one, two], "ratio") is two
+    broken = candidate("a", 9.0, math.nan, math.nan)
+    assert netadapt.choose([broken, one], "ratio") is one
+    assert netadapt.choose([broken], "ratio") is None
+
+
+def run(settings, evaluate, state=None):
+    state = state or State(FULL, 10.0, latency(FULL))
+    return list(netadapt.search(NETWORK, state, settings, latency, evaluate))
+
+
+def test_search_meets_the_budget_and_books_every_gain_through_one_function():
+    steps = run(Settings(0.4, 4), lambda step, p: 10.0 + step + (0.5 if p.group == "a" else 0.0))
+    assert steps[-1].latency_s <= 6.0 < steps[-2].latency_s
+    before = latency(FULL)
+    for number, step in enumerate(steps, 1):
+        assert step.state.step == number
+        assert step.latency_s == latency(step.state.widths) == pytest.approx(before - step.chosen.proposal.gain_s)
+        assert step.chosen.proposal.gain_s > step.target_gain_s == netadapt.target_gain_s(Settings(0.4, 4), 10.0, number)
+        before = step.latency_s
+
+
+def test_search_takes_the_least_growth_per_second():
+    errors = {"a": 13.0, "b": 12.0}  # a gains 1.2 s, b 3.6 s
+    steps = run(Settings(0.4, 4, 1.0), lambda step, p: errors[p.group])
+    assert [s.chosen.proposal.group for s in steps][0] == "b"
+    steps = run(Settings(0.1, 1, 1.0), lambda step, p: {"a": 10.1, "b": 12.0}[p.group])
+    assert [(s.chosen.proposal.group, s.chosen.proposal.proposed_width) for s in steps] == [("a", 7)]
+
+
+def test_search_goes_on_from_a_state():
+    evaluate = lambda step, p: 10.0 + step + (0.5 if p.group == "a" else 0.0)
+    whole = run(Settings(0.5, 8), evaluate)
+    assert len(whole) > 2
+    assert run(Settings(0.5, 8), evaluate, state=whole[1].state) == whole[2:]
+
+
+def test_a_target_out_of_reach_says_so():
+    with pytest.raises(UserError, match=r"step 1: no layer can gain 7000 ms of the 1e\+04 ms that are left"):
+        run(Settings(0.7, 1), lambda step, p: 10.0)
+
+
+def test_every_candidate_nan_says_so():
+    with pytest.raises(UserError, match="loss of every candidate became NaN"):
+        run(Settings(0.4, 4), lambda step, p: math.nan)

@@ -1,0 +1,185 @@
+"""Law 4: killed with SIGKILL at random moments and resumed, every script ends like an uninterrupted run."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from model.architectures import describe
+from tests.conftest import ROOT, environment
+from tests.test_latency_table import arithmetic_table
+from utils.latency_table import read_pickle, write_table
+
+TRAIN = ["train.py", "--depth=10", "--width=0.125", "--dataset=digits", "--epochs=4", "--save_file=net",
+         "--lr_type=cosine", "--learning_rate=0.05"]
+PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.5", "--init_red_fact=3",
+         "--short_term_fine_tune=2", "--save_file=pruned", "--batch_size=64"]
+
+
+def command(name, *flags):
+    return [sys.executable, str(ROOT / name), *flags]
+
+
+def finish(folder, name, *flags):
+    found = subprocess.run(command(name, *flags), cwd=folder, capture_output=True, text=True, env=environment(), timeout=300)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def kill_and_resume(folder, chance, count, name, *flags):
+    """Start with --resume and kill after a random time, ``count`` times, then let it end; returns how often it was alive."""
+    alive = 0
+    for _ in range(count):
+        process = subprocess.Popen(command(name, *flags, "--resume"), cwd=folder, env=environment(),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(chance())
+        except subprocess.TimeoutExpired:
+            alive += 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finish(folder, name, *flags, "--resume")
+    return alive
+
+
+def leftovers(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.endswith((".tmp",)) or "unfinished" in p.name
+                  or ".candidate." in p.name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    began = time.monotonic()
+    finish(folder, *TRAIN)
+    return folder, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def pruned(trained):
+    folder, _ = trained
+    (folder / "perf_tables").mkdir()
+    write_table(folder / "perf_tables/table.pickle", arithmetic_table(describe("res", depth=10, width=0.125)), {})
+    began = time.monotonic()
+    finish(folder, *PRUNE)
+    return folder, time.monotonic() - began
+
+
+def same_checkpoints(a, b):
+    one, two = (torch.load(p, weights_only=True) for p in (a, b))
+    assert one.keys() == two.keys()
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, two["state_dict"][name]), name
+    for key in set(one) - {"state_dict", "flags"}:
+        assert one[key] == two[key], key
+
+
+def test_train(trained, tmp_path):
+    whole, seconds = trained
+    moments = random.Random(1)
+    alive = kill_and_resume(tmp_path, lambda: moments.uniform(0.5, 0.95) * seconds, 3, *TRAIN)
+    assert alive, "never killed at work"
+    same_checkpoints(whole / "checkpoints/net.t7", tmp_path / "checkpoints/net.t7")
+    assert leftovers(tmp_path) == []
+
+
+def test_prune(pruned, tmp_path):
+    whole, seconds = pruned
+    for part in ("checkpoints/net.t7", "perf_tables/table.pickle"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).write_bytes((whole / part).read_bytes())
+    moments = random.Random(2)
+    alive = kill_and_resume(tmp_path, lambda: moments.uniform(0.4, 0.95) * seconds, 5, *PRUNE)
+    assert alive, "never killed at work"
+    same_checkpoints(whole / "checkpoints/pruned.t7", tmp_path / "checkpoints/pruned.t7")
+    assert (tmp_path / "history/pruned.jsonl").read_bytes() == (whole / "history/pruned.jsonl").read_bytes()
+    assert (tmp_path / "history/pruned.png").read_bytes() == (whole / "history/pruned.png").read_bytes()
+    assert read_pickle(tmp_path / "nbr_channels/pruned.pickle") == read_pickle(whole / "nbr_channels/pruned.pickle")
+    assert leftovers(tmp_path) == []
+
+
+def test_prune_goes_on_from_any_line_of_its_journal(pruned, tmp_path):
+    """Whatever the journal and the files say of each other after a kill, in memory of no process."""
+    from utils import journal, pruning
+    whole, _ = pruned
+    lines = (whole / "history/pruned.jsonl").read_text().splitlines(keepends=True)
+    events = [json.loads(line)["event"] for line in lines]
+    assert events[0] == "start" and events[-1] == "end" and events.count("step") >= 2
+    for folder in ("history", "checkpoints"):
+        (tmp_path / folder).mkdir()
+    files = pruning.Files(*(tmp_path / p for p in (
+        "checkpoints/p.t7", "p.pickle", "history/p.jsonl", "p.png", "history/p.u.jsonl", "checkpoints/p.u.t7",
+        "checkpoints/p.c.t7")))
+    content = torch.load(whole / "checkpoints/pruned.t7", weights_only=True)
+    for cut in range(1, len(lines) + 1):
+        for steps_on_disk in range(events[:cut].count("step") + 1):
+            files.journal.write_text("".join(lines[:cut]) + '{"event": "cand')
+            files.current.unlink(missing_ok=True)
+            if steps_on_disk:
+                torch.save(dict(content, prune_history=content["prune_history"][:steps_on_disk]), files.current)
+            found, done = pruning.take_up(files, json.loads(lines[0]), resume=True)
+            assert (len(found["prune_history"]) if found else 0) == steps_on_disk
+            assert [r["step"] for r in done] == [steps_on_disk + 1] * len(done)
+            _, records = journal.read(files.journal)
+            expected = [json.loads(line) for line in lines[1:cut]]
+            expected = [r for r in expected if r["event"] != "end" and (
+                r["step"] <= steps_on_disk or r["event"] == "candidate" and r["step"] == steps_on_disk + 1)]
+            assert records == expected
+
+
+def test_compute_table_save(tmp_path):
+    flags = ["compute_table.py", "--depth=10", "--width=0.25", "--mode=save", "--save_file=x", "--output_folder=f"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    finish(whole, *flags)
+    for seconds in (0.4, 0.6, 0.8):
+        process = subprocess.Popen(command(*flags), cwd=broken, env=environment(), stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    torn = sorted((broken / "f").rglob("*.tflite"))[3]
+    torn.write_bytes(torn.read_bytes()[:100])
+    finish(broken, *flags, "--jobs=2")
+    contents = [{str(p.relative_to(f)): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in (whole, broken)]
+    assert contents[0] == contents[1] and len(contents[0]) > 700
+    assert " 0 files written" in finish(broken, *flags)
+
+
+@pytest.fixture
+def slow_tool(tmp_path):
+    """A benchmark binary whose answer depends on the file alone, and that counts how often each file is asked for."""
+    path = tmp_path / "benchmark_model"
+    path.write_text(f"""#!/bin/sh
+for flag; do case $flag in --graph=*) graph=${{flag#--graph=}};; esac; done
+echo "$graph" >> {tmp_path}/asked
+us=$(wc -c < "$graph")
+echo "count=1 curr=1"
+echo "count=11 first=1 avg=$us"
+echo "Average inference timings in us: Warmup: 1, Init: 1, no stats: $us"
+""")
+    path.chmod(0o755)
+    return path
+
+
+def test_compute_table_load(tmp_path, slow_tool):
+    flags = ["compute_table.py", "--depth=10", "--width=0.0625", "--output_folder=f", f"--benchmark_lite_loc={slow_tool}"]
+    finish(tmp_path, *flags, "--mode=save", "--save_file=x")
+    began = time.monotonic()
+    finish(tmp_path, *flags, "--mode=load", "--save_file=whole")
+    seconds = time.monotonic() - began
+    entries = len((tmp_path / "asked").read_text().splitlines())
+    (tmp_path / "asked").unlink()
+    moments = random.Random(3)
+    alive = kill_and_resume(tmp_path, lambda: moments.uniform(0.2, 0.6) * seconds, 4, *flags, "--mode=load",
+                            "--save_file=broken")
+    assert alive, "never killed at work"
+    tables = [read_pickle(tmp_path / f"perf_tables/{n}.pickle") for n in ("whole", "broken")]
+    assert tables[0].keys() == tables[1].keys() and all((tables[0][k] == tables[1][k]).all() for k in tables[0])
+    assert entries <= len((tmp_path / "asked").read_text().splitlines()) <= entries + alive, "measured twice"
+    assert leftovers(tmp_path) == []

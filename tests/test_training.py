@@ -1,0 +1,69 @@
+"""Loops: the schedule, batches that depend on their seeds alone, and the error."""
+
+import pytest
+import torch
+
+from model.torch_net import TorchNet
+from tests.conftest import NETWORKS
+from utils import training
+from utils.data import Images, Normalisation
+
+NORMAL = Normalisation((0.5,) * 3, (0.25,) * 3)
+
+
+def images(count, classes=4, size=12):
+    generator = torch.Generator().manual_seed(0)
+    return Images(torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator),
+                  torch.arange(count) % classes)
+
+
+def test_multistep_and_cosine_rates():
+    step = dict(base=0.1, lr_type="multistep", epochs=200, epoch_step=[60, 120, 160], decay_ratio=0.2)
+    assert [training.learning_rate(e, **step) for e in (0, 59, 60, 119, 120, 160, 199)] == pytest.approx(
+        [0.1, 0.1, 0.02, 0.02, 0.004, 0.0008, 0.0008])
+    cosine = dict(step, lr_type="cosine", epochs=10)
+    assert [training.learning_rate(e, **cosine) for e in (0, 5, 10)] == pytest.approx([0.1, 0.05, 0.0])
+
+
+def test_an_epoch_sees_every_image_once():
+    source = training.BatchSource(images(21), NORMAL, False, batch_size=5)
+    batches = list(source.epoch(1, 2))
+    assert [len(labels) for _, labels in batches] == [5, 5, 5, 5]  # a batch of one image is left out
+    labels = torch.cat([labels for _, labels in list(training.BatchSource(images(20), NORMAL, False, 5).epoch(1, 2))])
+    assert torch.equal(labels.bincount(), torch.tensor([5, 5, 5, 5]))
+
+
+def test_batches_depend_on_their_seeds_alone():
+    source = training.BatchSource(images(20), NORMAL, True, batch_size=8)
+    first = [x for x, _ in source.batches(5, 3, 1)]
+    torch.manual_seed(123)
+    again = [x for x, _ in source.batches(5, 3, 1)]
+    other = [x for x, _ in source.batches(5, 3, 2)]
+    assert len(first) == 5 and all(len(x) == 8 for x in first)
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other))
+
+
+def test_error_counts_wrong_images_over_all_batches(monkeypatch):
+    monkeypatch.setattr(training, "EVAL_BATCH", 3)
+
+    class Constant(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor([0.0, 0.0, 1.0, 0.0]).expand(len(x), 4)
+
+    assert training.error_pct(Constant(), images(8), NORMAL) == 75.0
+
+
+def test_training_learns_and_a_broken_loss_is_nan():
+    torch.manual_seed(0)
+    network = NETWORKS["depthwise"]
+    model = TorchNet(network, network.full_widths)
+    few = images(16)
+    source = training.BatchSource(few, NORMAL, False, batch_size=16)
+    optimizer = training.sgd(model, 0.05, 0.9, 0.0)
+    losses = [training.fit(model, optimizer, source.epoch(e)) for e in range(60)]
+    assert losses[-1] < 0.9 * losses[0]
+    with torch.no_grad():
+        model.Stem.weight.fill_(float("nan"))
+    loss = training.fit(model, optimizer, source.epoch(0))
+    assert loss != loss
