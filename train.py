@@ -13,8 +13,8 @@ import ast
 import time
 from pathlib import Path
 
-from utils.cli import (add_data_flags, add_network_flags, add_run_flags, changed_flags, describe_or_fail, fraction,
-                       new_parser, positive_float, positive_int, run)
+from utils.cli import (add_data_flags, add_network_flags, add_run_flags, at_least_two, changed_flags,
+                       describe_or_fail, fraction, new_parser, non_negative_float, positive_float, positive_int, run)
 from utils.errors import UserError
 from utils.files import save_name, writable_folder
 
@@ -28,10 +28,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--full_train", action="store_true", help="train on the held-out images too")
     group = parser.add_argument_group("optimisation (SGD)")
     group.add_argument("--epochs", type=positive_int, default=200, help="passes over the training images")
-    group.add_argument("--batch_size", type=positive_int, default=128, help="images per step")
+    group.add_argument("--batch_size", type=at_least_two, default=128, help="images per step")
     group.add_argument("--learning_rate", type=positive_float, default=0.1, help="rate of the first epoch")
-    group.add_argument("--momentum", type=float, default=0.9, help="momentum")
-    group.add_argument("--weight_decay", type=float, default=5e-4, help="L2 penalty")
+    group.add_argument("--momentum", type=non_negative_float, default=0.9, help="momentum")
+    group.add_argument("--weight_decay", type=non_negative_float, default=5e-4, help="L2 penalty")
     group.add_argument("--lr_type", choices=("multistep", "cosine"), default="multistep", help="schedule")
     group.add_argument("--epoch_step", type=epoch_list, default=[60, 120, 160],
                        help="multistep: epochs at which the rate is multiplied by --lr_decay_ratio")

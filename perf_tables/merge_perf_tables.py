@@ -18,7 +18,6 @@ if __name__ == "__main__":
 import numpy as np
 
 from utils import cli, latency_table
-from utils.errors import UserError
 from utils.files import writable_folder
 
 
@@ -47,12 +46,10 @@ def main() -> None:
     parser.add_argument("out", metavar="OUT", help="the table to write, perf_tables/OUT.pickle or a path")
     parser.add_argument("inputs", metavar="IN", nargs="+", help="tables to merge, names or paths")
     parser.add_argument("--how", choices=("mean", "median"), default="mean", help="over the tables, entry by entry")
-    parser.add_argument("--sigma", type=float, default=0.0, help="Gaussian smoothing, in channels; erases real steps")
+    parser.add_argument("--sigma", type=cli.non_negative_float, default=0.0, help="Gaussian smoothing, in channels; erases real steps")
     parser.add_argument("--mode", choices=("nearest", "reflect", "mirror", "constant", "wrap"), default="nearest",
                         help="smoothing at the edges of a table")
     args = parser.parse_args()
-    if not 0 <= args.sigma < 1000:
-        raise UserError(f"--sigma={args.sigma:g}: expected 0 or more channels")
     merged = merge_perf_tables(args.out, args.inputs, how=args.how, sigma=args.sigma, mode=args.mode)
     print(f"{latency_table.table_path(args.out)}: {args.how} of {len(args.inputs)} tables, "
           f"{sum(a.size for a in merged.values()):,} entries")

@@ -22,7 +22,8 @@ from utils.data import Normalisation
 from utils.errors import UserError
 from utils.files import write_whole
 
-REQUIRED = ("arguments", "widths", "state_dict", "epoch", "error_history", "normalisation", "flags", "holdout_prop")
+REQUIRED = {"arguments": dict, "widths": dict, "state_dict": dict, "epoch": int, "error_history": list,
+            "normalisation": dict, "flags": dict, "holdout_prop": float}
 
 
 def save(path: Path, model: TorchNet, normalisation: Normalisation, **more: Any) -> None:
@@ -46,9 +47,12 @@ def load(path: Path, device: Optional[torch.device] = None) -> Dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a broken or a foreign file
         raise UserError(f"{path}: not a whole checkpoint of this project "
                         f"({type(error).__name__} while reading); restore it or train it again") from error
-    missing = [k for k in REQUIRED if not isinstance(content, dict) or k not in content]
-    if missing:
-        raise UserError(f"{path}: expected a checkpoint of this project, but it lacks {', '.join(missing)}")
+    wrong = [k for k, kind in REQUIRED.items() if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
+    if not wrong and not {"mean", "std"} <= set(content["normalisation"]):
+        wrong = ["normalisation"]
+    if wrong:
+        raise UserError(f"{path}: expected a checkpoint of this project, but {', '.join(wrong)} is missing in it or of "
+                        "another type")
     return content
 
 

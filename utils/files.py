@@ -23,8 +23,10 @@ def write_whole(path, content: Union[bytes, str, Callable]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # a full disk does not say which file
         raise
     _sync_folder(path.parent)
 

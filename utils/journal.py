@@ -60,11 +60,11 @@ def read(path: Path) -> Optional[Tuple[Dict[str, Any], List[Any]]]:
     raw = path.read_bytes()
     whole, torn = raw.rpartition(b"\n")[0], raw.rpartition(b"\n")[2]
     records = []
-    for number, line in enumerate(whole.split(b"\n"), 1):
+    for number, text in enumerate(whole.split(b"\n"), 1):
         try:
-            records.append(json.loads(line))
+            records.append(json.loads(text))
         except ValueError:
-            raise UserError(f"{path}: line {number} is not JSON; remove the file to measure again") from None
+            raise UserError(f"{path}: line {number} is not JSON; remove the file to begin again") from None
     if torn:
         os.truncate(path, len(raw) - len(torn))
     if not isinstance(records[0], dict):

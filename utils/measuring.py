@@ -36,7 +36,18 @@ def open_journal(path: Path, header: Dict[str, Any], network: Network, *, resume
         if before.get(key) != header.get(key):
             raise UserError(f"{path}: measured with {key} {before.get(key)}, now {header.get(key)}; resume it as it "
                             "began, or remove it to start over")
-    return {(key, cin, cout): runs for key, cin, cout, runs in records}
+    known = {str([table.key, cin, cout]) for table, cin, cout in latency_table.entries(network)}
+    measured = {}
+    for number, record in enumerate(records, 2):
+        sound = isinstance(record, list) and len(record) == 4 and str(record[:3]) in known and _all_seconds(record[3])
+        if not sound:
+            raise UserError(f"{path}: line {number} is no measurement of this network; remove the file to begin again")
+        measured[tuple(record[:3])] = record[3]
+    return measured
+
+
+def _all_seconds(runs: Any) -> bool:
+    return isinstance(runs, list) and bool(runs) and all(isinstance(s, float) and s > 0 for s in runs)
 
 
 def measure(network: Network, folder: Path, runner, path: Path, measured: Dict[Entry, List[float]]):

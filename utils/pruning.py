@@ -169,6 +169,8 @@ def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Opti
         if before.get(key) != header.get(key):
             raise UserError(f"{files.journal}: began with {key} {before.get(key)!r}, now {header.get(key)!r}; resume "
                             "it as it began, or remove it to start over")
+    if not all(isinstance(r, dict) and (r.get("event") == "end" or {"event", "step"} <= set(r)) for r in records):
+        raise UserError(f"{files.journal}: a line in it is no record of a pruning run; remove the file to start over")
     content = checkpoint.load(files.current) if files.current.exists() else None
     steps = len(content["prune_history"]) if content else 0
     done = [r for r in records if r["event"] == "candidate" and r["step"] == steps + 1]
