@@ -23,24 +23,25 @@ from utils.progress import progress
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__.splitlines()[0])
     cli.add_network_flags(parser)
-    parser.add_argument("--img_size", type=cli.positive_int, default=32, help="side of the input image, pixels")
-    parser.add_argument("--num_classes", type=cli.positive_int, default=10, help="outputs of the classifier")
+    parser.add_argument("--img_size", type=cli.whole_number(4, 4096), default=32, help="side of the input image, pixels")
+    parser.add_argument("--num_classes", type=cli.whole_number(2, 100_000), default=10, help="outputs of the classifier")
     parser.add_argument("--mode", choices=("save", "load"), required=True,
                         help="save: make the .tflite files; load: time them and write the table")
     parser.add_argument("--save_file", required=True, help="name of the table, perf_tables/SAVE_FILE.pickle")
     parser.add_argument("--output_folder", default="tflite_files", help="folder of the .tflite files")
-    parser.add_argument("--num_images", type=cli.positive_int, default=1, help="images per inference")
+    parser.add_argument("--num_images", type=cli.whole_number(1, 4096), default=1, help="images per inference")
     save = parser.add_argument_group("--mode=save")
-    save.add_argument("--num_process", type=cli.positive_int, default=1, help="shells among which the files are split")
-    save.add_argument("--offset_process", type=cli.natural, default=0, help="this shell's number, from 0")
-    save.add_argument("--jobs", type=cli.positive_int, default=1, help="processes of this command")
+    save.add_argument("--num_process", type=cli.whole_number(1, 1_000_000), default=1, help="shells among which the files are split")
+    save.add_argument("--offset_process", type=cli.whole_number(0, 1_000_000), default=0, help="this shell's number, from 0")
+    save.add_argument("--jobs", type=cli.whole_number(1, 1024), default=1, help="processes of this command")
     save.add_argument("--converter", choices=("direct", "keras"), default="direct",
                       help="direct: write the flatbuffers; keras: TensorFlow's converter, about 0.6 s a file")
     load = parser.add_argument_group("--mode=load")
     load.add_argument("--benchmark_lite_loc", help="benchmark_model binary; without it LiteRT in this process")
-    load.add_argument("--num_measures", type=cli.positive_int, default=11, help="timed runs per file, after one to warm up")
-    load.add_argument("--num_threads", type=cli.positive_int, default=1, help="threads of the runtime")
-    load.add_argument("--timeout", type=cli.positive_float, default=120.0,
+    load.add_argument("--num_measures", type=cli.whole_number(1, 1_000_000), default=11,
+                      help="timed runs per file, after one to warm up")
+    load.add_argument("--num_threads", type=cli.whole_number(1, 256), default=1, help="threads of the runtime")
+    load.add_argument("--timeout", type=cli.number(1e-3, 1e6), default=120.0,
                       help="seconds that the binary may take for one file")
     load.add_argument("--resume", action="store_true", help="go on after an interruption")
     return parser
@@ -65,7 +66,7 @@ def save(args: argparse.Namespace, network: Network) -> None:
 
 def load(args: argparse.Namespace, network: Network) -> None:
     name, folder = save_name(args.save_file), Path(args.output_folder)
-    tflite_files.check_manifest(folder, network, args.num_images)
+    manifest = tflite_files.check_manifest(folder, network, args.num_images)
     missing = tflite_files.missing_files(folder, network)
     if missing:
         raise UserError(f"{missing[0]}: missing, as are {len(missing) - 1:,} others; make them with --mode=save "
@@ -75,19 +76,19 @@ def load(args: argparse.Namespace, network: Network) -> None:
     else:
         runner = LiteRTRunner(args.num_threads, args.num_measures)
     header = {"network": network.arguments, "num_images": args.num_images, "num_measures": args.num_measures,
-              **runner.describe()}
+              "converter": manifest.get("converter"), "device": measuring.device(), **runner.describe()}
     tables = writable_folder(latency_table.FOLDER)
     log = tables / f"{name}.journal"
-    measured = measuring.open_journal(log, header, network, resume=args.resume)
-    began, before = measuring.now(), len(measured)
+    path = tables / f"{name}.pickle"
+    header, measured = measuring.open_journal(log, path, header, network, resume=args.resume)
+    before = len(measured)
     table = measuring.measure(network, folder, runner, log, measured)
     statistic = "the tool's median, or mean where it prints none" if args.benchmark_lite_loc else "median of the runs"
-    latency_table.write_table(tables / f"{name}.pickle", table, {
+    latency_table.write_table(path, table, {
         **header, "operators": latency_table.operators(network), "how": "compute_table.py --mode=load", "statistic": statistic, "smoothing": None,
-        "entries": len(measured), "device": measuring.device(), "began": began, "ended": measuring.now(),
-        "entries_from_before_a_resume": before})
+        "entries": len(measured), "entries_from_before_a_resume": before, "ended": measuring.now()})
     total = latency_table.latency_s(network, network.full_widths, table)
-    print(f"{tables / name}.pickle: {len(measured):,} entries; the unpruned network sums to {total * 1e3:.3f} ms")
+    print(f"{path}: {len(measured):,} entries; the unpruned network sums to {total * 1e3:.3f} ms")
 
 
 def main() -> None:

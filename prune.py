@@ -9,8 +9,10 @@ nbr_channels/SAVE_FILE.pickle (the channels left of every layer, to retrain from
 """
 
 import argparse
+import hashlib
 import json
 import pickle
+import sys
 import time
 from pathlib import Path
 from typing import Any, Dict
@@ -31,20 +33,17 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
     group = parser.add_argument_group("search")
-    group.add_argument("--init_red_fact", type=cli.positive_float, default=20.0,
+    group.add_argument("--init_red_fact", type=cli.number(1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
-    group.add_argument("--decay_rate", type=cli.positive_float, default=0.98, help="of that gain, from step to step")
+    group.add_argument("--decay_rate", type=cli.number(1e-9, 1), default=0.98, help="of that gain, from step to step")
     group.add_argument("--allow_small_prunings", action="store_true",
                        help="let a whole block go even where that gains less than a step asks for")
     group.add_argument("--criterion", choices=("ratio", "error"), default="ratio",
                        help="what the chosen candidate has least of: error growth per second gained, or error")
     group = parser.add_argument_group("fine-tuning")
-    group.add_argument("--short_term_fine_tune", type=cli.natural, default=100, help="batches per candidate")
-    group.add_argument("--long_term_fine_tune", type=cli.natural, default=0, help="batches at the end")
-    group.add_argument("--learning_rate", type=cli.positive_float, default=8e-4, help="SGD's rate")
-    group.add_argument("--momentum", type=cli.non_negative_float, default=0.9, help="SGD's momentum")
-    group.add_argument("--weight_decay", type=cli.non_negative_float, default=5e-4, help="L2 penalty")
-    group.add_argument("--batch_size", type=cli.at_least_two, default=128, help="images per batch")
+    group.add_argument("--short_term_fine_tune", type=cli.whole_number(0, 1_000_000), default=100, help="batches per candidate")
+    group.add_argument("--long_term_fine_tune", type=cli.whole_number(0, 10_000_000), default=0, help="batches at the end")
+    cli.optimiser_flags(group, learning_rate=8e-4, rate_help="SGD's rate")
     cli.add_data_flags(parser, defaults=False)
     cli.add_run_flags(parser, resume="go on after an interruption; repeats at most one candidate")
     group = parser.add_argument_group("look before you prune")
@@ -56,8 +55,6 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = get_parser().parse_args()
-    if args.decay_rate > 1:
-        raise UserError(f"--decay_rate={args.decay_rate:g}: expected at most 1")
     if args.plan:
         plan(args)
         return
@@ -103,7 +100,10 @@ def planned_network(args: argparse.Namespace):
         model = checkpoint.build(checkpoint.load(path), path)
         check_network(args, model.network, path)
         return model.network, model.widths
-    network = cli.describe_or_fail(net=args.net or "res", depth=args.depth or 40, width=args.width or 2.0)
+    if path:
+        print(f"note: {path} is not there, planning for the network of the flags", file=sys.stderr)
+    network = cli.describe_or_fail(**{flag: default if getattr(args, flag) is None else getattr(args, flag)
+                                      for flag, default in (("net", "res"), ("depth", 40), ("width", 2.0))})
     return network, network.full_widths
 
 
@@ -123,11 +123,12 @@ def check_network(args: argparse.Namespace, network: Network, path: Path) -> Non
 def about_table(path: Path, network: Network, table) -> str:
     """The table, and where it was measured if its sidecar says so."""
     provenance = latency_table.read_provenance(path)
-    source = (provenance.get("measurements") or [provenance])[0]
-    device = source.get("device", {}) if isinstance(source, dict) else {}
-    words = [device.get("model") or device.get("processor"), source.get("runtime")]
+    merged = provenance.get("measurements")
+    source = latency_table.plain_dict(merged[0] if isinstance(merged, list) and merged else provenance)
+    device = latency_table.plain_dict(source.get("device"))
+    words = [str(w) for w in (device.get("model") or device.get("processor"), source.get("runtime")) if w]
     joins = latency_table.missing_joins(network, table)
-    return (f"latency table {path}" + (f" ({', '.join(w for w in words if w)})" if any(words) else "")
+    return (f"latency table {path}" + (f" ({', '.join(words)})" if words else "")
             + (f"; it has no {', '.join(joins)}: additions count as free" if joins else ""))
 
 
@@ -155,7 +156,8 @@ def prune(args: argparse.Namespace) -> None:
     netadapt.proposals_of_step(network, start, settings, latency)  # a target out of reach is said before any work
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
-    if args.resume and finished(files, args):
+    if finished(files, args):
+        files.remove_unfinished()
         print(f"{files.checkpoint}: finished already")
         return
 
@@ -168,7 +170,8 @@ def prune(args: argparse.Namespace) -> None:
     source = training.BatchSource(train.to(device), checkpoint.normalisation_of(base), images.flip, args.batch_size)
     tuning = pruning.FineTuning(source, held_out.to(device), args.learning_rate, args.momentum, args.weight_decay,
                                 args.seed)
-    header = {"event": "start", "base_model": base_path.name, "perf_table": table_path.name,
+    header = {"event": "start", "base_model": base_path.name, "base_model_sha256": sha256(base_path),
+              "perf_table": table_path.name, "perf_table_sha256": sha256(table_path),
               "initial_latency_s": initial_s, "target_latency_s": netadapt.budget_s(settings, initial_s),
               "flags": {k: v for k, v in vars(args).items() if k not in FREE_FLAGS}}
     content, done = pruning.take_up(files, header, resume=args.resume)
@@ -180,7 +183,7 @@ def prune(args: argparse.Namespace) -> None:
     before = {"held_out": tuning.error_pct(model), "test": training.error_pct(model, test, source.normalisation)}
     with journal.Journal(files.journal) as log:
         run = pruning.Run(files, log, tuning, args.short_term_fine_tune, args.criterion,
-                          {"epoch": base["epoch"], "holdout_prop": args.holdout_prop, "flags": vars(args)},
+                          {"epoch": base["epoch"], "holdout_prop": args.holdout_prop, "flags": checkpoint.flags_of(args)},
                           model, [before["held_out"]], [initial_s])
         if content:
             run.model = training.on_device(checkpoint.build(content, files.current), device)
@@ -204,14 +207,23 @@ def fill_data_flags(args: argparse.Namespace, base: Dict[str, Any]) -> None:
 
 
 def finished(files, args: argparse.Namespace) -> bool:
-    """Whether exactly this run is complete. Raises UserError if the results of another one stand there."""
+    """Whether --resume finds exactly this run complete. Raises UserError if the checkpoint is not this run's to replace."""
     from utils import checkpoint
     if files.journal.exists() or not files.checkpoint.exists():
         return False
-    changed = cli.changed_flags(checkpoint.load(files.checkpoint)["flags"], vars(args), FREE_FLAGS)
+    content = checkpoint.load(files.checkpoint)
+    if "prune_history" not in content:
+        raise UserError(f"{files.checkpoint}: a network that prune.py did not make; choose another --save_file")
+    if not args.resume:
+        return False
+    changed = cli.changed_flags(content["flags"], vars(args), FREE_FLAGS)
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to replace it")
     return True
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def search(run, settings: netadapt.Settings, initial_s: float, latency: netadapt.Latency) -> None:
@@ -219,7 +231,7 @@ def search(run, settings: netadapt.Settings, initial_s: float, latency: netadapt
     network, budget = run.model.network, netadapt.budget_s(settings, initial_s)
     state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
     began, first_s = time.monotonic(), run.table_costs_history[-1]
-    for step in netadapt.search(network, state, settings, latency, run.evaluate):
+    for step in run.guarded(netadapt.search(network, state, settings, latency, run.evaluate)):
         run.adopt(step)
         chosen, gained = step.chosen.proposal, first_s - step.latency_s
         left = (time.monotonic() - began) * max(step.latency_s - budget, 0) / gained
@@ -235,7 +247,7 @@ def finish(args: argparse.Namespace, run, base_model, before: Dict[str, float], 
     if args.long_term_fine_tune:
         print(f"fine-tuning {args.long_term_fine_tune} batches", flush=True)
         if not run.tuning.tune(run.model, args.long_term_fine_tune, len(run.prune_history) + 1, 0):
-            raise UserError("the loss became NaN in the long fine-tuning; lower --learning_rate")
+            raise UserError("the loss became NaN in the long fine-tuning; go on with --resume --long_term_fine_tune=0")
     after = {"held_out": run.tuning.error_pct(run.model), "test": training.error_pct(run.model, test, normalisation)}
     channels, latency_s = network.conv_channels(run.model.widths), run.table_costs_history[-1]
     run.save(files.checkpoint, run.model, test_error=after["test"])

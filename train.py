@@ -13,8 +13,8 @@ import ast
 import time
 from pathlib import Path
 
-from utils.cli import (add_data_flags, add_network_flags, add_run_flags, at_least_two, changed_flags,
-                       describe_or_fail, fraction, new_parser, non_negative_float, positive_float, positive_int, run)
+from utils.cli import (add_data_flags, add_network_flags, add_run_flags, changed_flags, describe_or_fail, fraction,
+                       new_parser, optimiser_flags, run, whole_number)
 from utils.errors import UserError
 from utils.files import save_name, writable_folder
 
@@ -27,11 +27,8 @@ def get_parser() -> argparse.ArgumentParser:
     add_data_flags(parser)
     parser.add_argument("--full_train", action="store_true", help="train on the held-out images too")
     group = parser.add_argument_group("optimisation (SGD)")
-    group.add_argument("--epochs", type=positive_int, default=200, help="passes over the training images")
-    group.add_argument("--batch_size", type=at_least_two, default=128, help="images per step")
-    group.add_argument("--learning_rate", type=positive_float, default=0.1, help="rate of the first epoch")
-    group.add_argument("--momentum", type=non_negative_float, default=0.9, help="momentum")
-    group.add_argument("--weight_decay", type=non_negative_float, default=5e-4, help="L2 penalty")
+    group.add_argument("--epochs", type=whole_number(1, 1_000_000), default=200, help="passes over the training images")
+    optimiser_flags(group, learning_rate=0.1, rate_help="rate of the first epoch")
     group.add_argument("--lr_type", choices=("multistep", "cosine"), default="multistep", help="schedule")
     group.add_argument("--epoch_step", type=epoch_list, default=[60, 120, 160],
                        help="multistep: epochs at which the rate is multiplied by --lr_decay_ratio")
@@ -76,8 +73,10 @@ def main() -> None:
     history, first = [], 0
     if saved:
         history, first = saved["error_history"], saved["epoch"]
-    if first < args.epochs and saved:
-        optimizer.load_state_dict(saved["optimizer"])
+        if saved["arguments"] != network.arguments:
+            raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
+    if saved and first < args.epochs:
+        checkpoint.restore_optimizer(optimizer, saved, path)
     print(f"{args.net}-{args.depth}-{args.width:g}: {parameter_count(model):,} parameters on {device}; "
           f"{len(held_in):,} images to train on, {len(images.test):,} to test, {len(images.classes)} classes")
 
@@ -89,7 +88,7 @@ def main() -> None:
         loss = training.train_epoch(model, optimizer, source, rate, (args.seed, epoch), f"epoch {epoch + 1}")
         history.append(training.error_pct(model, test, normalisation))
         done = epoch + 1 == args.epochs
-        checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=vars(args),
+        checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=checkpoint.flags_of(args),
                         holdout_prop=0.0 if args.full_train else args.holdout_prop,
                         **({} if done else {"optimizer": optimizer.state_dict()}))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (args.epochs - epoch - 1)
@@ -99,28 +98,28 @@ def main() -> None:
 
 
 def unfinished(path: Path, args: argparse.Namespace):
-    """The checkpoint to go on from, or None to begin. Raises UserError rather than lose or mix up a run."""
+    """The checkpoint to go on from, or None to begin.
+
+    A finished training is replaced; UserError protects everything else that stands there.
+    """
     from utils import checkpoint
     if not path.exists():
         if args.resume:
             print(f"{path}: nothing to resume yet, beginning")
         return None
-    try:
-        saved = checkpoint.load(path)
-    except UserError:
-        if args.resume:
-            raise
-        return None  # a broken file is replaced by a new training
-    ended = saved["epoch"] >= saved["flags"].get("epochs", 0)
-    if not args.resume:
-        if not ended:
-            raise UserError(f"{path}: an unfinished training ({saved['epoch']} of {saved['flags']['epochs']} epochs); "
-                            "add --resume to go on, or remove it to start over")
-        return None
-    changed = changed_flags(saved["flags"], vars(args), FREE_FLAGS)
-    if changed or "prune_history" in saved:
-        raise UserError(f"{path}: cannot resume, it was made with other flags: {changed or 'by prune.py'}")
-    return saved
+    saved = checkpoint.load(path)
+    if "prune_history" in saved:
+        raise UserError(f"{path}: a network made by prune.py; choose another --save_file")
+    if args.resume:
+        changed = changed_flags(saved["flags"], vars(args), FREE_FLAGS)
+        if changed:
+            raise UserError(f"{path}: cannot resume, it was made with other flags: {changed}")
+        return saved
+    if saved["epoch"] < saved["flags"].get("epochs", 0):
+        raise UserError(f"{path}: an unfinished training ({saved['epoch']} of {saved['flags']['epochs']} epochs); add "
+                        "--resume to go on, or remove it to start over")
+    print(f"{path}: a finished training stands there and will be replaced", flush=True)
+    return None
 
 
 if __name__ == "__main__":

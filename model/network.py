@@ -179,10 +179,6 @@ class Network:
         """Nodes whose filters write the group: they lose outputs when it shrinks."""
         return tuple(n for n in self.nodes if n.group == group and n.kind in ("conv", "linear"))
 
-    def consumers(self, group: str) -> Tuple[Node, ...]:
-        """Nodes whose filters read the group: they lose inputs when it shrinks."""
-        return tuple(n for n in self.nodes if n.kind in ("conv", "linear") and self.group_of[n.inputs[0]] == group)
-
     def check_widths(self, widths: Widths) -> None:
         """Raise ValueError, naming the group, unless ``widths`` is a valid choice for this network."""
         for name in sorted(set(widths) ^ set(self.full_widths)):

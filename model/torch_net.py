@@ -12,8 +12,8 @@ class SameConv2d(nn.Conv2d):
 
     For odd kernels and stride 1 this is the usual padding; at stride 2 the odd pixel goes to the right and below.
     A strided 1x1 convolution reads every stride-th pixel, so it is done as an unstrided one on those: the same
-    numbers, and torch 2.14 on a CPU writes past its memory in the backward pass of the strided one when the tensors
-    are channels-last and have few channels (2 to 4 channels crashes).
+    numbers, and torch 2.14 on a CPU writes past its memory in the weight gradient of the strided one when the
+    weights are channels-last and have fewer than 8 input channels.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]

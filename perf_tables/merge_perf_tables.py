@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from utils import cli, latency_table
+from utils.errors import UserError
 from utils.files import writable_folder
 
 
@@ -30,9 +31,16 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
     """
     paths, target = [latency_table.table_path(n) for n in inputs], latency_table.table_path(out)
     tables = [latency_table.read_arrays(p) for p in paths]
+    if target.suffix != ".pickle":
+        raise UserError(f"{target}: expected a name, or a path that ends in .pickle")
     merged = latency_table.merge(tables, [str(p) for p in paths], how=how, sigma=sigma, mode=mode)
     measurements = [latency_table.read_provenance(p) for p in paths]
-    provenance = {"operators": measurements[0].get("operators", {}),
+    for key in ("operators", "num_images"):
+        for path, note in zip(paths, measurements):
+            if key in note and note[key] != measurements[0].get(key, note[key]):
+                raise UserError(f"{path}: its note says other {key} than that of {paths[0]}; merge measurements of one "
+                                "network only")
+    provenance = {**{key: measurements[0][key] for key in ("operators", "num_images") if key in measurements[0]},
                   "merged": {"from": [p.name for p in paths], "how": how, "sigma": sigma,
                              "mode": mode if sigma else None},
                   "measurements": measurements}
@@ -46,7 +54,8 @@ def main() -> None:
     parser.add_argument("out", metavar="OUT", help="the table to write, perf_tables/OUT.pickle or a path")
     parser.add_argument("inputs", metavar="IN", nargs="+", help="tables to merge, names or paths")
     parser.add_argument("--how", choices=("mean", "median"), default="mean", help="over the tables, entry by entry")
-    parser.add_argument("--sigma", type=cli.non_negative_float, default=0.0, help="Gaussian smoothing, in channels; erases real steps")
+    parser.add_argument("--sigma", type=cli.number(0, 1000), default=0.0,
+                        help="Gaussian smoothing, in channels; erases real steps")
     parser.add_argument("--mode", choices=("nearest", "reflect", "mirror", "constant", "wrap"), default="nearest",
                         help="smoothing at the edges of a table")
     args = parser.parse_args()
@@ -56,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumable=False)

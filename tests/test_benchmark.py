@@ -53,11 +53,16 @@ def test_a_single_run_prints_no_mean_of_its_own():
     assert parse_output(text) == pytest.approx(40e-6)
 
 
-@pytest.mark.parametrize("text", ["", "count=11 avg=5", "no stats: 5", LITERT_2.replace("median=2109263", "median=0"),
+@pytest.mark.parametrize("text", ["", "count=11 avg=5", "no stats: 5", LITERT_2.replace("median=2109263", "median=-1"),
                                   TF_1_13.replace("avg=1060.45", "avg=1e999"), TF_1_13.replace("avg=1060.45", "avg=..")])
 def test_nonsense_is_an_error(text):
     with pytest.raises(BenchmarkError):
         parse_output(text)
+
+
+def test_a_median_of_less_than_a_microsecond_is_printed_as_0():
+    text = LITERT_2.replace("median=2109263", "median=0").replace("avg=2.11985e+06", "avg=0.818")
+    assert parse_output(text) == pytest.approx(0.818e-6)
 
 
 # --- the binary ------------------------------------------------------------------------------------------------

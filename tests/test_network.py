@@ -82,12 +82,10 @@ def test_a_removed_first_block_leaves_its_skip():
     assert layers["Conv_2_1_1"].in_size == 16
 
 
-def test_producers_and_consumers():
+def test_producers():
     network = describe("res", depth=16, width=1.0)
     names = lambda nodes: [n.name for n in nodes]
     assert names(network.producers("Conv_2_0_2")) == ["Conv_2_0_2", "Skip_2", "Conv_2_1_2"]
-    assert names(network.consumers("Conv_2_0_2")) == ["Conv_2_1_1", "Conv_3_0_1", "Skip_3"]
-    assert names(network.consumers("Conv_3_0_2")) == ["Conv_3_1_1", "FC"]  # a pool keeps the group
 
 
 def test_channels_match_the_published_file(shared):

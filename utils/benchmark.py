@@ -5,6 +5,7 @@ one figure where the tool prints no more than that. ``BenchmarkError`` says what
 measures decides whether to try again. Runs on Python 3.9 with NumPy.
 """
 
+import contextlib
 import math
 import os
 import re
@@ -53,7 +54,7 @@ class BinaryRunner:
 
 def find_binary(location: str) -> Path:
     """The binary given by --benchmark_lite_loc: a path, or a command on PATH. Raises UserError."""
-    path = Path(location).expanduser()
+    path = Path(os.path.expanduser(location))
     if not path.exists() and os.sep not in location and shutil.which(location):
         path = Path(shutil.which(location))
     if not path.is_file():
@@ -74,8 +75,11 @@ def parse_output(output: str) -> float:
     counts = re.findall(r"count=\d+ .*", output)
     if not average or not counts:
         raise BenchmarkError(f"the tool printed no timing{_last_lines(output)}")
-    found = dict(re.findall(r"(\w+)=([\d.e+]+)", counts[-1]))
-    text = found.get("median") or found.get("avg") or average.group(1) or average.group(2)
+    found = dict(re.findall(r"(\w+)=(\S+)", counts[-1]))
+    mean = found.get("avg") or average.group(1) or average.group(2)
+    text = found.get("median", mean)
+    if text == "0":  # percentiles are printed in whole microseconds
+        text = mean
     try:
         seconds = float(text) / 1e6
     except ValueError:
@@ -108,7 +112,8 @@ def _run(command: List[str], timeout_s: float):
 def _exit_words(code: int) -> str:
     if code > 0:
         return f"exit code {code}"
-    return f"signal {signal.Signals(-code).name}"
+    names = {s.value: s.name for s in signal.Signals}
+    return f"signal {names.get(-code, -code)}"
 
 
 def _last_lines(output: str) -> str:
@@ -131,8 +136,9 @@ class LiteRTRunner:
 
     def time_file(self, path: Path) -> List[float]:
         try:
-            interpreter = interpreter_class()(model_path=str(path), num_threads=self.num_threads)
-            interpreter.allocate_tensors()
+            with _quiet():
+                interpreter = interpreter_class()(model_path=str(path), num_threads=self.num_threads)
+                interpreter.allocate_tensors()
             for detail in interpreter.get_input_details():
                 interpreter.set_tensor(detail["index"], _input_values(detail["shape"]))
             interpreter.invoke()
@@ -163,6 +169,19 @@ def _version(module: str) -> str:
         return metadata.version(module.replace("_", "-"))
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without what the C++ side writes to stderr while it loads a file; what goes wrong is raised as well."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _input_values(shape) -> np.ndarray:

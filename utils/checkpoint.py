@@ -12,7 +12,7 @@ Pruned ones also: prune_history (a dict per step: group, width, proposed_width, 
 import io
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 import torch
 
@@ -36,24 +36,32 @@ def save(path: Path, model: TorchNet, normalisation: Normalisation, **more: Any)
     write_whole(path, buffer.getvalue())
 
 
-def load(path: Path, device: Optional[torch.device] = None) -> Dict[str, Any]:
+def load(path: Path) -> Dict[str, Any]:
     """Read a checkpoint without executing anything in it. Raises UserError naming the file and what is wrong."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint; train one with train.py --save_file={Path(path).stem}")
+    raw = io.BytesIO(Path(path).read_bytes())
     try:
-        content = torch.load(path, map_location=device or "cpu", weights_only=True)
-    except OSError:
-        raise
+        content = torch.load(raw, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken or a foreign file
         raise UserError(f"{path}: not a whole checkpoint of this project "
                         f"({type(error).__name__} while reading); restore it or train it again") from error
     wrong = [k for k, kind in REQUIRED.items() if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
-    if not wrong and not {"mean", "std"} <= set(content["normalisation"]):
-        wrong = ["normalisation"]
+    if not wrong and not _sound_numbers(content):
+        wrong = ["normalisation, error_history or data_loc"]
     if wrong:
         raise UserError(f"{path}: expected a checkpoint of this project, but {', '.join(wrong)} is missing in it or of "
                         "another type")
     return content
+
+
+def _sound_numbers(content: Dict[str, Any]) -> bool:
+    mean, std = (content["normalisation"].get(k) for k in ("mean", "std"))
+    return (all(isinstance(v, list) and len(v) == 3 and all(isinstance(x, float) for x in v) for v in (mean, std))
+            and all(0 < x < float("inf") for x in std)
+            and all(isinstance(x, float) for x in content["error_history"])
+            and all(isinstance(content["flags"].get(k, ""), str) for k in ("dataset", "data_loc"))
+            and isinstance(content["flags"].get("epochs", 0), int))
 
 
 def build(content: Dict[str, Any], path: Path) -> TorchNet:
@@ -62,10 +70,27 @@ def build(content: Dict[str, Any], path: Path) -> TorchNet:
         network = describe(**content["arguments"])
         model = TorchNet(network, content["widths"])
         model.load_state_dict(content["state_dict"])
-    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+    except Exception as error:  # a forged file raises many kinds
         raise UserError(f"{path}: its weights don't fit the network it names: "
                         f"{' '.join(str(error).split())[:300]}") from error
+    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(f"{path}: {broken[0]} holds numbers that are not finite; train the network again")
     return model
+
+
+def flags_of(args) -> Dict[str, Any]:
+    """The command line, for the checkpoint: --resume makes no difference to what it made."""
+    return {k: v for k, v in vars(args).items() if k != "resume"}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, content: Dict[str, Any], path: Path) -> None:
+    """Raises UserError where the optimizer's state is missing or does not fit."""
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+    except Exception as error:  # torch raises many kinds
+        raise UserError(f"{path}: the optimizer's state is missing or does not fit ({type(error).__name__}); "
+                        "remove the file to train again") from error
 
 
 def normalisation_of(content: Dict[str, Any]) -> Normalisation:

@@ -50,12 +50,12 @@ def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) ->
                             "test/CLASS/* images" + other)
     group.add_argument("--holdout_prop", type=fraction, default=0.1 if defaults else None,
                        help="part of the training images that is held out to judge pruning" + other)
-    group.add_argument("--workers", type=natural, default=2, help="threads that read images")
+    group.add_argument("--workers", type=whole_number(0, 256), default=2, help="threads that read images")
 
 
 def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=natural, default=0, help="one seed, one result")
+    group.add_argument("--seed", type=whole_number(0, 2 ** 32 - 1), default=0, help="one seed, one result")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     group.add_argument("--resume", action="store_true", help=resume)
 
@@ -74,39 +74,32 @@ def describe_or_fail(**arguments) -> Network:
         raise UserError(str(error)) from error
 
 
-def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
-    return value
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number in low..high."""
+    def whole(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {low:,} to {high:,}, found {text}")
+        return value
+    return whole
 
 
-def at_least_two(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"expected 2 or more, found {text}")
-    return value
+def number(low: float, high: float) -> Callable[[str], float]:
+    """The type of a flag that takes a number in low..high."""
+    def real(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {low:g} to {high:g}, found {text}")
+        return value
+    return real
 
 
-def natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, found {text}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected 0 or more, found {text}")
-    return value
+def optimiser_flags(group, *, learning_rate: float, rate_help: str) -> None:
+    """Flags of SGD, the same in training and fine-tuning."""
+    group.add_argument("--learning_rate", type=number(1e-12, 1e6), default=learning_rate, help=rate_help)
+    group.add_argument("--momentum", type=number(0, 1), default=0.9, help="momentum")
+    group.add_argument("--weight_decay", type=number(0, 1e3), default=5e-4, help="L2 penalty")
+    group.add_argument("--batch_size", type=whole_number(2, 1_000_000), default=128, help="images per batch")
 
 
 def fraction(text: str) -> float:
@@ -116,15 +109,17 @@ def fraction(text: str) -> float:
     return value
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, resumable: bool = True) -> None:
     """Run a script's main: what the user can put right ends in one line and exit code 2, Ctrl-C in 130."""
     try:
         main()
         sys.stdout.flush()
     except UserError as error:
         _end(f"error: {error}", 2)
+    except ImportError as error:
+        _end(f"error: {error}; pip install -r requirements.txt (requirements-pi.txt on a board)", 2)
     except KeyboardInterrupt:
-        again = [a for a in sys.argv if a != "--resume"] + ["--resume"]
+        again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
         _end("stopped; what was finished is kept. To go on: python " + shlex.join(again), 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
@@ -135,5 +130,5 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _end(line: str, code: int) -> None:
-    print(f"\n{line}" if code == 130 else line, file=sys.stderr, flush=True)
+    print("\n" * (code == 130) + " ".join(line.split()), file=sys.stderr, flush=True)
     sys.exit(code)

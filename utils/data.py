@@ -4,6 +4,7 @@ Images are uint8 [N, 3, size, size] and labels int64 [N], decoded once; batches 
 tensors, with generators of their own, so that a seed fixes every batch whatever ran before.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def load(dataset: str, data_loc: str, img_size: int, workers: int) -> Dataset:
     """
     if dataset == "digits":
         return _digits(img_size)
-    folder = Path(data_loc).expanduser()
+    folder = Path(os.path.expanduser(data_loc))
     if (folder / "train").is_dir() or (folder / "test").is_dir():
         return _folders(folder, img_size, workers)
     found = _cifar10(folder)

@@ -49,8 +49,10 @@ def writable_folder(folder) -> Path:
             found = _TEMPORARY.match(entry.name)
             if found and not _alive(int(found.group(1))):
                 entry.unlink(missing_ok=True)
-        probe.write_bytes(b"\n")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"\n")
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot write there ({error.strerror or error}); "
                         "free space, change its permissions or choose another folder") from error

@@ -9,6 +9,7 @@ smoothing alone needs SciPy.
 import io
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
@@ -44,6 +45,7 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
 def write_table(path: Path, table: LatencyTable, provenance: Mapping[str, Any]) -> None:
     """Write the table, then its sidecar, each whole."""
     path = Path(path)
+    path.with_suffix(".json").unlink(missing_ok=True)  # better no note than one of another table
     write_whole(path, pickle.dumps({k: np.asarray(v, np.float64) for k, v in table.items()}, PROTOCOL))
     write_whole(path.with_suffix(".json"), json.dumps(dict(provenance), indent=1) + "\n")
 
@@ -52,9 +54,14 @@ def read_provenance(path: Path) -> Dict[str, Any]:
     """The sidecar of a table, {} where there is none or it cannot be read."""
     try:
         found = json.loads(Path(path).with_suffix(".json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return plain_dict(found)
+
+
+def plain_dict(value: Any) -> Dict[str, Any]:
+    """``value`` where it is a dict, else {}: sidecars are edited by hand."""
+    return value if isinstance(value, dict) else {}
 
 
 def read_arrays(path: Path) -> Dict[str, np.ndarray]:
@@ -85,7 +92,7 @@ def read_table(path: Path, network: Network) -> Dict[str, np.ndarray]:
     """
     arrays = read_arrays(path)
     needed = network.tables
-    measured = read_provenance(path).get("operators", {})
+    measured = plain_dict(read_provenance(path).get("operators"))
     for key in needed:
         if measured.get(key, needed[key].operator) != needed[key].operator:
             raise UserError(f"{path}: not a table of {name_of(network)}: {key}: expected {needed[key].operator}, "
@@ -133,7 +140,7 @@ def read_pickle(path: Path) -> Any:
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, expected a pickle file") from None
     try:
-        return _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
+        return _arrived(_ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load())
     except _Forbidden as error:
         raise UserError(f"{path}: holds {error}, which is neither an array nor a plain container; "
                         "refused, nothing in it was run") from None
@@ -148,27 +155,70 @@ class _Forbidden(Exception):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
+    """Meets NumPy's names with stand-ins of ours: NumPy itself trusts the state it is given, addresses included."""
+
     def find_class(self, module: str, name: str):
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.ndarray(0).__reduce__()[0]
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "scalar":
-            return np.float64(0).__reduce__()[0]
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
+            return _PickledArray if name == "_reconstruct" else _scalar
         if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
             return _frombuffer
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+        if (module, name) == ("numpy", "ndarray"):
+            return None  # only ever an argument of _reconstruct
+        if (module, name) == ("numpy", "dtype"):
+            return _PickledType
         if (module, name) == ("_codecs", "encode"):  # bytes, in the pickles of protocol 2
             return _encode
         raise _Forbidden(f"{module}.{name}")
 
 
-def _frombuffer(buffer, dtype, shape, order, axis_order=None):
-    array = np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
-    return array if axis_order is None else array.transpose(np.argsort(axis_order))
+class _PickledType:
+    """A number type: the pickled name, and the byte order that its state adds."""
+
+    def __init__(self, name: str, align: Any = False, copy: Any = True):
+        if not re.fullmatch(r"[<>=|]?([fiu][1248]|b1)", name):
+            raise _Forbidden(f"an array of type {name!r}")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _PickledArray:
+    """An array on its way: its values arrive as the state."""
+
+    def __init__(self, kind: Any = None, shape: Any = None, code: Any = None):
+        self.array = np.empty(0)
+
+    def __setstate__(self, state) -> None:
+        _, shape, kind, fortran, raw = state
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw
+        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if fortran else "C").copy()
+
+
+def _frombuffer(buffer, kind: _PickledType, shape, order, axis_order=None) -> _PickledArray:
+    found = _PickledArray()
+    found.array = np.frombuffer(buffer, kind.dtype).reshape(shape, order="F" if order == "F" else "C").copy()
+    return found
+
+
+def _scalar(kind: _PickledType, raw) -> Any:
+    return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, kind.dtype)[0]
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
+
+
+def _arrived(value: Any) -> Any:
+    """The plain containers that were read, with the arrays that arrived in them."""
+    if isinstance(value, _PickledArray):
+        return value.array
+    if isinstance(value, dict):
+        return {k: _arrived(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_arrived(v) for v in value)
+    return value
 
 
 # --- several measurements of one network -----------------------------------------------------------------------

@@ -19,20 +19,23 @@ ATTEMPTS = 3  # per file, before the user is told
 Entry = Tuple[str, int, int]  # key, cin, cout
 
 
-def open_journal(path: Path, header: Dict[str, Any], network: Network, *, resume: bool) -> Dict[Entry, List[float]]:
-    """Begin the journal or go on with it; returns what it holds, the seconds of every run by entry.
+def open_journal(path: Path, table: Path, header: Dict[str, Any], network: Network, *, resume: bool):
+    """Begin the journal or go on with it; returns its header and what it holds, the seconds of every run by entry.
 
-    Raises UserError rather than mix two measurements or lose an unfinished one.
+    table: the file that the measurement ends in. Raises UserError rather than mix two measurements or lose an
+    unfinished one.
     """
     found = journal.read(path)
+    header = dict(header, began=now())
     if found is None or not resume:
-        if found is not None and len(found[1]) < sum(1 for _ in latency_table.entries(network)):
+        written = table.exists() and path.exists() and table.stat().st_mtime >= path.stat().st_mtime
+        if found is not None and not written:
             raise UserError(f"{path}: an unfinished measurement of {len(found[1]):,} entries; add --resume to go on, "
                             "or remove it to start over")
         journal.begin(path, header)
-        return {}
+        return header, {}
     before, records = found
-    for key in sorted(set(before) | set(header)):
+    for key in sorted((set(before) | set(header)) - {"began"}):
         if before.get(key) != header.get(key):
             raise UserError(f"{path}: measured with {key} {before.get(key)}, now {header.get(key)}; resume it as it "
                             "began, or remove it to start over")
@@ -43,7 +46,7 @@ def open_journal(path: Path, header: Dict[str, Any], network: Network, *, resume
         if not sound:
             raise UserError(f"{path}: line {number} is no measurement of this network; remove the file to begin again")
         measured[tuple(record[:3])] = record[3]
-    return measured
+    return before, measured
 
 
 def _all_seconds(runs: Any) -> bool:
@@ -58,12 +61,12 @@ def measure(network: Network, folder: Path, runner, path: Path, measured: Dict[E
     left = [e for e in latency_table.entries(network) if (e[0].key, e[1], e[2]) not in measured]
     with journal.Journal(path) as log:
         for table, cin, cout in progress(left, "measuring", len(left) + len(measured), len(measured)):
-            runs = _time_patiently(runner, file_path(folder, table, cin, cout))
+            runs = [round(s, 9) for s in _time_patiently(runner, file_path(folder, table, cin, cout))]
             measured[table.key, cin, cout] = runs
-            log.append([table.key, cin, cout, [round(s, 9) for s in runs]])
+            log.append([table.key, cin, cout, runs])
     arrays = latency_table.empty(network)
     for (key, cin, cout), runs in measured.items():
-        arrays[key][network.tables[key].index(cin, cout)] = np.median(np.round(runs, 9))
+        arrays[key][network.tables[key].index(cin, cout)] = np.median(runs)
     return arrays
 
 
@@ -78,9 +81,8 @@ def _time_patiently(runner, path: Path) -> List[float]:
 
 
 def device() -> Dict[str, str]:
-    """What the sidecar says of the machine: a board's model where the kernel knows it, processor, system."""
-    about = {"machine": platform.machine(), "system": f"{platform.system()} {platform.release().split('-')[0]}",
-             "python": platform.python_version()}
+    """What the sidecar says of the machine: a board's model where the kernel knows it, and the processor."""
+    about = {"machine": platform.machine()}
     try:
         about["model"] = Path("/proc/device-tree/model").read_text().strip("\0\n ")
     except OSError:

@@ -9,7 +9,7 @@ While a run is unfinished it lives in three files, and ends by turning them into
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from model.torch_net import TorchNet
 from utils import checkpoint, journal, netadapt, surgery, training
@@ -29,6 +29,10 @@ class Files:
     journal: Path
     current: Path
     candidate: Path
+
+    def remove_unfinished(self) -> None:
+        for path in (self.journal, self.candidate, self.current):
+            path.unlink(missing_ok=True)
 
 
 def files_of(name: str) -> Files:
@@ -106,6 +110,7 @@ class Run:
         record = {"event": "step", "step": step.state.step, **asdict(chosen), "error_pct": step.state.error_pct,
                   "latency_s": step.latency_s, "target_gain_s": step.target_gain_s}
         self.log.append(record)
+        self.log.sync()
         self.prune_history.append(record)
         self.error_history.append(step.state.error_pct)
         self.table_costs_history.append(step.latency_s)
@@ -131,7 +136,10 @@ class Run:
         self.tried = {r["group"]: float("nan") if r["error_pct"] is None else r["error_pct"] for r in done}
         if not done or not self.files.candidate.exists():
             return
-        content = checkpoint.load(self.files.candidate)
+        try:
+            content = checkpoint.load(self.files.candidate)
+        except UserError:
+            return  # it can be made again
         for r in done:
             if content.get("candidate") == {"step": r["step"], "group": r["group"]}:
                 model = training.on_device(checkpoint.build(content, self.files.candidate), self.model.device)
@@ -142,8 +150,18 @@ class Run:
         """Turn the journal into the history, after every other result is written."""
         self.log.append({"event": "end", **end})
         write_whole(self.files.history, self.files.journal.read_bytes())
-        for path in (self.files.journal, self.files.candidate, self.files.current):
-            path.unlink(missing_ok=True)
+        self.files.remove_unfinished()
+
+    def guarded(self, steps: Iterator[netadapt.Step]) -> Iterator[netadapt.Step]:
+        """``steps``; where the search finds no way on, leave nothing that was not worth a step, and say what there is."""
+        try:
+            yield from steps
+        except UserError as error:
+            if not self.prune_history:
+                self.files.remove_unfinished()
+                raise
+            raise UserError(f"{error}, with another --save_file. What was reached is {self.files.current}, a checkpoint "
+                            "like any other") from error
 
 
 def _number(value: float) -> Optional[float]:
@@ -160,8 +178,7 @@ def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Opti
     if found and not resume:
         raise UserError(f"{files.journal}: an unfinished run; add --resume to go on, or remove it to start over")
     if not found:
-        for path in (files.candidate, files.current):
-            path.unlink(missing_ok=True)
+        files.remove_unfinished()
         journal.begin(files.journal, header)
         return None, []
     before, records = found
@@ -169,12 +186,23 @@ def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Opti
         if before.get(key) != header.get(key):
             raise UserError(f"{files.journal}: began with {key} {before.get(key)!r}, now {header.get(key)!r}; resume "
                             "it as it began, or remove it to start over")
-    if not all(isinstance(r, dict) and (r.get("event") == "end" or {"event", "step"} <= set(r)) for r in records):
+    if not all(_is_record(r) for r in records):
         raise UserError(f"{files.journal}: a line in it is no record of a pruning run; remove the file to start over")
     content = checkpoint.load(files.current) if files.current.exists() else None
+    if content and not {"prune_history", "table_costs_history"} <= set(content):
+        raise UserError(f"{files.current}: no checkpoint of an unfinished pruning run; remove it and {files.journal} to "
+                        "start over")
     steps = len(content["prune_history"]) if content else 0
     done = [r for r in records if r["event"] == "candidate" and r["step"] == steps + 1]
     kept = [r for r in records if r["event"] != "end" and r["step"] <= steps] + done
     if kept != records:  # a step, or the end, that was written down but did not come to pass
         write_whole(files.journal, "".join(journal.line(r) for r in [before] + kept))
     return content, done
+
+
+_KEYS = {"candidate": {"step", "group", "width", "proposed_width", "gain_s", "error_pct", "growth_pct"},
+         "step": {"step"}, "end": set()}
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict) and _KEYS.get(str(record.get("event")), {None}) <= set(record)

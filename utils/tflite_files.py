@@ -3,7 +3,7 @@
     FOLDER/manifest.json                for which network the files are
     FOLDER/KEY/KEY_CIN_COUT.tflite      one operator at one width
 
-Reading needs the standard library alone; writing loads the flatbuffer schema, or TensorFlow for --converter=keras.
+Reading needs NumPy alone; writing loads the flatbuffer schema, or TensorFlow for --converter=keras.
 """
 
 import contextlib
@@ -11,7 +11,10 @@ import io
 import json
 import os
 import signal
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
@@ -19,7 +22,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 from model.architectures import describe
 from model.network import Network, Table
 from utils.errors import UserError
-from utils.files import write_whole
+from utils.files import writable_folder, write_whole
 from utils.latency_table import entries, name_of
 
 CHUNK = 64  # files per task of a worker process
@@ -68,26 +71,38 @@ def save(folder: Path, network: Network, *, num_images: int, converter: str, sha
         if found.get("converter") != converter:
             raise UserError(f"{manifest}: these files were made with --converter={found.get('converter')}; "
                             "name another --output_folder")
-    else:
+    _import_converter(converter)
+    if not manifest.exists():
         write_whole(manifest, json.dumps({"network": network.arguments, "num_images": num_images,
                                           "converter": converter}, indent=1) + "\n")
     for key in network.tables:
-        (Path(folder) / key).mkdir(exist_ok=True)
+        writable_folder(Path(folder) / key)
     work = [(table.key, cin, cout) for table, cin, cout in entries(network)][share]
     chunks = [work[i:i + CHUNK] for i in range(0, len(work), CHUNK)]
     task = partial(_save_chunk, Path(folder), network.arguments, num_images, converter)
     if jobs == 1:
         yield from map(task, chunks)
     else:
-        with ProcessPoolExecutor(jobs, initializer=_ignore_interrupt) as pool:
+        with ProcessPoolExecutor(jobs, initializer=_begin_worker, initargs=(os.getpid(),)) as pool:
             try:
                 yield from pool.map(task, chunks)
+            except BrokenProcessPool:
+                raise UserError(f"{folder}: a worker process died (out of memory?); run the same command again, with "
+                                "fewer --jobs: what is whole is kept") from None
             finally:
                 pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def _begin_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end with it even where it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _save_chunk(folder: Path, arguments: Dict[str, Any], num_images: int, converter: str,
@@ -118,6 +133,14 @@ def _is_whole(path: Path, content, converter: str) -> bool:
         return False
 
 
+def _import_converter(converter: str) -> None:
+    """Fail before anything is written where a package is missing."""
+    from utils import tflite_writer  # noqa: F401
+    if converter == "keras":
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from model import keras_net  # noqa: F401
+
+
 def _direct_bytes(network: Network, num_images: int) -> bytes:
     from utils.tflite_writer import random_weights, write
     widths = network.full_widths
@@ -125,7 +148,6 @@ def _direct_bytes(network: Network, num_images: int) -> bytes:
 
 
 def _keras_bytes(network: Network, num_images: int) -> bytes:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from model import keras_net
     from utils.tflite_writer import random_weights
     widths = network.full_widths

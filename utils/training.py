@@ -62,7 +62,7 @@ class BatchSource:
 
 
 def _generator(seeds: Sequence[int]) -> torch.Generator:
-    """A generator seeded from several numbers, no two sequences of them giving the same stream."""
+    """A generator seeded from several numbers; sequences of one length differ unless they are equal."""
     state = np.random.SeedSequence(list(seeds)).generate_state(2)
     return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
 
@@ -94,7 +94,7 @@ def train_epoch(model, optimizer, source: BatchSource, rate: float, seeds: Seque
     loss = fit(model, optimizer, progress(source.epoch(*seeds), title, steps))
     if not math.isfinite(loss):
         raise UserError(f"{title}: the loss is no longer a number; try a lower --learning_rate. "
-                        "The checkpoint of the epoch before is kept")
+                        "What was finished is kept")
     return loss
 
 
@@ -109,11 +109,12 @@ def error_pct(model: nn.Module, images: Images, normalisation: Normalisation) ->
 
 def pick_device(name: str) -> torch.device:
     """``auto`` is a GPU where there is one. Raises UserError for a device that torch cannot use here."""
+    torch.backends.cudnn.deterministic = True  # one seed, one result
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device={name}: torch cannot use it here ({str(error).splitlines()[0]}); "
                         "try --device=cpu") from error
