@@ -23,16 +23,18 @@ from utils.progress import progress
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__.splitlines()[0])
     cli.add_network_flags(parser)
-    parser.add_argument("--img_size", type=cli.whole_number(4, 4096), default=32, help="side of the input image, pixels")
-    parser.add_argument("--num_classes", type=cli.whole_number(2, 100_000), default=10, help="outputs of the classifier")
+    parser.add_argument("--img_size", type=cli.whole_number(4, 4096), default=32, help="side of the input, pixels")
+    parser.add_argument("--num_classes", type=cli.whole_number(2, 100_000), default=10, help="of the classifier")
     parser.add_argument("--mode", choices=("save", "load"), required=True,
                         help="save: make the .tflite files; load: time them and write the table")
     parser.add_argument("--save_file", required=True, help="name of the table, perf_tables/SAVE_FILE.pickle")
     parser.add_argument("--output_folder", default="tflite_files", help="folder of the .tflite files")
     parser.add_argument("--num_images", type=cli.whole_number(1, 4096), default=1, help="images per inference")
     save = parser.add_argument_group("--mode=save")
-    save.add_argument("--num_process", type=cli.whole_number(1, 1_000_000), default=1, help="shells among which the files are split")
-    save.add_argument("--offset_process", type=cli.whole_number(0, 1_000_000), default=0, help="this shell's number, from 0")
+    save.add_argument("--num_process", type=cli.whole_number(1, 1_000_000), default=1,
+                      help="shells among which the files are split")
+    save.add_argument("--offset_process", type=cli.whole_number(0, 1_000_000), default=0,
+                      help="this shell's number, from 0")
     save.add_argument("--jobs", type=cli.whole_number(1, 1024), default=1, help="processes of this command")
     save.add_argument("--converter", choices=("direct", "keras"), default="direct",
                       help="direct: write the flatbuffers; keras: TensorFlow's converter, about 0.6 s a file")
@@ -85,7 +87,8 @@ def load(args: argparse.Namespace, network: Network) -> None:
     table = measuring.measure(network, folder, runner, log, measured)
     statistic = "the tool's median, or mean where it prints none" if args.benchmark_lite_loc else "median of the runs"
     latency_table.write_table(path, table, {
-        **header, "operators": latency_table.operators(network), "how": "compute_table.py --mode=load", "statistic": statistic, "smoothing": None,
+        **header, "operators": latency_table.operators(network), "how": "compute_table.py --mode=load",
+        "statistic": statistic, "smoothing": None,
         "entries": len(measured), "entries_from_before_a_resume": before, "ended": measuring.now()})
     total = latency_table.latency_s(network, network.full_widths, table)
     print(f"{path}: {len(measured):,} entries; the unpruned network sums to {total * 1e3:.3f} ms")

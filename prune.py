@@ -28,7 +28,7 @@ FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_t
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__.splitlines()[0])
     parser.add_argument("--save_file", help="name of the results (see above); needed unless --plan")
-    parser.add_argument("--base_model", help="trained network, checkpoints/BASE_MODEL.t7 or a path; needed unless --plan")
+    parser.add_argument("--base_model", help="trained network, checkpoints/BASE_MODEL.t7 or a path; as above")
     parser.add_argument("--perf_table", required=True, help="latency table, perf_tables/PERF_TABLE.pickle or a path")
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
@@ -41,8 +41,10 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--criterion", choices=("ratio", "error"), default="ratio",
                        help="what the chosen candidate has least of: error growth per second gained, or error")
     group = parser.add_argument_group("fine-tuning")
-    group.add_argument("--short_term_fine_tune", type=cli.whole_number(0, 1_000_000), default=100, help="batches per candidate")
-    group.add_argument("--long_term_fine_tune", type=cli.whole_number(0, 10_000_000), default=0, help="batches at the end")
+    group.add_argument("--short_term_fine_tune", type=cli.whole_number(0, 1_000_000), default=100,
+                       help="batches per candidate")
+    group.add_argument("--long_term_fine_tune", type=cli.whole_number(0, 10_000_000), default=0,
+                       help="batches at the end")
     cli.optimiser_flags(group, learning_rate=8e-4, rate_help="SGD's rate")
     cli.add_data_flags(parser, defaults=False)
     cli.add_run_flags(parser, resume="go on after an interruption; repeats at most one candidate")
@@ -86,7 +88,8 @@ def plan(args: argparse.Namespace) -> None:
         return
     print(f"{latency_table.name_of(network)}; {about_table(path, network, table)}\n"
           f"total latency {total * 1e3:.4f} ms, to be brought to {netadapt.budget_s(settings, total) * 1e3:.4f} ms; "
-          f"the first step has to gain {target * 1e3:.4f} ms\n\n{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
+          f"the first step has to gain {target * 1e3:.4f} ms\n\n"
+          f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
     for group, p in found:
         proposed, gain = (p.proposed_width, f"{p.gain_s * 1e3:.4f}") if p else ("-", "-")
         print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
@@ -177,9 +180,9 @@ def prune(args: argparse.Namespace) -> None:
     content, done = pruning.take_up(files, header, resume=args.resume)
     model = training.on_device(model, device)
     test = images.test.to(device)
-    print(f"{latency_table.name_of(network)}; {about_table(table_path, network, table)}\n{initial_s * 1e3:.4f} ms to be "
-          f"brought to {header['target_latency_s'] * 1e3:.4f} ms; {len(train):,} images to fine-tune on, "
-          f"{len(held_out):,} to judge on", flush=True)
+    print(f"{latency_table.name_of(network)}; {about_table(table_path, network, table)}\n"
+          f"{initial_s * 1e3:.4f} ms to be brought to {header['target_latency_s'] * 1e3:.4f} ms; "
+          f"{len(train):,} images to fine-tune on, {len(held_out):,} to judge on", flush=True)
     before = {"held_out": tuning.error_pct(model), "test": training.error_pct(model, test, source.normalisation)}
     with journal.Journal(files.journal) as log:
         run = pruning.Run(files, log, tuning, args.short_term_fine_tune, args.criterion,
@@ -216,7 +219,8 @@ def finished(files, args: argparse.Namespace) -> bool:
         raise UserError(f"{files.checkpoint}: a network that prune.py did not make; choose another --save_file")
     if not args.resume:
         return False
-    changed = cli.changed_flags(content["flags"], vars(args), FREE_FLAGS)
+    free = tuple(flag for flag in FREE_FLAGS if flag != "long_term_fine_tune")
+    changed = cli.changed_flags(content["flags"], vars(args), free)
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to replace it")
     return True

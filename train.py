@@ -55,7 +55,7 @@ def main() -> None:
     path = writable_folder("checkpoints") / f"{name}.t7"
 
     import torch
-    from model.torch_net import TorchNet, parameter_count
+    from model.torch_net import TorchNet
     from utils import checkpoint, data, training
 
     device = training.pick_device(args.device)
@@ -77,7 +77,7 @@ def main() -> None:
             raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
     if saved and first < args.epochs:
         checkpoint.restore_optimizer(optimizer, saved, path)
-    print(f"{args.net}-{args.depth}-{args.width:g}: {parameter_count(model):,} parameters on {device}; "
+    print(f"{args.net}-{args.depth}-{args.width:g}: {network.parameter_count(model.widths):,} parameters on {device}; "
           f"{len(held_in):,} images to train on, {len(images.test):,} to test, {len(images.classes)} classes")
 
     source = training.BatchSource(held_in.to(device), normalisation, images.flip, args.batch_size)

@@ -86,10 +86,6 @@ def _filters(layer: Layer):
     return module
 
 
-def parameter_count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def weights_of(model: nn.Module):
     """The parameters and statistics as NumPy arrays by name, in torch's layouts, for the writers of other formats."""
     return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()

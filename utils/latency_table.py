@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 
-from model.network import Network, Table, Widths
+from model.network import Network, Widths
 from utils.errors import UserError
 from utils.files import locate, write_whole
 
@@ -199,6 +199,8 @@ class _PickledArray:
 def _frombuffer(buffer, kind: _PickledType, shape, order, axis_order=None) -> _PickledArray:
     found = _PickledArray()
     found.array = np.frombuffer(buffer, kind.dtype).reshape(shape, order="F" if order == "F" else "C").copy()
+    if axis_order is not None:
+        found.array = found.array.transpose(axis_order)
     return found
 
 

@@ -7,6 +7,7 @@ Reading needs NumPy alone; writing loads the flatbuffer schema, or TensorFlow fo
 """
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from model.architectures import describe
 from model.network import Network, Table
 from utils.errors import UserError
 from utils.files import writable_folder, write_whole
-from utils.latency_table import entries, name_of
+from utils.latency_table import entries
 
 CHUNK = 64  # files per task of a worker process
 
@@ -135,10 +136,10 @@ def _is_whole(path: Path, content, converter: str) -> bool:
 
 def _import_converter(converter: str) -> None:
     """Fail before anything is written where a package is missing."""
-    from utils import tflite_writer  # noqa: F401
+    importlib.import_module("utils.tflite_writer")
     if converter == "keras":
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        from model import keras_net  # noqa: F401
+        importlib.import_module("model.keras_net")
 
 
 def _direct_bytes(network: Network, num_images: int) -> bytes:
