@@ -117,7 +117,7 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
     except UserError as error:
         _end(f"error: {error}", 2)
     except ImportError as error:
-        _end(f"error: {error}; pip install -r requirements.txt (requirements-pi.txt on a board)", 2)
+        _end(f"error: {error} in this Python; install it, or everything with pip install -r requirements.txt", 2)
     except KeyboardInterrupt:
         again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
         _end("stopped; what was finished is kept. To go on: python " + shlex.join(again), 130)

@@ -20,10 +20,12 @@ def plot_pruning(path: Path, *, latencies_s: Sequence[float], errors_pct: Sequen
     figure.suptitle(title)
     milliseconds = [s * 1e3 for s in latencies_s]
     left.plot(milliseconds, errors_pct, "o-", color="tab:blue", markersize=4)
-    left.annotate("unpruned", (milliseconds[0], errors_pct[0]), textcoords="offset points", xytext=(-6, 8), ha="right")
+    left.annotate("unpruned", (milliseconds[0], errors_pct[0]), textcoords="offset points", xytext=(-2, -14),
+                  ha="right")
     left.axvline(target_s * 1e3, color="tab:red", linestyle="--", label="latency asked for")
     left.set(xlabel="predicted latency (ms per inference)", ylabel="error on the held-out images (%)")
     left.legend()
+    left.margins(0.06, 0.1)
     left.grid(alpha=0.3)
     names = list(before)
     right.bar(names, [before[n] for n in names], color="lightgrey", label="unpruned")
