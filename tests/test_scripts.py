@@ -146,7 +146,7 @@ def test_plan_on_the_raspberry_pi_table(shared, script, tmp_path):
     (["--dataset=cifar10", "--data_loc=nowhere"], "nowhere: no CIFAR-10 there")])
 def test_train_refuses(script, tmp_path, flags, words):
     refused(script(*TRAIN, *flags), words)
-    assert contents(tmp_path) == {}
+    assert contents(tmp_path) == {} and not (tmp_path / "nowhere").exists()
 
 
 def damage_checkpoint(folder):
@@ -264,9 +264,11 @@ def test_a_failing_tool_is_retried_then_quoted(files, script, tmp_path):
 
 
 def test_save_refuses(files, script):
+    before = contents(files)
     refused(script("compute_table.py", "--depth=16", "--width=0.0625", "--mode=save", "--save_file=x"), "manifest.json")
     refused(script(*LOAD[:3], "--mode=save", "--save_file=x", "--num_process=2", "--offset_process=2"), "--offset_process=2")
     refused(script(*LOAD[:3], "--mode=save", "--save_file=x", "--converter=keras"), "--converter=direct")
+    assert contents(files) == before
 
 
 def test_four_shells_write_what_one_writes(script, tmp_path):
@@ -304,7 +306,9 @@ def test_an_unwritable_folder_is_said_before_the_work(ready, script, folder):
         (ready / "checkpoints").rmdir()
     (ready / folder).write_text("a file stands where the folder should be")
     base = "--base_model=./elsewhere.t7" if folder == "checkpoints" else "--base_model=base"
+    before = contents(ready)
     refused(script(*PRUNE, base), f"{folder}: cannot write there")
+    assert contents(ready) == before
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, script):

@@ -141,10 +141,13 @@ def _resized(images: Images, size: int) -> Images:
 
 def _cifar10(folder: Path) -> Dataset:
     from torchvision.datasets import CIFAR10
+    stood = folder.exists()
     try:
         parts = [CIFAR10(folder, train=train, download=not (folder / CIFAR10.base_folder).is_dir())
                  for train in (True, False)]
     except Exception as error:  # a failed download raises whatever the network layer raises
+        if not stood and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # torchvision makes it before it finds that it cannot download
         raise UserError(f"{folder}: no CIFAR-10 there, or not whole, and no download ({_first_line(error)}). "
                         f"Put torchvision's {CIFAR10.base_folder}/ or train/CLASS/ and test/CLASS/ folders there, "
                         "name another --data_loc, or try --dataset=digits") from error

@@ -115,7 +115,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device={name}: torch cannot use it here ({str(error).splitlines()[0]}); "
                         "try --device=cpu") from error
     return device
