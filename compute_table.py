@@ -57,8 +57,9 @@ def save(args: argparse.Namespace, network: Network) -> None:
     share = slice(args.offset_process, None, args.num_process)
     total = len(range(sum(1 for _ in latency_table.entries(network)))[share])
     chunks, began, written, whole = -(-total // tflite_files.CHUNK), time.monotonic(), 0, 0
-    for new, old in progress(tflite_files.save(folder, network, num_images=args.num_images, converter=args.converter,
-                                               share=share, jobs=args.jobs), "writing (in 64s)", chunks):
+    work = tflite_files.save(folder, network, num_images=args.num_images, converter=args.converter, share=share,
+                             jobs=args.jobs)
+    for new, old in progress(work, f"writing, {tflite_files.CHUNK} files at a time", chunks):
         written, whole = written + new, whole + old
     joins = sum(t.rows for t in network.tables.values() if t.kind == "add")
     print(f"{folder}: {written:,} files written, {whole:,} were whole already, in {time.monotonic() - began:.0f} s "
