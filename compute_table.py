@@ -23,27 +23,27 @@ from utils.progress import progress
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__.splitlines()[0])
     cli.add_network_flags(parser)
-    parser.add_argument("--img_size", type=cli.whole_number(4, 4096), default=32, help="side of the input, pixels")
-    parser.add_argument("--num_classes", type=cli.whole_number(2, 100_000), default=10, help="of the classifier")
+    parser.add_argument("--img_size", type=cli.within(int, 4, 4096), default=32, help="side of the input, pixels")
+    parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000), default=10, help="of the classifier")
     parser.add_argument("--mode", choices=("save", "load"), required=True,
                         help="save: make the .tflite files; load: time them and write the table")
     parser.add_argument("--save_file", required=True, help="name of the table, perf_tables/SAVE_FILE.pickle")
     parser.add_argument("--output_folder", default="tflite_files", help="folder of the .tflite files")
-    parser.add_argument("--num_images", type=cli.whole_number(1, 4096), default=1, help="images per inference")
+    parser.add_argument("--num_images", type=cli.within(int, 1, 4096), default=1, help="images per inference")
     save = parser.add_argument_group("--mode=save")
-    save.add_argument("--num_process", type=cli.whole_number(1, 1_000_000), default=1,
+    save.add_argument("--num_process", type=cli.within(int, 1, 1_000_000), default=1,
                       help="shells among which the files are split")
-    save.add_argument("--offset_process", type=cli.whole_number(0, 1_000_000), default=0,
+    save.add_argument("--offset_process", type=cli.within(int, 0, 1_000_000), default=0,
                       help="this shell's number, from 0")
-    save.add_argument("--jobs", type=cli.whole_number(1, 1024), default=1, help="processes of this command")
+    save.add_argument("--jobs", type=cli.within(int, 1, 1024), default=1, help="processes of this command")
     save.add_argument("--converter", choices=("direct", "keras"), default="direct",
                       help="direct: write the flatbuffers; keras: TensorFlow's converter, about 0.6 s a file")
     load = parser.add_argument_group("--mode=load")
     load.add_argument("--benchmark_lite_loc", help="benchmark_model binary; without it LiteRT in this process")
-    load.add_argument("--num_measures", type=cli.whole_number(1, 1_000_000), default=11,
+    load.add_argument("--num_measures", type=cli.within(int, 1, 1_000_000), default=11,
                       help="timed runs per file, after one to warm up")
-    load.add_argument("--num_threads", type=cli.whole_number(1, 256), default=1, help="threads of the runtime")
-    load.add_argument("--timeout", type=cli.number(1e-3, 1e6), default=120.0,
+    load.add_argument("--num_threads", type=cli.within(int, 1, 256), default=1, help="threads of the runtime")
+    load.add_argument("--timeout", type=cli.within(float, 1e-3, 1e6), default=120.0,
                       help="seconds that the binary may take for one file")
     load.add_argument("--resume", action="store_true", help="go on after an interruption")
     return parser

@@ -33,17 +33,17 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
     group = parser.add_argument_group("search")
-    group.add_argument("--init_red_fact", type=cli.number(1e-3, 1e9), default=20.0,
+    group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
-    group.add_argument("--decay_rate", type=cli.number(1e-9, 1), default=0.98, help="of that gain, from step to step")
+    group.add_argument("--decay_rate", type=cli.within(float, 1e-9, 1), default=0.98, help="of that gain, from step to step")
     group.add_argument("--allow_small_prunings", action="store_true",
                        help="let a whole block go even where that gains less than a step asks for")
     group.add_argument("--criterion", choices=("ratio", "error"), default="ratio",
                        help="what the chosen candidate has least of: error growth per second gained, or error")
     group = parser.add_argument_group("fine-tuning")
-    group.add_argument("--short_term_fine_tune", type=cli.whole_number(0, 1_000_000), default=100,
+    group.add_argument("--short_term_fine_tune", type=cli.within(int, 0, 1_000_000), default=100,
                        help="batches per candidate")
-    group.add_argument("--long_term_fine_tune", type=cli.whole_number(0, 10_000_000), default=0,
+    group.add_argument("--long_term_fine_tune", type=cli.within(int, 0, 10_000_000), default=0,
                        help="batches at the end")
     cli.optimiser_flags(group, learning_rate=8e-4, rate_help="SGD's rate")
     cli.add_data_flags(parser, defaults=False)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from utils.cli import (add_data_flags, add_network_flags, add_run_flags, changed_flags, describe_or_fail, fraction,
-                       new_parser, optimiser_flags, run, whole_number)
+                       new_parser, optimiser_flags, run, within)
 from utils.errors import UserError
 from utils.files import save_name, writable_folder
 
@@ -27,7 +27,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_data_flags(parser)
     parser.add_argument("--full_train", action="store_true", help="train on the held-out images too")
     group = parser.add_argument_group("optimisation (SGD)")
-    group.add_argument("--epochs", type=whole_number(1, 1_000_000), default=200, help="passes over the training images")
+    group.add_argument("--epochs", type=within(int, 1, 1_000_000), default=200, help="passes over the training images")
     optimiser_flags(group, learning_rate=0.1, rate_help="rate of the first epoch")
     group.add_argument("--lr_type", choices=("multistep", "cosine"), default="multistep", help="schedule")
     group.add_argument("--epoch_step", type=epoch_list, default=[60, 120, 160],

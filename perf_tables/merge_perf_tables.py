@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("out", metavar="OUT", help="the table to write, perf_tables/OUT.pickle or a path")
     parser.add_argument("inputs", metavar="IN", nargs="+", help="tables to merge, names or paths")
     parser.add_argument("--how", choices=("mean", "median"), default="mean", help="over the tables, entry by entry")
-    parser.add_argument("--sigma", type=cli.number(0, 1000), default=0.0,
+    parser.add_argument("--sigma", type=cli.within(float, 0, 1000), default=0.0,
                         help="Gaussian smoothing, in channels; erases real steps")
     parser.add_argument("--mode", choices=("nearest", "reflect", "mirror", "constant", "wrap"), default="nearest",
                         help="smoothing at the edges of a table")

@@ -50,12 +50,12 @@ def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) ->
                             "test/CLASS/* images" + other)
     group.add_argument("--holdout_prop", type=fraction, default=0.1 if defaults else None,
                        help="part of the training images that is held out to judge pruning" + other)
-    group.add_argument("--workers", type=whole_number(0, 256), default=2, help="threads that read images")
+    group.add_argument("--workers", type=within(int, 0, 256), default=2, help="threads that read images")
 
 
 def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=whole_number(0, 2 ** 32 - 1), default=0, help="one seed, one result")
+    group.add_argument("--seed", type=within(int, 0, 2 ** 32 - 1), default=0, help="one seed, one result")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     group.add_argument("--resume", action="store_true", help=resume)
 
@@ -74,32 +74,22 @@ def describe_or_fail(**arguments) -> Network:
         raise UserError(str(error)) from error
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number in low..high."""
-    def whole(text: str) -> int:
-        value = int(text)
+def within(kind: type, low: float, high: float) -> Callable[[str], float]:
+    """The type of a flag that takes a number of this kind (int or float) in low..high."""
+    def number(text: str) -> float:
+        value = kind(text)
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"expected {low:,} to {high:,}, found {text}")
         return value
-    return whole
-
-
-def number(low: float, high: float) -> Callable[[str], float]:
-    """The type of a flag that takes a number in low..high."""
-    def real(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected {low:g} to {high:g}, found {text}")
-        return value
-    return real
+    return number
 
 
 def optimiser_flags(group, *, learning_rate: float, rate_help: str) -> None:
     """Flags of SGD, the same in training and fine-tuning."""
-    group.add_argument("--learning_rate", type=number(1e-12, 1e6), default=learning_rate, help=rate_help)
-    group.add_argument("--momentum", type=number(0, 1), default=0.9, help="momentum")
-    group.add_argument("--weight_decay", type=number(0, 1e3), default=5e-4, help="L2 penalty")
-    group.add_argument("--batch_size", type=whole_number(2, 1_000_000), default=128, help="images per batch")
+    group.add_argument("--learning_rate", type=within(float, 1e-12, 1e6), default=learning_rate, help=rate_help)
+    group.add_argument("--momentum", type=within(float, 0, 1), default=0.9, help="momentum")
+    group.add_argument("--weight_decay", type=within(float, 0, 1e3), default=5e-4, help="L2 penalty")
+    group.add_argument("--batch_size", type=within(int, 2, 1_000_000), default=128, help="images per batch")
 
 
 def fraction(text: str) -> float:
