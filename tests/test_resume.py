@@ -31,16 +31,22 @@ def finish(folder, name, *flags):
     return found.stdout
 
 
-def kill_and_resume(folder, chance, count, name, *flags):
-    """Start with --resume and kill after a random time, ``count`` times, then let it end; returns how often it was alive."""
+def kill_and_resume(folder, moments, count, watched, units, name, *flags):
+    """Start with --resume and kill ``count`` times, each at a random moment after the file ``watched`` changed 1 to
+    ``units`` times (so that a slow or fast machine makes no difference), then let it end; returns the kills at work."""
+    def state():
+        return (watched.stat().st_mtime_ns, watched.stat().st_size) if watched.exists() else None
+
     alive = 0
     for _ in range(count):
         process = subprocess.Popen(command(name, *flags, "--resume"), cwd=folder, env=environment(),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(chance())
-        except subprocess.TimeoutExpired:
-            alive += 1
+        last, changes, wanted = state(), 0, moments.randint(1, units)
+        while process.poll() is None and changes < wanted:
+            time.sleep(0.005)
+            changes, last = changes + (state() != last), state()
+        time.sleep(moments.uniform(0, 0.1))
+        alive += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
     finish(folder, name, *flags, "--resume")
@@ -55,19 +61,17 @@ def leftovers(folder):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    began = time.monotonic()
     finish(folder, *TRAIN)
-    return folder, time.monotonic() - began
+    return folder
 
 
 @pytest.fixture(scope="module")
 def pruned(trained):
-    folder, _ = trained
+    folder = trained
     (folder / "perf_tables").mkdir()
     write_table(folder / "perf_tables/table.pickle", arithmetic_table(describe("res", depth=10, width=0.125)), {})
-    began = time.monotonic()
     finish(folder, *PRUNE)
-    return folder, time.monotonic() - began
+    return folder
 
 
 def same_checkpoints(a, b):
@@ -81,21 +85,21 @@ def same_checkpoints(a, b):
 
 
 def test_train(trained, tmp_path):
-    whole, seconds = trained
+    whole = trained
     moments = random.Random(1)
-    alive = kill_and_resume(tmp_path, lambda: moments.uniform(0.5, 0.95) * seconds, 3, *TRAIN)
+    alive = kill_and_resume(tmp_path, moments, 3, tmp_path / "checkpoints/net.t7", 2, *TRAIN)
     assert alive, "never killed at work"
     same_checkpoints(whole / "checkpoints/net.t7", tmp_path / "checkpoints/net.t7")
     assert leftovers(tmp_path) == []
 
 
 def test_prune(pruned, tmp_path):
-    whole, seconds = pruned
+    whole = pruned
     for part in ("checkpoints/net.t7", "perf_tables/table.pickle"):
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).write_bytes((whole / part).read_bytes())
     moments = random.Random(2)
-    alive = kill_and_resume(tmp_path, lambda: moments.uniform(0.4, 0.95) * seconds, 5, *PRUNE)
+    alive = kill_and_resume(tmp_path, moments, 5, tmp_path / "history/pruned.unfinished.jsonl", 5, *PRUNE)
     assert alive, "never killed at work"
     same_checkpoints(whole / "checkpoints/pruned.t7", tmp_path / "checkpoints/pruned.t7")
     assert (tmp_path / "history/pruned.jsonl").read_bytes() == (whole / "history/pruned.jsonl").read_bytes()
@@ -107,7 +111,7 @@ def test_prune(pruned, tmp_path):
 def test_prune_goes_on_from_any_line_of_its_journal(pruned, tmp_path):
     """Whatever the journal and the files say of each other after a kill, in memory of no process."""
     from utils import journal, pruning
-    whole, _ = pruned
+    whole = pruned
     lines = (whole / "history/pruned.jsonl").read_text().splitlines(keepends=True)
     events = [json.loads(line)["event"] for line in lines]
     assert events[0] == "start" and events[-1] == "end" and events.count("step") >= 2
@@ -170,14 +174,12 @@ echo "Average inference timings in us: Warmup: 1, Init: 1, no stats: $us"
 def test_compute_table_load(tmp_path, slow_tool):
     flags = ["compute_table.py", "--depth=10", "--width=0.0625", "--output_folder=f", f"--benchmark_lite_loc={slow_tool}"]
     finish(tmp_path, *flags, "--mode=save", "--save_file=x")
-    began = time.monotonic()
     finish(tmp_path, *flags, "--mode=load", "--save_file=whole")
-    seconds = time.monotonic() - began
     entries = len((tmp_path / "asked").read_text().splitlines())
     (tmp_path / "asked").unlink()
     moments = random.Random(3)
-    alive = kill_and_resume(tmp_path, lambda: moments.uniform(0.2, 0.6) * seconds, 4, *flags, "--mode=load",
-                            "--save_file=broken")
+    alive = kill_and_resume(tmp_path, moments, 4, tmp_path / "perf_tables/broken.journal", 20, *flags,
+                            "--mode=load", "--save_file=broken")
     assert alive, "never killed at work"
     tables = [read_pickle(tmp_path / f"perf_tables/{n}.pickle") for n in ("whole", "broken")]
     assert tables[0].keys() == tables[1].keys() and all((tables[0][k] == tables[1][k]).all() for k in tables[0])
