@@ -7,7 +7,8 @@ PY := .venv/bin/python
 
 # The size of the demo; `make demo-small` is what continuous integration runs.
 EPOCHS ?= 15
-DEPTH_WIDTH ?= --depth=10 --width=1
+NETWORK ?= --depth=10 --width=1
+JUDGED ?= 20
 STEPS ?= --init_red_fact=10 --short_term_fine_tune=20
 
 .PHONY: demo demo-small test clean
@@ -25,19 +26,20 @@ test: .venv/installed
 demo: .venv/installed
 	rm -rf demo && mkdir demo
 	@echo "\n--- 1. train WideResNet on scikit-learn's digits"
-	cd demo && ../$(PY) ../train.py $(DEPTH_WIDTH) --dataset=digits --epochs=$(EPOCHS) --batch_size=32 \
+	cd demo && ../$(PY) ../train.py $(NETWORK) --dataset=digits --epochs=$(EPOCHS) --batch_size=32 \
 		--learning_rate=0.05 --lr_type=cosine --save_file=digits
-	@echo "\n--- 2. write a .tflite for every layer at every width, and time each on this machine"
-	cd demo && ../$(PY) ../compute_table.py $(DEPTH_WIDTH) --mode=save --output_folder=tflite_files --jobs=2 --save_file=here
-	cd demo && ../$(PY) ../compute_table.py $(DEPTH_WIDTH) --mode=load --output_folder=tflite_files --save_file=here
-	rm -rf demo/tflite_files
+	@echo "\n--- 2. measure every layer at every width on this machine"
+	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=build --save_file=here
 	@echo "\n--- 3. prune 40% of the latency"
 	cd demo && ../$(PY) ../prune.py --base_model=digits --perf_table=here --pruning_fact=0.4 --batch_size=32 $(STEPS) \
 		--save_file=digits-pruned
 	@echo "\nEverything is in demo/: look at demo/history/digits-pruned.png"
+	@echo "\n--- 4. hold the table's predictions to whole networks, timed on this machine"
+	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=validate --perf_table=here --num_networks=$(JUDGED)
 
 demo-small:
-	$(MAKE) demo EPOCHS=4 DEPTH_WIDTH="--depth=10 --width=0.5" STEPS="--init_red_fact=4 --short_term_fine_tune=5"
+	$(MAKE) demo EPOCHS=4 NETWORK="--depth=10 --width=0.5" JUDGED=5 \
+		STEPS="--init_red_fact=4 --short_term_fine_tune=5"
 
 clean:
 	rm -rf .venv demo

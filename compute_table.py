@@ -1,23 +1,39 @@
-"""Build a latency table: one .tflite per layer and width, made on a desktop, timed on the device.
+"""Build a latency table, by timing one layer at a time at every width, and hold its predictions to whole networks.
 
-    python compute_table.py --mode=save --save_file='res-40-2-tf-lite-pred' --output_folder='tflite_files' --jobs=2
-    python compute_table.py --mode=load --save_file='res-40-2-tf-lite-pred' --output_folder='tflite_files' \\
-        --benchmark_lite_loc='path/to/benchmark_model'      # on the device; without it LiteRT in this process
+On the device itself, which is all that most people need:
 
-``load`` writes perf_tables/SAVE_FILE.pickle and says how it was measured in SAVE_FILE.json. It needs neither torch
-nor TensorFlow and runs on Python 3.9. After an interruption --resume goes on.
+    python compute_table.py --mode=build --save_file='res-40-2'
+    python compute_table.py --mode=validate --perf_table='res-40-2'
+
+With the benchmark_model binary instead of LiteRT in Python, make the .tflite files on a desktop and time them there:
+
+    python compute_table.py --mode=save --save_file='res-40-2' --output_folder='tflite_files' --jobs=2
+    python compute_table.py --mode=load --save_file='res-40-2' --output_folder='tflite_files' \\
+        --benchmark_lite_loc='path/to/benchmark_model'
+
+``build`` and ``load`` write perf_tables/SAVE_FILE.pickle and say how it was measured in SAVE_FILE.json. After an
+interruption --resume goes on. Nothing here but --converter=keras needs torch or TensorFlow; runs on Python 3.9.
 """
 
 import argparse
+import json
+import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any, Dict
+
+import numpy as np
 
 from model.network import Network
-from utils import cli, latency_table, measuring, tflite_files
+from utils import calibration, cli, journal, latency_table, measuring, sampling, tflite_files
 from utils.benchmark import BinaryRunner, LiteRTRunner, find_binary
 from utils.errors import UserError
 from utils.files import save_name, writable_folder
 from utils.progress import progress
+from utils.session import Care, State
+
+PASSES, JUDGING_PASSES = 2, 5  # there are few networks to judge a table on, and each is worth more care
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,12 +41,23 @@ def get_parser() -> argparse.ArgumentParser:
     cli.add_network_flags(parser)
     parser.add_argument("--img_size", type=cli.within(int, 4, 4096), default=32, help="side of the input, pixels")
     parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000), default=10, help="of the classifier")
-    parser.add_argument("--mode", choices=("save", "load"), required=True,
-                        help="save: make the .tflite files; load: time them and write the table")
-    parser.add_argument("--save_file", required=True, help="name of the table, perf_tables/SAVE_FILE.pickle")
-    parser.add_argument("--output_folder", default="tflite_files", help="folder of the .tflite files")
     parser.add_argument("--num_images", type=cli.within(int, 1, 4096), default=1, help="images per inference")
-    save = parser.add_argument_group("--mode=save")
+    parser.add_argument("--mode", choices=("build", "validate", "save", "load"), required=True,
+                        help="build: measure the table with LiteRT in this process; validate: time whole networks "
+                             "beside a table's predictions; save: make .tflite files; load: time them, write the table")
+    parser.add_argument("--save_file", help="name of the table, perf_tables/SAVE_FILE.pickle")
+    _add_file_flags(parser)
+    _add_measuring_flags(parser)
+    validate = parser.add_argument_group("--mode=validate")
+    validate.add_argument("--perf_table", help="the table to judge, perf_tables/PERF_TABLE.pickle or a path")
+    validate.add_argument("--num_networks", type=cli.within(int, 2, 10_000), default=30, help="random networks")
+    validate.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def _add_file_flags(parser: argparse.ArgumentParser) -> None:
+    save = parser.add_argument_group("--mode=save, and load")
+    save.add_argument("--output_folder", default="tflite_files", help="folder of the .tflite files")
     save.add_argument("--num_process", type=cli.within(int, 1, 1_000_000), default=1,
                       help="shells among which the files are split")
     save.add_argument("--offset_process", type=cli.within(int, 0, 1_000_000), default=0,
@@ -38,16 +65,36 @@ def get_parser() -> argparse.ArgumentParser:
     save.add_argument("--jobs", type=cli.within(int, 1, 1024), default=1, help="processes of this command")
     save.add_argument("--converter", choices=("direct", "keras"), default="direct",
                       help="direct: write the flatbuffers; keras: TensorFlow's converter, about 0.6 s a file")
-    load = parser.add_argument_group("--mode=load")
-    load.add_argument("--benchmark_lite_loc", help="benchmark_model binary; without it LiteRT in this process")
-    load.add_argument("--num_measures", type=cli.within(int, 1, 1_000_000), default=11,
-                      help="timed runs per file, after one to warm up")
-    load.add_argument("--num_threads", type=cli.within(int, 1, 256), default=1, help="threads of the runtime")
-    load.add_argument("--timeout", type=cli.within(float, 1e-3, 1e6), default=120.0,
-                      help="seconds that the binary may take for one file")
-    load.add_argument("--resume", action="store_true", help="go on after an interruption")
-    return parser
 
+
+def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("measuring, --mode=build, load and validate")
+    group.add_argument("--num_threads", type=cli.within(int, 1, 256), help="threads of the runtime (default: 1; "
+                       "validate: the table's)")
+    group.add_argument("--num_measures", type=cli.within(int, 1, 1_000_000), default=11,
+                       help="timed runs per entry at least, over all passes, each after one to warm up")
+    group.add_argument("--num_passes", type=cli.within(int, 1, 100), help="passes over all that is timed, each in "
+                       "random order "
+                       f"(default: {PASSES}; validate: {JUDGING_PASSES})")
+    group.add_argument("--spread", type=cli.within(float, 1e-4, 10), default=0.05,
+                       help="an entry whose two best passes differ by more is measured again")
+    group.add_argument("--drift", type=cli.within(float, 1e-4, 10), default=0.08,
+                       help="what was measured while the probe was slower by more is measured again")
+    group.add_argument("--max_temp", type=cli.within(float, 0, 150), default=70.0, help="pause above it, Celsius")
+    group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
+                       help="measure this part of the entries (0.05 without a value) and fill in the rest")
+    group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=calibration.NETWORKS,
+                       help="whole networks that the table's sums are fitted to; 0: leave them as they are")
+    group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for load and validate; without it LiteRT "
+                                                    "in this process")
+    group.add_argument("--timeout", type=cli.within(float, 1e-3, 1e6), default=120.0,
+                       help="seconds that the binary may take for one file")
+    group.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0,
+                       help="of the order, the sample and the random networks")
+    group.add_argument("--resume", action="store_true", help="go on after an interruption")
+
+
+# --- save ------------------------------------------------------------------------------------------------------
 
 def save(args: argparse.Namespace, network: Network) -> None:
     if args.offset_process >= args.num_process:
@@ -67,39 +114,125 @@ def save(args: argparse.Namespace, network: Network) -> None:
           f"{sum(1 for _ in latency_table.entries(network)):,} files)")
 
 
+# --- build and load --------------------------------------------------------------------------------------------
+
+def build(args: argparse.Namespace, network: Network) -> None:
+    if args.benchmark_lite_loc:
+        raise UserError("--mode=build measures with LiteRT in this process; to use --benchmark_lite_loc, make files "
+                        "with --mode=save and time them with --mode=load")
+    _runner(args, args.num_threads or 1).describe()  # without a runtime nothing else matters
+    tflite_writer = _writer()
+    if not tflite_writer:
+        raise UserError("writing models needs flatbuffers and LiteRT's schema, which this Python lacks: "
+                        "pip install -r requirements-pi.txt on a board, requirements.txt on a desktop")
+    source = measuring.Source(partial(tflite_writer.variant, num_images=args.num_images),
+                              partial(_network_file, tflite_writer, args.num_images))
+    _measure(args, network, source, {"converter": "direct"})
+
+
 def load(args: argparse.Namespace, network: Network) -> None:
-    name, folder = save_name(args.save_file), Path(args.output_folder)
+    folder = Path(args.output_folder)
     manifest = tflite_files.check_manifest(folder, network, args.num_images)
     missing = tflite_files.missing_files(folder, network)
     if missing:
         raise UserError(f"{missing[0]}: missing, as are {len(missing) - 1:,} others; make them with --mode=save "
                         "(every --offset_process)")
-    if args.benchmark_lite_loc:
-        runner = BinaryRunner(find_binary(args.benchmark_lite_loc), args.num_threads, args.num_measures, args.timeout)
-    else:
-        runner = LiteRTRunner(args.num_threads, args.num_measures)
-    header = {"network": network.arguments, "num_images": args.num_images, "num_measures": args.num_measures,
-              "converter": manifest.get("converter"), "device": measuring.device(), **runner.describe()}
-    tables = writable_folder(latency_table.FOLDER)
-    log = tables / f"{name}.journal"
-    path = tables / f"{name}.pickle"
-    header, measured = measuring.open_journal(log, path, header, network, resume=args.resume)
-    before = len(measured)
-    table = measuring.measure(network, folder, runner, log, measured)
-    statistic = "the tool's median, or mean where it prints none" if args.benchmark_lite_loc else "median of the runs"
+    tflite_writer = _writer()
+    if args.calibrate and not tflite_writer:
+        print("the sums are not fitted to whole networks: writing those needs flatbuffers and LiteRT's schema "
+              "(pip install -r requirements-pi.txt)", file=sys.stderr)
+        args.calibrate = 0
+    source = measuring.Source(partial(tflite_files.file_path, folder),
+                              partial(_network_file, tflite_writer, args.num_images))
+    _measure(args, network, source, {"converter": manifest.get("converter")})
+
+
+def _writer():
+    """The module that writes models, or None where a package that it needs is missing."""
+    try:
+        from utils import tflite_writer
+        return tflite_writer
+    except ImportError:
+        return None
+
+
+def _network_file(writer, num_images: int, network: Network, widths: Dict[str, int]) -> bytes:
+    return writer.write(network, widths, writer.random_weights(network, widths), num_images)
+
+
+def _measure(args: argparse.Namespace, network: Network, source: measuring.Source, about: Dict[str, Any]) -> None:
+    """Measure, resumably, and write the table with its sidecar."""
+    name, runner, care, grid = save_name(args.save_file), _runner(args, args.num_threads or 1), _care(args, PASSES), \
+        measuring.Grid(network)
+    sample = sampling.choose(network, args.sample, args.seed) if args.sample else None
+    wanted = np.arange(len(grid)) if sample is None else sample.numbers
+    work = measuring.Work(grid, wanted, calibration.fitting_networks(network, args.calibrate, args.seed))
+    header = {"network": network.arguments, "num_images": args.num_images, **about, "sample": args.sample,
+              "calibrate": args.calibrate, "num_measures": args.num_measures, "num_passes": care.passes,
+              "spread": args.spread, "drift": args.drift, "seed": args.seed, "device": measuring.device(),
+              **runner.describe()}
+    folder = writable_folder(latency_table.FOLDER)
+    log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
+    header, state = measuring.open_journal(log, path, header, work, care, resume=args.resume)
+    before, began = int(state.count.sum()), time.monotonic()
+    with journal.Journal(log) as lines:
+        measuring.session(work, source, runner, care, state, lines).run()
+    table, more = measuring.finish(work, care, state, sample)
     latency_table.write_table(path, table, {
-        **header, "operators": latency_table.operators(network), "how": "compute_table.py --mode=load",
-        "statistic": statistic, "smoothing": None,
-        "entries": len(measured), "entries_from_before_a_resume": before, "ended": measuring.now()})
-    total = latency_table.latency_s(network, network.full_widths, table)
-    print(f"{path}: {len(measured):,} entries; the unpruned network sums to {total * 1e3:.3f} ms")
+        **header, "operators": latency_table.operators(network), "how": f"compute_table.py --mode={args.mode}",
+        "entries": len(wanted), "visits_from_before_a_resume": before, "ended": measuring.now(), **more})
+    total = latency_table.latency_s(network, network.full_widths, latency_table.read_table(path, network))
+    print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
+          f"{total * 1e3:.3f} ms")
+    for line in measuring.words(more):
+        print(line, file=sys.stderr)
+
+
+def _runner(args: argparse.Namespace, threads: int):
+    if args.benchmark_lite_loc:
+        return BinaryRunner(find_binary(args.benchmark_lite_loc), threads, args.timeout)
+    return LiteRTRunner(threads)
+
+
+def _care(args: argparse.Namespace, passes: int) -> Care:
+    passes = args.num_passes or passes
+    return Care(passes=passes, runs=-(-args.num_measures // passes), max_visits=passes + measuring.FURTHER_VISITS,
+                spread=args.spread, drift=args.drift, max_temp_c=args.max_temp, seed=args.seed)
+
+
+# --- validate --------------------------------------------------------------------------------------------------
+
+def validate(args: argparse.Namespace, network: Network) -> None:
+    from utils import validation
+    path = latency_table.table_path(args.perf_table)
+    table, note = latency_table.read_measured(path, network), latency_table.read_provenance(path)
+    runner = _runner(args, args.num_threads or validation.threads_of(note))
+    for line in validation.differences(note, {**runner.describe(), "num_images": args.num_images,
+                                              "device": measuring.device()}):
+        print(f"{path}: {line}", file=sys.stderr)
+    networks = calibration.judging_networks(network, args.num_networks, args.seed)
+    found = validation.validate(network, table, note, latency_table.correction_in(note), networks, runner,
+                                _care(args, JUDGING_PASSES), args.num_images)
+    picture = path.with_name(f"{path.stem}-validation.png")
+    print(json.dumps(found.as_json(), indent=1) if args.json else "\n".join(found.lines()))
+    try:
+        from utils.plots import plot_validation
+        plot_validation(picture, found.predicted_s, found.measured_s, title=f"{path.stem}: {args.num_networks} random "
+                        f"networks, seed {args.seed}")
+        print(f"{picture}: predicted against measured", file=sys.stderr)
+    except ImportError:
+        print("no picture: pip install matplotlib draws it", file=sys.stderr)
 
 
 def main() -> None:
     args = get_parser().parse_args()
+    needed = "perf_table" if args.mode == "validate" else "save_file"
+    if not getattr(args, needed):
+        raise UserError(f"--{needed} is missing: --mode={args.mode} needs the name of a table, such as "
+                        f"--{needed}=res-40-2")
     network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width, img_size=args.img_size,
                                    num_classes=args.num_classes)
-    {"save": save, "load": load}[args.mode](args, network)
+    {"save": save, "load": load, "build": build, "validate": validate}[args.mode](args, network)
 
 
 if __name__ == "__main__":

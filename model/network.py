@@ -112,14 +112,16 @@ class Table:
         """Where the latency of this operator from cin to cout channels stands in the table's array."""
         return (cin - 1, cout - 1 if self.columns > 1 else 0)
 
+    def entry(self, number: int) -> Tuple[int, int]:
+        """(cin, cout) of the entry with this number, counted row by row; cout is the true number of output channels."""
+        cin, column = number // self.columns + 1, number % self.columns + 1
+        if self.columns > 1:
+            return cin, column
+        return cin, cin if self.kind in ("add", "depthwise") else (self.fixed_out or 1)
+
     def entries(self):
-        """Yield every (cin, cout) of the table, cout being the true number of output channels."""
-        for cin in range(1, self.rows + 1):
-            if self.columns > 1:
-                for cout in range(1, self.columns + 1):
-                    yield cin, cout
-            else:
-                yield cin, cin if self.kind in ("add", "depthwise") else (self.fixed_out or 1)
+        """Yield every (cin, cout) of the table."""
+        return map(self.entry, range(self.rows * self.columns))
 
     def network(self, cin: int, cout: int) -> "Network":
         """The network of this one operator at one width: what is written to a .tflite file and timed."""

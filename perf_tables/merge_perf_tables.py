@@ -44,6 +44,10 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
                   "merged": {"from": [p.name for p in paths], "how": how, "sigma": sigma,
                              "mode": mode if sigma else None},
                   "measurements": measurements}
+    corrections = [latency_table.correction_in(note) for note in measurements]
+    if all(corrections):  # of its sums; without one in every note, there is none
+        provenance["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
+                                    "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
     writable_folder(target.parent)
     latency_table.write_table(target, merged, provenance)
     return merged

@@ -2,6 +2,7 @@
 
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from model.architectures import describe
 from utils import benchmark
 from utils.benchmark import BenchmarkError, BinaryRunner, LiteRTRunner, parse_output
 from utils.errors import UserError
-from utils.tflite_writer import random_weights, write
+from utils.tflite_writer import variant
 
 TF_1_13 = """resolved reporter
 Initialized session in 23.022ms
@@ -74,14 +75,14 @@ def tool(tmp_path):
         path = tmp_path / "benchmark_model"
         path.write_text(f"#!{sys.executable}\nimport os, sys, time\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        return BinaryRunner(path, num_threads=2, num_measures=7, timeout_s=20)
+        return BinaryRunner(path, num_threads=2, timeout_s=20)
     return make
 
 
 def test_the_binary_is_told_what_to_run(tool, tmp_path):
     runner = tool(f"open({str(tmp_path / 'seen')!r}, 'w').write(' '.join(sys.argv[1:]))\nprint({TF_1_13!r})")
     weird = tmp_path / "a name with spaces; and $(more).tflite"
-    assert runner.time_file(weird) == [pytest.approx(1060.45e-6)]
+    assert runner.open(weird)(7) == [pytest.approx(1060.45e-6)]
     assert (tmp_path / "seen").read_text() == (f"--graph={weird} --num_threads=2 --num_runs=7 --min_secs=0 "
                                                "--warmup_runs=1 --warmup_min_secs=0")
 
@@ -92,7 +93,7 @@ def test_the_binary_is_told_what_to_run(tool, tmp_path):
     ("print('bonjour')", "printed no timing; its last lines: bonjour")])
 def test_a_failing_binary_is_quoted(tool, tmp_path, body, message):
     with pytest.raises(BenchmarkError, match=message):
-        tool(body).time_file(tmp_path / "x.tflite")
+        tool(body).open(tmp_path / "x.tflite")(1)
 
 
 def test_a_hanging_binary_is_killed_with_its_children(tool, tmp_path):
@@ -101,7 +102,7 @@ child = subprocess.Popen(['sleep', '600'])
 open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))
 time.sleep(600)""")
     with pytest.raises(BenchmarkError, match="did not end within 2 s"):
-        BinaryRunner(runner.binary, 1, 1, timeout_s=2).time_file(tmp_path / "x.tflite")
+        BinaryRunner(runner.binary, 1, timeout_s=2).open(tmp_path / "x.tflite")(1)
     import os
     import time
     child = int((tmp_path / "child").read_text())
@@ -134,34 +135,44 @@ def test_a_binary_of_another_processor_is_said(tmp_path):
     (tmp_path / "arm").write_bytes(b"\x7fELF" + bytes(60))
     (tmp_path / "arm").chmod(0o755)
     with pytest.raises(UserError, match="cannot be run here"):
-        BinaryRunner(tmp_path / "arm", 1, 1, 5).time_file(tmp_path / "x.tflite")
+        BinaryRunner(tmp_path / "arm", 1, 5).open(tmp_path / "x.tflite")(1)
 
 
 # --- LiteRT ----------------------------------------------------------------------------------------------------
 
-def variant(tmp_path, key, cin, cout):
-    network = describe("res", depth=10, width=1.0).tables[key].network(cin, cout)
-    path = tmp_path / f"{key}.tflite"
-    path.write_bytes(write(network, network.full_widths, random_weights(network, network.full_widths)))
-    return path
+def model(key, cin, cout):
+    return variant(describe("res", depth=10, width=1.0).tables[key], cin, cout)
 
 
-def test_litert_times_every_run(tmp_path):
-    runner = LiteRTRunner(num_threads=1, num_measures=5)
-    runs = runner.time_file(variant(tmp_path, "No_Stride_1", 16, 16))
-    assert len(runs) == 5 and all(1e-7 < s < 10 for s in runs)
-    assert len(runner.time_file(variant(tmp_path, "Join_1", 16, 16))) == 5
+def test_litert_times_every_run_of_a_file_and_of_bytes(tmp_path):
+    runner, path = LiteRTRunner(num_threads=1), tmp_path / "x.tflite"
+    path.write_bytes(model("No_Stride_1", 16, 16))
+    for source in (path, model("Join_1", 16, 16)):
+        timer = runner.open(source)
+        for runs in (5, 2):
+            seconds = timer(runs)
+            assert len(seconds) == runs and all(1e-7 < s < 10 for s in seconds)
     assert runner.describe()["runtime"] == "ai_edge_litert"
     assert runner.describe()["version"].startswith("2.")
 
 
+def test_the_binary_times_bytes_through_a_file_that_goes_again(tool, tmp_path):
+    runner = tool("""graph = sys.argv[1].split('=')[1]
+size = os.path.getsize(graph)
+open(%r, 'a').write(graph + chr(10))
+print('count=1 curr=1'); print(f'count=11 first=5 avg={size}'); print('x in us: no stats: 5')""" % str(tmp_path / "seen"))
+    timer = runner.open(b"x" * 1234)
+    assert timer(3) == timer(3) == [pytest.approx(1234e-6)]
+    graphs = (tmp_path / "seen").read_text().split()
+    assert len(graphs) == 2 and not any(Path(g).exists() for g in graphs)
+
+
 @pytest.mark.parametrize("keep", [0, 10, 300, 0.5, 0.9])
 def test_litert_refuses_a_torn_file(tmp_path, keep):
-    path = variant(tmp_path, "No_Stride_1", 16, 16)
-    raw = path.read_bytes()
+    path, raw = tmp_path / "x.tflite", model("No_Stride_1", 16, 16)
     path.write_bytes(raw[:int(keep * len(raw)) if keep < 1 else keep])
     with pytest.raises(BenchmarkError, match="LiteRT: "):
-        LiteRTRunner(1, 1).time_file(path)
+        LiteRTRunner(1).open(path)
 
 
 def test_no_runtime_says_what_to_install(monkeypatch):

@@ -10,8 +10,10 @@ from tests.conftest import ROOT, environment
 
 PI_SIDE = ["compute_table.py", "perf_tables/merge_perf_tables.py", "model/network.py", "model/wideresnet.py",
            "model/architectures.py", "utils/cli.py", "utils/errors.py", "utils/files.py", "utils/journal.py",
-           "utils/benchmark.py", "utils/latency_table.py", "utils/measuring.py", "utils/tflite_files.py",
-           "utils/progress.py"]
+           "utils/benchmark.py", "utils/calibration.py", "utils/latency_table.py", "utils/measuring.py",
+           "utils/sampling.py", "utils/sensors.py", "utils/session.py", "utils/tflite_files.py", "utils/progress.py"]
+# loaded only where models are written: build and validate
+WRITING = ["utils/tflite_writer.py", "utils/validation.py", "utils/plots.py", "perf_tables/plot_perf_table.py"]
 
 
 def blocked(modules, code, cwd, flags=()):
@@ -69,7 +71,37 @@ def make_arithmetic_table(folder):
     write_table(folder / "t.pickle", arithmetic_table(describe("res", depth=10, width=0.0625)), {})
 
 
-@pytest.mark.parametrize("name", PI_SIDE)
+def test_the_pi_side_builds_and_validates_without_torch_tensorflow_and_matplotlib(tmp_path):
+    built = blocked(NOT_ON_A_PI, script("compute_table.py"), tmp_path, [*TINY, "--mode=build", "--save_file=x"])
+    assert built.returncode == 0, built.stderr
+    judged = blocked(NOT_ON_A_PI, script("compute_table.py"), tmp_path,
+                     [*TINY, "--mode=validate", "--perf_table=x", "--num_networks=3"])
+    assert judged.returncode == 0, judged.stderr
+    assert "validate: mean |error|" in judged.stdout and "pip install matplotlib" in judged.stderr
+
+
+def test_a_32_bit_board_writes_models_with_the_package_tflite(tmp_path):
+    """tflite-runtime has no schema: the same names come from another package, here a stand-in that is LiteRT's."""
+    code = ("import ai_edge_litert.schema_py_generated as schema\nimport sys\nsys.modules['tflite'] = schema\n"
+            "import ai_edge_litert\ndel ai_edge_litert.schema_py_generated\n"
+            "sys.modules['ai_edge_litert.schema_py_generated'] = None\n"
+            "from utils.tflite_writer import schema as used\nprint(used is schema)")
+    found = blocked(NOT_ON_A_PI, code, tmp_path)
+    assert found.stdout == "True\n", found.stderr
+
+
+def test_a_missing_runtime_says_what_to_install_on_which_board(tmp_path):
+    for mode, more in (("build", ["--save_file=x"]), ("load", ["--save_file=x"])):
+        if mode == "load":
+            assert blocked([], script("compute_table.py"), tmp_path, [*TINY, "--mode=save", "--save_file=x"]).returncode == 0
+        found = blocked(NOT_ON_A_PI + ["ai_edge_litert", "tflite_runtime"], script("compute_table.py"), tmp_path,
+                        [*TINY, f"--mode={mode}", *more])
+        assert found.returncode == 2 and found.stderr.count("\n") <= 2, found.stderr
+        assert "pip install ai-edge-litert on a 64-bit system, pip install tflite-runtime on a 32-bit one" in found.stderr
+    assert not list((tmp_path / "perf_tables").glob("*.pickle")) if (tmp_path / "perf_tables").exists() else True
+
+
+@pytest.mark.parametrize("name", PI_SIDE + WRITING)
 def test_the_pi_side_is_python_3_9(name):
     tree = ast.parse((ROOT / name).read_text(), feature_version=(3, 9))
     newer = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)

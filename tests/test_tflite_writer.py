@@ -10,6 +10,7 @@ from model.architectures import describe
 from model.torch_net import TorchNet, weights_of
 from tests.conftest import depthwise_network
 from tests.test_models import lively
+from utils import calibration
 from utils.tflite_writer import random_weights, write
 
 TABLES = describe("res", depth=40, width=2.0).tables
@@ -100,6 +101,18 @@ def test_a_whole_network_is_what_the_converter_writes(change):
     assert structure(ours) == structure(theirs)
     images = images_for(network, widths)
     assert_close(run(ours, images), run(theirs, images))
+
+
+def test_the_networks_a_table_is_judged_on_are_what_the_converter_writes():
+    """Random widths, blocks removed, lively batch norms: outputs within 1e-4."""
+    network = describe("res", depth=16, width=1.0)
+    random = calibration.judging_networks(network, 6, seed=123)
+    assert any(0 in widths.values() for widths in random)
+    for widths in random:
+        ours, theirs = both(network, widths)
+        assert structure(ours) == structure(theirs)
+        images = images_for(network, widths)
+        np.testing.assert_allclose(run(ours, images), run(theirs, images), atol=1e-4, rtol=1e-4)
 
 
 def test_a_batch_of_images():

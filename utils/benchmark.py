@@ -1,8 +1,9 @@
-"""Time a .tflite file: with TensorFlow Lite's benchmark_model binary, or with LiteRT in this process.
+"""Time a .tflite model: with TensorFlow Lite's benchmark_model binary, or with LiteRT in this process.
 
-A runner has ``describe()``, what a table's sidecar says of it, and ``time_file(path)``, the seconds of each run, or
-one figure where the tool prints no more than that. ``BenchmarkError`` says what went wrong with one file; whoever
-measures decides whether to try again. Runs on Python 3.9 with NumPy.
+A runner has ``describe()``, what a table's sidecar says of it, and ``open(model)``, which takes a file's path or its
+bytes and gives a timer: ``timer(runs)`` is the seconds of each of so many runs, or one figure where the tool prints
+no more than that. ``BenchmarkError`` says what went wrong with one model; whoever measures decides whether to try
+again. Runs on Python 3.9 with NumPy.
 """
 
 import contextlib
@@ -12,10 +13,12 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List, Union
 
 import numpy as np
 
@@ -36,16 +39,23 @@ class BinaryRunner:
 
     binary: Path
     num_threads: int
-    num_measures: int
     timeout_s: float
 
     def describe(self) -> Dict[str, Any]:
         return {"runtime": "benchmark_model", "binary": self.binary.name, "binary_bytes": self.binary.stat().st_size,
                 "threads": self.num_threads}
 
-    def time_file(self, path: Path) -> List[float]:
-        command = [str(self.binary), f"--graph={path}", f"--num_threads={self.num_threads}",
-                   f"--num_runs={self.num_measures}", "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0"]
+    def open(self, model: Union[Path, bytes]) -> Callable[[int], List[float]]:
+        return partial(self._time, model)
+
+    def _time(self, model: Union[Path, bytes], runs: int) -> List[float]:
+        if isinstance(model, bytes):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.tflite"
+                path.write_bytes(model)
+                return self._time(path, runs)
+        command = [str(self.binary), f"--graph={model}", f"--num_threads={self.num_threads}", f"--num_runs={runs}",
+                   "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0"]
         output, code = _run(command, self.timeout_s)
         if code:
             raise BenchmarkError(f"the tool ended with {_exit_words(code)}{_last_lines(output)}")
@@ -125,26 +135,34 @@ def _last_lines(output: str) -> str:
 
 @dataclass(frozen=True)
 class LiteRTRunner:
-    """Loads the file with LiteRT's interpreter, invokes it once to warm up, then times every invocation."""
+    """Loads the model with LiteRT's interpreter, invokes it once to warm up, then times every invocation."""
 
     num_threads: int
-    num_measures: int
 
     def describe(self) -> Dict[str, Any]:
         module = interpreter_class().__module__.split(".")[0]
         return {"runtime": module, "version": _version(module), "threads": self.num_threads}
 
-    def time_file(self, path: Path) -> List[float]:
+    def open(self, model: Union[Path, bytes]) -> Callable[[int], List[float]]:
+        source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
         try:
             with _quiet():
-                interpreter = interpreter_class()(model_path=str(path), num_threads=self.num_threads)
+                interpreter = interpreter_class()(num_threads=self.num_threads, **source)
                 interpreter.allocate_tensors()
             for detail in interpreter.get_input_details():
                 interpreter.set_tensor(detail["index"], _input_values(detail["shape"]))
             interpreter.invoke()
-            return [_time_once(interpreter.invoke) for _ in range(self.num_measures)]
         except (ValueError, RuntimeError) as error:
             raise BenchmarkError(f"LiteRT: {' '.join(str(error).split())}") from error
+        return partial(_time_invocations, interpreter, model)
+
+
+def _time_invocations(interpreter, model, runs: int) -> List[float]:
+    """model: kept here, since the interpreter reads its bytes in place."""
+    try:
+        return [_time_once(interpreter.invoke) for _ in range(runs)]
+    except (ValueError, RuntimeError) as error:
+        raise BenchmarkError(f"LiteRT: {' '.join(str(error).split())}") from error
 
 
 def interpreter_class():
@@ -159,8 +177,9 @@ def interpreter_class():
         return Interpreter
     except ImportError:
         raise UserError("no TensorFlow Lite runtime in this Python: pip install ai-edge-litert on a 64-bit system, "
-                        "pip install tflite-runtime on a 32-bit one, or give the benchmark_model binary with "
-                        "--benchmark_lite_loc") from None
+                        "pip install tflite-runtime on a 32-bit one (a Raspberry Pi before the 3, or with a 32-bit "
+                        "Raspberry Pi OS), or --mode=load with the benchmark_model binary "
+                        "(--benchmark_lite_loc)") from None
 
 
 def _version(module: str) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from utils.errors import UserError
 from utils.files import write_whole
@@ -54,19 +54,40 @@ def read(path: Path) -> Optional[Tuple[Dict[str, Any], List[Any]]]:
 
     Raises UserError when a line that is not the last is broken.
     """
-    path = Path(path)
-    if not path.exists():
+    if not Path(path).exists():
         return None
-    raw = path.read_bytes()
-    whole, torn = raw.rpartition(b"\n")[0], raw.rpartition(b"\n")[2]
-    records = []
-    for number, text in enumerate(whole.split(b"\n"), 1):
-        try:
-            records.append(json.loads(text))
-        except ValueError:
-            raise UserError(f"{path}: line {number} is not JSON; remove the file to begin again") from None
-    if torn:
-        os.truncate(path, len(raw) - len(torn))
-    if not isinstance(records[0], dict):
-        raise UserError(f"{path}: no journal of this project; remove the file to begin again")
-    return records[0], records[1:]
+    lines = stream(path)
+    return next(lines), list(lines)
+
+
+def stream(path: Path) -> Iterator[Any]:
+    """Yield the header, then every record, one at a time: a journal may be larger than the memory. As ``read``."""
+    path = Path(path)
+    _cut_torn_line(path)
+    with open(path, "rb") as file:
+        number = 0
+        for number, text in enumerate(file, 1):
+            try:
+                record = json.loads(text)
+            except (ValueError, RecursionError):
+                raise UserError(f"{path}: line {number} is not JSON; remove the file to begin again") from None
+            if number == 1 and not isinstance(record, dict):
+                raise UserError(f"{path}: no journal of this project; remove the file to begin again")
+            yield record
+        if not number:
+            raise UserError(f"{path}: no journal of this project; remove the file to begin again")
+
+
+def _cut_torn_line(path: Path, step: int = 1 << 16) -> None:
+    with open(path, "rb") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(end - step, 0)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+    if 0 < end < size:
+        os.truncate(path, end)

@@ -1,7 +1,8 @@
 """Latency tables: perf_tables/NAME.pickle, a dict of key -> float64 array of seconds, [cin - 1, cout - 1].
 
 The keys and shapes that a network needs are ``network.tables``. ``Join_*`` tables are ours: one without them still
-loads, additions then counting as free. A sidecar NAME.json says on which device, with what and how it was measured.
+loads, additions then counting as free. A sidecar NAME.json says on which device, with what and how it was measured,
+and how a sum of entries becomes the time of a whole network.
 Pickles are read with an unpickler that admits NumPy arrays and plain containers only. Runs on Python 3.9 with NumPy;
 smoothing alone needs SciPy.
 """
@@ -10,8 +11,9 @@ import io
 import json
 import pickle
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from utils.errors import UserError
 from utils.files import locate, write_whole
 
 FOLDER = "perf_tables"
+LEAST = 0.05  # of an entry is left, however small, when the overhead is taken off
 PROTOCOL = 4  # of the pickles we write: read by every Python from 3.4 on
 
 LatencyTable = Mapping[str, np.ndarray]
@@ -38,6 +41,42 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
         if key in table:
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
     return float(total)
+
+
+# --- the correction of a sum -----------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Correction:
+    """A network of n layers takes factor * (sum of its entries - (n - 1) * overhead_s): utils/calibration.py."""
+
+    factor: float
+    overhead_s: float  # of an invocation of a single layer
+
+
+def corrected(network: Network, table: LatencyTable, correction: Optional[Correction]) -> Dict[str, np.ndarray]:
+    """The table whose sums are times of whole networks: factor * (entry - overhead), or factor * entry in the output
+    layer, which pays for the one invocation that every network has. Small entries keep a part of their size."""
+    if correction is None:
+        return dict(table)
+    output = output_key(network)
+    return {key: correction.factor * (array if key == output else
+                                      np.maximum(array - correction.overhead_s, LEAST * array))
+            for key, array in table.items()}
+
+
+def output_key(network: Network) -> Optional[str]:
+    """The table of the output layer, which every network has once."""
+    return network.nodes[-1].table
+
+
+def correction_in(provenance: Mapping[str, Any]) -> Optional[Correction]:
+    """The correction that a sidecar tells of; None where there is none, or none that makes sense."""
+    found = plain_dict(provenance.get("correction"))
+    factor, overhead_s = found.get("factor"), found.get("overhead_s")
+    sound = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (factor, overhead_s))
+    if not sound or not 0 < factor < np.inf or not 0 <= overhead_s < np.inf:
+        return None
+    return Correction(float(factor), float(overhead_s))
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -85,7 +124,12 @@ def read_arrays(path: Path) -> Dict[str, np.ndarray]:
 
 
 def read_table(path: Path, network: Network) -> Dict[str, np.ndarray]:
-    """Read the table of ``network``.
+    """Read the table of ``network``, corrected by what its sidecar says, so that a sum is a network's time."""
+    return corrected(network, read_measured(path, network), correction_in(read_provenance(path)))
+
+
+def read_measured(path: Path, network: Network) -> Dict[str, np.ndarray]:
+    """Read the table of ``network`` as it was measured.
 
     Raises UserError naming the key that is missing, unknown or of another shape, or that its sidecar says was
     measured on another operator (another image size, say).

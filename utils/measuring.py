@@ -1,83 +1,205 @@
-"""Measure a latency table entry by entry into a journal, so that nothing measured is ever measured again."""
+"""Measure a latency table with care, into a journal, so that nothing measured is ever measured again.
+
+The journal is NAME.journal: a header, then a line per visit and per probe, every run of it.
+
+    ["No_Stride_3", 16, 128, [4.1e-05, ...]]       an entry: key, cin, cout, seconds of each run
+    ["network", 4, 0, [...]]                       a whole network that the sums are fitted to (calibration.py), copy 0
+    {"probe": [...], "temperature_c": 48.3, ...}   the probe, see session.py
+"""
 
 import datetime
 import platform
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from model.network import Network
-from utils import journal, latency_table
+from model.network import Network, Table, Widths
+from utils import calibration, journal, sampling
 from utils.benchmark import BenchmarkError
 from utils.errors import UserError
-from utils.progress import progress
-from utils.tflite_files import file_path
+from utils.latency_table import LatencyTable, corrected, latency_s
+from utils.session import Care, Session, State, Timer, low
 
-ATTEMPTS = 3  # per file, before the user is told
+ATTEMPTS = 3  # per visit, before the user is told
+FURTHER_VISITS = 3  # after the passes, of an entry that is not settled
+COPIES = 3  # items that each whole network is: it is visited so many times as often as an entry
+NAMED = 5  # entries in the warning; the sidecar has them all
 
-Entry = Tuple[str, int, int]  # key, cin, cout
+
+@dataclass(frozen=True)
+class Grid:
+    """All entries of a network's tables, numbered from 0."""
+
+    network: Network
+
+    @cached_property
+    def tables(self) -> Tuple[Table, ...]:
+        return tuple(self.network.tables.values())
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """By table, the number of its first entry; last, how many entries there are."""
+        return np.cumsum([0] + [t.rows * t.columns for t in self.tables])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def entry(self, number: int) -> Tuple[Table, int, int]:
+        which = int(np.searchsorted(self.starts, number, side="right")) - 1
+        return (self.tables[which], *self.tables[which].entry(number - int(self.starts[which])))
+
+    def number(self, key: str, cin: int, cout: int) -> int:
+        """The number of an entry. Raises KeyError where there is none."""
+        for table, start in zip(self.tables, self.starts):
+            if table.key == key and 1 <= cin <= table.rows:
+                number = int(start) + (cin - 1) * table.columns + (cout - 1 if table.columns > 1 else 0)
+                if 1 <= cout and number < len(self) and self.entry(number) == (table, cin, cout):
+                    return number
+        raise KeyError(key)
+
+    def arrays(self, seconds: np.ndarray) -> Dict[str, np.ndarray]:
+        """Seconds by number as a table: {key: [cin - 1, cout - 1]}."""
+        return {t.key: seconds[a:b].reshape(t.shape).copy()
+                for t, a, b in zip(self.tables, self.starts[:-1], self.starts[1:])}
 
 
-def open_journal(path: Path, table: Path, header: Dict[str, Any], network: Network, *, resume: bool):
-    """Begin the journal or go on with it; returns its header and what it holds, the seconds of every run by entry.
+@dataclass(frozen=True)
+class Work:
+    """What is measured, the items of a session: the entries ``wanted`` (numbers, rising), then whole networks."""
+
+    grid: Grid
+    wanted: np.ndarray
+    networks: Sequence[Widths]  # to calibrate on, each of them COPIES times
+
+    def __len__(self) -> int:
+        return len(self.wanted) + COPIES * len(self.networks)
+
+    def label(self, item: int) -> List[Any]:
+        """How the journal calls an item."""
+        if item >= len(self.wanted):
+            return ["network", *divmod(item - len(self.wanted), COPIES)]
+        table, cin, cout = self.grid.entry(int(self.wanted[item]))
+        return [table.key, cin, cout]
+
+    def item(self, label: Sequence[Any]) -> int:
+        """The item with this label. Raises KeyError, TypeError or ValueError where there is none."""
+        key, cin, cout = label
+        if key == "network":
+            if not (0 <= cin < len(self.networks) and 0 <= cout < COPIES):
+                raise KeyError(key)
+            return len(self.wanted) + cin * COPIES + cout
+        number = self.grid.number(key, cin, cout)
+        item = int(np.searchsorted(self.wanted, number))
+        if item == len(self.wanted) or self.wanted[item] != number:
+            raise KeyError(key)
+        return item
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the models come from: ``entry(table, cin, cout)`` and ``network(network, widths)`` give a path or bytes."""
+
+    entry: Callable[[Table, int, int], Any]
+    network: Callable[[Network, Widths], Any]
+
+
+def open_journal(path: Path, table: Path, header: Dict[str, Any], work: Work, care: Care, *, resume: bool):
+    """Begin the journal or go on with it; returns its header and the state of what it holds.
 
     table: the file that the measurement ends in. Raises UserError rather than mix two measurements or lose an
     unfinished one.
     """
-    found = journal.read(path)
-    header = dict(header, began=now())
-    if found is None or not resume:
+    header, state = dict(header, began=now()), State(len(work), care.max_visits)
+    if not path.exists() or not resume:
         written = table.exists() and path.exists() and table.stat().st_mtime >= path.stat().st_mtime
-        if found is not None and not written:
-            raise UserError(f"{path}: an unfinished measurement of {len(found[1]):,} entries; add --resume to go on, "
+        if path.exists() and not written:
+            visits = sum(1 for record in journal.stream(path) if isinstance(record, list))
+            raise UserError(f"{path}: an unfinished measurement, {visits:,} visits; add --resume to go on, "
                             "or remove it to start over")
         journal.begin(path, header)
-        return header, {}
-    before, records = found
+        return header, state
+    records = journal.stream(path)
+    before = next(records)
     for key in sorted((set(before) | set(header)) - {"began"}):
         if before.get(key) != header.get(key):
             raise UserError(f"{path}: measured with {key} {before.get(key)}, now {header.get(key)}; resume it as it "
                             "began, or remove it to start over")
-    known = {str([table.key, cin, cout]) for table, cin, cout in latency_table.entries(network)}
-    measured = {}
     for number, record in enumerate(records, 2):
-        sound = isinstance(record, list) and len(record) == 4 and str(record[:3]) in known and _all_seconds(record[3])
-        if not sound:
+        if not _replay(record, work, state):
             raise UserError(f"{path}: line {number} is no measurement of this network; remove the file to begin again")
-        measured[tuple(record[:3])] = record[3]
-    return before, measured
+    return before, state
+
+
+def _replay(record: Any, work: Work, state: State) -> bool:
+    """Put a line of the journal into the state; False where it makes no sense."""
+    if isinstance(record, dict):
+        sound = _all_seconds(record.get("probe")) and isinstance(record.get("temperature_c", 0.0), (int, float)) \
+            and isinstance(record.get("paused_s", 0.0), (int, float))
+        if sound:
+            state.add_probe(record)
+        return sound
+    try:
+        *label, runs = record
+        item = work.item(label)
+    except (TypeError, ValueError, KeyError):
+        return False
+    if not _all_seconds(runs) or work.label(item) != label:
+        return False
+    state.add_visit(item, low(runs))
+    return True
 
 
 def _all_seconds(runs: Any) -> bool:
     return isinstance(runs, list) and bool(runs) and all(isinstance(s, float) and s > 0 for s in runs)
 
 
-def measure(network: Network, folder: Path, runner, path: Path, measured: Dict[Entry, List[float]]):
-    """Time every file that is not in ``measured`` yet; returns the finished table, the median of each entry's runs.
+def session(work: Work, source: Source, runner, care: Care, state: State, log: journal.Journal) -> Session:
+    """The measurement of this work: what it measures goes into the state and the journal."""
+    network = work.grid.network
 
-    Raises UserError, naming the file, when one fails ATTEMPTS times; what was measured before stays in the journal.
+    def open_item(item: int) -> Timer:
+        name = " ".join(map(str, work.label(item)))
+        if item < len(work.wanted):
+            entry = work.grid.entry(int(work.wanted[item]))
+            return patiently(lambda: source.entry(*entry), runner, name)
+        return patiently(lambda: source.network(network, work.networks[(item - len(work.wanted)) // COPIES]), runner, name)
+
+    probe = patiently(lambda: source.entry(*probe_entry(network)), runner, "probe")
+    return Session(care, state, open_item, probe,
+                   record_visit=lambda item, runs: log.append([*work.label(item), runs]), record_probe=log.append)
+
+
+def probe_entry(network: Network) -> Tuple[Table, int, int]:
+    """What shows whether the machine is as fast as usual: the network's most varied operator at half its widths."""
+    table = max(network.tables.values(), key=lambda t: t.rows * t.columns)
+    return (table, *table.entry((table.rows // 2) * table.columns + table.columns // 2))
+
+
+def patiently(make: Callable[[], Any], runner, name: str) -> Timer:
+    """The timer of a model, opened when it is first used and kept.
+
+    It raises UserError when the model fails ATTEMPTS times; what was measured before stays in the journal.
     """
-    left = [e for e in latency_table.entries(network) if (e[0].key, e[1], e[2]) not in measured]
-    with journal.Journal(path) as log:
-        for table, cin, cout in progress(left, "measuring", len(left) + len(measured), len(measured)):
-            runs = [round(s, 9) for s in _time_patiently(runner, file_path(folder, table, cin, cout))]
-            measured[table.key, cin, cout] = runs
-            log.append([table.key, cin, cout, runs])
-    arrays = latency_table.empty(network)
-    for (key, cin, cout), runs in measured.items():
-        arrays[key][network.tables[key].index(cin, cout)] = np.median(runs)
-    return arrays
+    timers: List[Timer] = []
 
-
-def _time_patiently(runner, path: Path) -> List[float]:
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return runner.time_file(path)
-        except BenchmarkError as error:
-            failure = error
-    raise UserError(f"{path}: could not be timed in {ATTEMPTS} attempts: {failure}. Make it again with --mode=save, "
-                    "then --mode=load --resume; what was measured is kept")
+    def timer(runs: int) -> List[float]:
+        failure, model = None, None
+        for _ in range(ATTEMPTS):
+            try:
+                if not timers:
+                    model = make()
+                    timers.append(runner.open(model))
+                return timers[0](runs)
+            except BenchmarkError as error:
+                failure = error
+                timers.clear()
+        where = f"{model}" if isinstance(model, Path) else name
+        raise UserError(f"{where}: could not be timed in {ATTEMPTS} attempts: {failure}. What was measured is kept: "
+                        "put it right (a broken file: --mode=save again), then the same command with --resume")
+    return timer
 
 
 def device() -> Dict[str, str]:
@@ -98,3 +220,95 @@ def device() -> Dict[str, str]:
 
 def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+# --- the finished table and what its sidecar says --------------------------------------------------------------
+
+def finish(work: Work, care: Care, state: State, sample: Optional[sampling.Sample] = None):
+    """The finished table, and what its sidecar says of how it came about."""
+    seconds = state.result(care)
+    entries, networks = seconds[:len(work.wanted)], seconds[len(work.wanted):].reshape(-1, COPIES).min(1)
+    about = {**conditions(care, state), "statistic": "the lowest visit while the probe was as fast as usual; of a "
+             "visit the 20th percentile of its runs", "smoothing": None, "noise": noise(work, care, state),
+             "unsettled": unsettled(work, care, state)}
+    if sample is None:
+        table = work.grid.arrays(entries)
+    else:
+        table, about["sampling"] = sampling.fill(work.grid.network, sample, entries)
+    if len(networks):
+        about["correction"] = _calibrated(work, table, networks)
+    return table, about
+
+
+def _calibrated(work: Work, table: LatencyTable, networks_s: np.ndarray) -> Dict[str, Any]:
+    """The correction of this table, for its sidecar, and how far off the sums are without it and with it."""
+    network = work.grid.network
+    correction = calibration.fit(network, work.networks, networks_s, table)
+    about = {"factor": correction.factor, "overhead_s": correction.overhead_s, "networks": len(networks_s)}
+    for name, sums in (("mean_abs_error_without", table), ("mean_abs_error_with", corrected(network, table, correction))):
+        predicted = np.array([latency_s(network, w, sums) for w in work.networks])
+        about[name] = _rounded(np.abs(predicted / networks_s - 1).mean())
+    return about
+
+
+def words(about: Mapping[str, Any]) -> Iterator[str]:
+    """What whoever measured has to know, for the screen."""
+    if "sampling" in about:
+        error = about["sampling"]["error_on_held_out"]
+        yield (f"filled in from a sample; off by {error['median']:.1%} (median), {error['p95']:.1%} (95th percentile) on "
+               f"{error['entries']} entries measured and not used for the fit")
+    if "correction" in about:
+        found = about["correction"]
+        yield (f"sums fitted to {found['networks']} whole networks: mean error {found['mean_abs_error_without']:.1%} "
+               f"without, {found['mean_abs_error_with']:.1%} with the correction, which is in the sidecar")
+    if about["unsettled"]:
+        named = [f"{key} {cin}->{cout}" for key, entries in about["unsettled"].items() for cin, cout in entries][:NAMED]
+        count = sum(map(len, about["unsettled"].values()))
+        yield (f"warning: a noisy machine: {count:,} entries did not settle within --spread and --drift, {', '.join(named)} "
+               "and so on; the sidecar names all of them. Their lowest visit stands; a quiet machine, or another pass "
+               "merged by the median, gives better ones")
+
+def unsettled(work: Work, care: Care, state: State) -> Dict[str, List[List[int]]]:
+    """The entries that did not settle within the limit of visits: {key: [[cin, cout], ...]}."""
+    found: Dict[str, List[List[int]]] = {}
+    for item in np.flatnonzero(state.unsettled(care)[:len(work.wanted)]):
+        key, *entry = work.label(int(item))
+        found.setdefault(key, []).append(entry)
+    return found
+
+
+def noise(work: Work, care: Care, state: State) -> Dict[str, Dict[str, Any]]:
+    """By key, how far apart two visits of an entry are, relative: the first two as measured, and the two it rests on."""
+    wanted = len(work.wanted)
+    apart = {"first_two_passes": state.seconds[:2], "kept": state.lowest(care.drift)}
+    found: Dict[str, Dict[str, Any]] = {}
+    which = np.searchsorted(work.grid.starts, work.wanted, side="right") - 1
+    for name, visits in apart.items():
+        if len(visits) < 2:
+            continue
+        low_, high = np.fmin(*visits[:, :wanted]), np.fmax(*visits[:, :wanted])
+        relative = high / low_ - 1
+        for number, table in enumerate(work.grid.tables):
+            values = relative[(which == number) & np.isfinite(relative)]
+            if len(values):
+                found.setdefault(table.key, {})[name] = {
+                    "median": _rounded(np.median(values)), "p95": _rounded(np.quantile(values, 0.95))}
+    return found
+
+
+def conditions(care: Care, state: State) -> Dict[str, Any]:
+    """What the machine did meanwhile: the probe, the blocks that did not count, temperature and throttling."""
+    off = state.off_blocks(care.drift)
+    about: Dict[str, Any] = {
+        "probe": {"times": len(state.probes), "usual_s": _rounded(state.usual_s, 9),
+                  "median_s": _rounded(np.median(state.probes), 9), "slowest_s": _rounded(max(state.probes), 9),
+                  "off": _rounded(off.mean())},
+        "visits": int(state.count.sum()), "visits_measured_again": int(max(state.count.sum() - care.passes * len(state.count), 0)),
+        "throttled_probes": sum(state.throttled), "paused_s": round(state.paused_s, 1)}
+    if state.temperatures:
+        about["temperature_c"] = {"lowest": min(state.temperatures), "highest": max(state.temperatures)}
+    return about
+
+
+def _rounded(value: float, digits: int = 4) -> float:
+    return round(float(value), digits)

@@ -109,11 +109,11 @@ def _begin_worker(parent: int) -> None:
 def _save_chunk(folder: Path, arguments: Dict[str, Any], num_images: int, converter: str,
                 chunk: Sequence[Tuple[str, int, int]]) -> Tuple[int, int]:
     tables = describe(**arguments).tables
-    make = {"direct": _direct_bytes, "keras": _keras_bytes}[converter]
+    make = {"direct": direct_bytes, "keras": keras_bytes}[converter]
     written = 0
     for key, cin, cout in chunk:
         path = file_path(folder, tables[key], cin, cout)
-        content = partial(make, tables[key].network(cin, cout), num_images)
+        content = partial(make, tables[key], cin, cout, num_images)
         if not _is_whole(path, content, converter):
             write_whole(path, content())
             written += 1
@@ -142,15 +142,15 @@ def _import_converter(converter: str) -> None:
         importlib.import_module("model.keras_net")
 
 
-def _direct_bytes(network: Network, num_images: int) -> bytes:
-    from utils.tflite_writer import random_weights, write
-    widths = network.full_widths
-    return write(network, widths, random_weights(network, widths), num_images)
+def direct_bytes(table: Table, cin: int, cout: int, num_images: int) -> bytes:
+    from utils.tflite_writer import variant
+    return variant(table, cin, cout, num_images)
 
 
-def _keras_bytes(network: Network, num_images: int) -> bytes:
+def keras_bytes(table: Table, cin: int, cout: int, num_images: int) -> bytes:
     from model import keras_net
     from utils.tflite_writer import random_weights
+    network = table.network(cin, cout)
     widths = network.full_widths
     with contextlib.redirect_stdout(io.StringIO()):  # the converter talks
         return keras_net.to_tflite(keras_net.build(network, widths, random_weights(network, widths), num_images))

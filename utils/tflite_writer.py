@@ -11,9 +11,13 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
-from model.network import BATCH_NORM, BN_EPSILON, Layer, Network, Widths
+try:
+    from ai_edge_litert import schema_py_generated as schema
+except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the package tflite is the same one
+    import tflite as schema
+
+from model.network import BATCH_NORM, BN_EPSILON, Layer, Network, Table, Widths
 
 Weights = Mapping[str, np.ndarray]
 
@@ -35,6 +39,12 @@ def write(network: Network, widths: Widths, weights: Weights, num_images: int = 
     for layer in network.layers(widths):
         _add_layer(graph, layer, weights)
     return _serialise(graph, [i.name for i in network.inputs], network.output)
+
+
+def variant(table: Table, cin: int, cout: int, num_images: int = 1) -> bytes:
+    """The .tflite file of one operator at one width, with random weights."""
+    network = table.network(cin, cout)
+    return write(network, network.full_widths, random_weights(network, network.full_widths), num_images)
 
 
 def random_weights(network: Network, widths: Widths) -> Dict[str, np.ndarray]:

@@ -1,0 +1,41 @@
+"""Look at latency tables: one picture of all kinds of layers, several tables overlaid.
+
+    python perf_tables/plot_perf_table.py NAME [NAME ...] [--output FILE.png]
+
+Names mean perf_tables/NAME.pickle; paths work too. Without --output the picture is perf_tables/NAME.png, of the
+first table.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils import cli, latency_table
+from utils.errors import UserError
+from utils.files import writable_folder
+
+
+def main() -> None:
+    parser = cli.new_parser("Draw latency tables: per kind of layer a heat map and the latency along output channels.")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="tables, names or paths; the first has the heat maps")
+    parser.add_argument("--output", help="the picture (default: beside the first table)")
+    args = parser.parse_args()
+    paths = [latency_table.table_path(name) for name in args.names]
+    tables = [latency_table.read_arrays(path) for path in paths]
+    shared = [key for key in tables[0] if all(key in t and t[key].shape == tables[0][key].shape for t in tables)]
+    if not shared:
+        raise UserError(f"{paths[-1]}: has no kind of layer in common with {paths[0]}, of the same size; draw them apart")
+    output = Path(args.output) if args.output else paths[0].with_suffix(".png")
+    if output.suffix != ".png":
+        raise UserError(f"--output={args.output}: expected a file that ends in .png")
+    from utils.plots import plot_tables
+    writable_folder(output.parent)
+    plot_tables(output, {path.stem: {key: t[key] for key in shared} for path, t in zip(paths, tables)})
+    left = sorted({key for t in tables for key in t} - set(shared))
+    print(f"{output}: {len(shared)} kinds of layers" + (f"; not in all tables: {', '.join(left)}" if left else ""))
+
+
+if __name__ == "__main__":
+    cli.run(main, resumable=False)

@@ -1,0 +1,73 @@
+"""What makes a sum of layers the time of a network, found on whole networks and kept in the table's sidecar.
+
+A layer timed alone pays for an invocation of its own, each time after Python's work in between, and has its weights
+and its input to itself in the caches. So with a factor and an overhead, found by least squares of the relative errors
+over random whole networks, a network of n layers takes factor * (sum of its entries - (n - 1) * overhead):
+``latency_table.Correction``.
+"""
+
+from typing import Dict, List, Sequence
+
+import numpy as np
+
+from model.network import Network, Widths
+from utils.latency_table import LEAST, Correction, LatencyTable, output_key
+
+NETWORKS = 30  # to fit it on
+CANDIDATES = 401  # overheads that are tried
+REMOVED = 0.15  # of the removable groups, in a random network
+
+
+def random_widths(network: Network, random: np.random.Generator) -> Dict[str, int]:
+    """Widths of a network as pruning might leave it: some blocks removed, the others around a common share."""
+    share, widths = random.uniform(0.3, 1), {}
+    for group in network.groups:
+        if not group.prunable:
+            widths[group.name] = group.width
+        elif group.removable and random.random() < REMOVED:
+            widths[group.name] = 0
+        else:
+            kept = random.uniform(max(share - 0.3, 0), min(share + 0.3, 1))
+            widths[group.name] = max(round(group.width * kept), 1)
+    return widths
+
+
+def random_networks(network: Network, count: int, stream: Sequence[int]) -> List[Dict[str, int]]:
+    """``count`` different sets of random widths; ``stream`` numbers the random stream, [seed, purpose]."""
+    random, found = np.random.default_rng(stream), []
+    while len(found) < count:
+        found.append(random_widths(network, random))
+    return found
+
+
+def fitting_networks(network: Network, count: int, seed: int) -> List[Dict[str, int]]:
+    """The networks that a correction is fitted on: the unpruned one and random ones, none that ``judging_networks`` has
+    (another random stream, whatever the seed)."""
+    return [dict(network.full_widths)][:count] + random_networks(network, count - 1, [seed, 1])
+
+
+def judging_networks(network: Network, count: int, seed: int) -> List[Dict[str, int]]:
+    """The networks that a table is judged on: all random."""
+    return random_networks(network, count, [seed, 2])
+
+
+def fit(network: Network, widths: Sequence[Widths], seconds: Sequence[float], table: LatencyTable) -> Correction:
+    """The correction of a table as it was measured, from whole networks and the seconds they take.
+
+    The factor is the least-squares one for an overhead; the overhead is searched up to the median of all entries that
+    these networks read.
+    """
+    measured, output = np.asarray(seconds), output_key(network)
+    layers = [[(layer.node.table, table[layer.node.table][network.tables[layer.node.table].index(layer.cin, layer.cout)])
+               for layer in network.layers(w) if layer.node.table in table] for w in widths]
+    once = np.array([sum(t for key, t in found if key == output) for found in layers])
+    inside = np.zeros((len(layers), max(map(len, layers))))
+    for row, found in zip(inside, layers):
+        row[:len(found)] = [0.0 if key == output else t for key, t in found]
+    best = (np.inf, Correction(1.0, 0.0))
+    for overhead in np.linspace(0, np.median(inside[inside > 0]), CANDIDATES):
+        ratio = (np.maximum(inside - overhead, LEAST * inside).sum(1) + once) / measured
+        factor = ratio.sum() / (ratio @ ratio)
+        best = min(best, (float(((factor * ratio - 1) ** 2).sum()), Correction(float(factor), float(overhead))),
+                   key=lambda found: found[0])
+    return best[1]

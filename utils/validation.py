@@ -1,0 +1,134 @@
+"""Is a table's prediction what a whole network takes? Random networks, timed with the care that tables are.
+
+A machine is not always equally fast: its clock and its neighbours differ from one hour to the next by some percent.
+The probe, an entry of the table, is timed along, so the prediction is for the machine as fast as it is now; what it
+would have been without is said beside.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from model.network import Network, Widths
+from utils import tflite_writer
+from utils.latency_table import Correction, LatencyTable, corrected, latency_s, plain_dict
+from utils.measuring import patiently, probe_entry
+from utils.session import Care, Session, State
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Seconds of every network, [networks]."""
+
+    table_s: np.ndarray  # the sum of the table, corrected as its sidecar says
+    sums_s: np.ndarray  # the sum of the table as it was measured
+    first_s: np.ndarray  # measured
+    second_s: np.ndarray  # measured once more
+    slower: float  # the probe now over the probe while the table was measured; 1 where that is not known
+
+    @property
+    def measured_s(self) -> np.ndarray:
+        """The lower of the two measurements: noise only adds."""
+        return np.minimum(self.first_s, self.second_s)
+
+    @property
+    def predicted_s(self) -> np.ndarray:
+        """What the table predicts for the machine as fast as it is now."""
+        return self.table_s * self.slower
+
+    @property
+    def floor(self) -> np.ndarray:
+        """How far the two measurements of a network are apart, relative."""
+        return np.abs(self.first_s - self.second_s) / self.measured_s
+
+    def as_json(self) -> Dict[str, Any]:
+        """What --json prints; errors are relative to the measured time."""
+        return {"networks": [{"predicted_s": float(p), "measured_s": float(m)}
+                             for p, m in zip(self.predicted_s, self.measured_s)],
+                **self._summary(self.predicted_s),
+                "probe_now_over_then": self.slower, "without_probe": self._summary(self.table_s),
+                "uncorrected": self._summary(self.sums_s * self.slower),
+                "floor": {"mean_abs_error": float(self.floor.mean()), "max_abs_error": float(self.floor.max())}}
+
+    def lines(self) -> Iterator[str]:
+        """For people: a line per network, then the figures."""
+        rows = zip(self.predicted_s, self.measured_s, self.sums_s * self.slower)
+        for number, (predicted, measured, plain) in enumerate(rows, 1):
+            yield (f"{number:4d}   predicted {predicted * 1e3:9.3f} ms   measured {measured * 1e3:9.3f} ms   "
+                   f"{predicted / measured - 1:+6.1%}   (uncorrected {plain / measured - 1:+6.1%})")
+        yield f"floor, two measurements of the same networks: mean {self.floor.mean():.2%}, maximum {self.floor.max():.2%}"
+        yield f"without the correction in the sidecar: {_words(self._summary(self.sums_s * self.slower))}"
+        yield (f"the probe takes {self.slower - 1:+.1%} against when the table was measured; without that: "
+               f"{_words(self._summary(self.table_s))}")
+        yield f"validate: {_words(self._summary(self.predicted_s))}"
+
+    def _summary(self, predicted_s: np.ndarray) -> Dict[str, float]:
+        error = np.abs(predicted_s / self.measured_s - 1)
+        return {"mean_abs_error": float(error.mean()), "max_abs_error": float(error.max()),
+                "correlation": float(np.corrcoef(predicted_s, self.measured_s)[0, 1])}
+
+
+def _words(summary: Mapping[str, float]) -> str:
+    return (f"mean |error| {summary['mean_abs_error']:.2%}, maximum {summary['max_abs_error']:.2%}, "
+            f"correlation {summary['correlation']:.5f}")
+
+
+def validate(network: Network, table: LatencyTable, note: Mapping[str, Any], correction: Optional[Correction],
+             networks: Sequence[Widths], runner, care: Care, num_images: int = 1) -> Validation:
+    """Time the networks twice, each written as one .tflite file, beside what the table predicts.
+
+    table: as measured; note: its sidecar; correction: what that says of sums. Raises UserError when a network cannot
+    be timed.
+    """
+    sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
+                     for t in (table, corrected(network, table, correction)))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = _write(Path(folder), network, networks, num_images)
+        (first, one), (second, two) = (
+            _time(network, paths, runner, care, num_images, f"timing whole networks, {words} time")
+            for words in ("first", "second"))
+    return Validation(table_s, sums, first, second, min(one, two) / (_probe_s(note) or min(one, two)))
+
+
+def _write(folder: Path, network: Network, networks: Sequence[Widths], num_images: int) -> List[Path]:
+    paths = [folder / f"network_{i}.tflite" for i in range(len(networks))]
+    for path, widths in zip(paths, networks):
+        path.write_bytes(tflite_writer.write(network, widths, tflite_writer.random_weights(network, widths), num_images))
+    return paths
+
+
+def _time(network: Network, paths: Sequence[Path], runner, care: Care, num_images: int,
+          title: str) -> Tuple[np.ndarray, float]:
+    """Seconds of every network, and the probe's usual time meanwhile."""
+    state = State(len(paths), care.max_visits)
+    Session(care, state, open_item=lambda item: patiently(lambda: paths[item], runner, paths[item].name),
+            probe=patiently(lambda: tflite_writer.variant(*probe_entry(network), num_images), runner, "probe")).run(title)
+    return state.result(care), state.usual_s
+
+
+# --- is the table of this machine? -----------------------------------------------------------------------------
+
+def threads_of(note: Mapping[str, Any]) -> int:
+    """The threads that a table's sidecar says it was measured with; 1 where it does not say."""
+    found = note.get("threads")
+    return found if isinstance(found, int) and 0 < found <= 256 else 1
+
+
+def _probe_s(note: Mapping[str, Any]) -> Optional[float]:
+    """The probe's usual time while a table was measured; None where the sidecar does not say."""
+    found = plain_dict(note.get("probe")).get("usual_s")
+    return float(found) if isinstance(found, (int, float)) and 0 < found < np.inf else None
+
+
+def differences(note: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Where a table was measured otherwise than it is judged now, in words: runtime, version, threads, device."""
+    for key, value in now.items():
+        if key in note and note[key] != value:
+            yield f"measured with {key} {_plainly(note[key])}, judged with {_plainly(value)}"
+
+
+def _plainly(value: Any) -> str:
+    return ", ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
