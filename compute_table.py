@@ -19,6 +19,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Dict
@@ -33,7 +34,8 @@ from utils.files import save_name, writable_folder
 from utils.progress import progress
 from utils.session import Care, State
 
-PASSES, JUDGING_PASSES = 2, 5  # there are few networks to judge a table on, and each is worth more care
+# There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
+PASSES, JUDGING_PASSES, JUDGING_WAIT_S = 2, 4, 90.0
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -78,7 +80,7 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
                        f"(default: {PASSES}; validate: {JUDGING_PASSES})")
     group.add_argument("--spread", type=cli.within(float, 1e-4, 10), default=0.05,
                        help="an entry whose two best passes differ by more is measured again")
-    group.add_argument("--drift", type=cli.within(float, 1e-4, 10), default=0.08,
+    group.add_argument("--drift", type=cli.within(float, 1e-4, 10), default=0.05,
                        help="what was measured while the probe was slower by more is measured again")
     group.add_argument("--max_temp", type=cli.within(float, 0, 150), default=70.0, help="pause above it, Celsius")
     group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
@@ -162,10 +164,12 @@ def _network_file(writer, num_images: int, network: Network, widths: Dict[str, i
 
 def _measure(args: argparse.Namespace, network: Network, source: measuring.Source, about: Dict[str, Any]) -> None:
     """Measure, resumably, and write the table with its sidecar."""
-    name, runner, care, grid = save_name(args.save_file), _runner(args, args.num_threads or 1), _care(args, PASSES), \
-        measuring.Grid(network)
-    sample = sampling.choose(network, args.sample, args.seed) if args.sample else None
-    wanted = np.arange(len(grid)) if sample is None else sample.numbers
+    name, runner = save_name(args.save_file), _runner(args, args.num_threads or 1)
+    care = _care(args, PASSES, few=bool(args.sample))
+    grid, sample = measuring.Grid(network), None
+    if args.sample:
+        sample = sampling.choose(network, args.sample, args.seed)
+    wanted = sample.numbers if sample else np.arange(len(grid))
     work = measuring.Work(grid, wanted, calibration.fitting_networks(network, args.calibrate, args.seed))
     header = {"network": network.arguments, "num_images": args.num_images, **about, "sample": args.sample,
               "calibrate": args.calibrate, "num_measures": args.num_measures, "num_passes": care.passes,
@@ -194,10 +198,11 @@ def _runner(args: argparse.Namespace, threads: int):
     return LiteRTRunner(threads)
 
 
-def _care(args: argparse.Namespace, passes: int) -> Care:
+def _care(args: argparse.Namespace, passes: int, *, few: bool) -> Care:
     passes = args.num_passes or passes
-    return Care(passes=passes, runs=-(-args.num_measures // passes), max_visits=passes + measuring.FURTHER_VISITS,
-                spread=args.spread, drift=args.drift, max_temp_c=args.max_temp, seed=args.seed)
+    further = measuring.FURTHER_VISITS_OF_FEW if few else measuring.FURTHER_VISITS
+    return Care(passes=passes, runs=-(-args.num_measures // passes), max_visits=passes + further, spread=args.spread,
+                drift=args.drift, max_temp_c=args.max_temp, seed=args.seed)
 
 
 # --- validate --------------------------------------------------------------------------------------------------
@@ -211,8 +216,9 @@ def validate(args: argparse.Namespace, network: Network) -> None:
                                               "device": measuring.device()}):
         print(f"{path}: {line}", file=sys.stderr)
     networks = calibration.judging_networks(network, args.num_networks, args.seed)
-    found = validation.validate(network, table, note, latency_table.correction_in(note), networks, runner,
-                                _care(args, JUDGING_PASSES), args.num_images)
+    care = replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=JUDGING_WAIT_S, patience_s=JUDGING_WAIT_S)
+    found = validation.validate(network, table, note, latency_table.correction_in(note), networks, runner, care,
+                                args.num_images)
     picture = path.with_name(f"{path.stem}-validation.png")
     print(json.dumps(found.as_json(), indent=1) if args.json else "\n".join(found.lines()))
     try:

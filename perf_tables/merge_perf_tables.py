@@ -10,7 +10,7 @@ Names mean perf_tables/NAME.pickle; paths work too. In a notebook:
 
 import sys
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Any, Dict, Sequence
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -44,13 +44,26 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
                   "merged": {"from": [p.name for p in paths], "how": how, "sigma": sigma,
                              "mode": mode if sigma else None},
                   "measurements": measurements}
-    corrections = [latency_table.correction_in(note) for note in measurements]
-    if all(corrections):  # of its sums; without one in every note, there is none
-        provenance["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
-                                    "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
+    provenance.update(_in_common(measurements))
     writable_folder(target.parent)
     latency_table.write_table(target, merged, provenance)
     return merged
+
+
+def _in_common(measurements: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    """What the notes agree on, and the means of what makes sums and predictions right, where all of them have it."""
+    first, found = measurements[0], {}
+    for key in ("network", "device", "runtime", "version", "threads"):
+        if key in first and all(note.get(key) == first[key] for note in measurements):
+            found[key] = first[key]
+    corrections = [latency_table.correction_in(note) for note in measurements]
+    if all(corrections):
+        found["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
+                               "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
+    probes = [latency_table.probe_in(note) for note in measurements]
+    if all(probes):
+        found["probe"] = {"usual_s": float(np.mean(probes))}
+    return found
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Look at latency tables: one picture of all kinds of layers, several tables overlaid.
+"""Look at latency tables: one picture of all kinds of layers, several tables overlaid, and how far they are apart.
 
     python perf_tables/plot_perf_table.py NAME [NAME ...] [--output FILE.png]
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
 
 from utils import cli, latency_table
 from utils.errors import UserError
@@ -33,6 +35,10 @@ def main() -> None:
     from utils.plots import plot_tables
     writable_folder(output.parent)
     plot_tables(output, {path.stem: {key: t[key] for key in shared} for path, t in zip(paths, tables)})
+    for path, table in zip(paths[1:], tables[1:]):
+        apart = np.concatenate([np.abs(table[key] / tables[0][key] - 1).ravel() for key in shared])
+        print(f"{path.stem} against {paths[0].stem}: {np.median(apart):.2%} apart (median), {np.quantile(apart, 0.95):.2%} "
+              f"(95th percentile) over {len(apart):,} entries")
     left = sorted({key for t in tables for key in t} - set(shared))
     print(f"{output}: {len(shared)} kinds of layers" + (f"; not in all tables: {', '.join(left)}" if left else ""))
 

@@ -113,10 +113,18 @@ def test_it_waits_until_the_machine_is_as_fast_as_usual_again():
     assert 1 < machine.slept < 2.5
 
 
+def test_a_usual_speed_that_is_known_from_before_counts():
+    """The machine is slow from the start: only what is known tells, and what is visited once it is fast again stands."""
+    machine = Machine(5, Care(short_wait_s=10), slow=lambda t: 1.5 if t < 2 else 1.0)
+    machine.session.state.known_usual_s = 1e-3
+    np.testing.assert_allclose(machine.run(), exactly(5), rtol=1e-6)
+    assert 1 < machine.slept < 2.5
+
+
 def test_it_waits_no_longer_than_it_measured():
     machine = Machine(5, Care(patience_s=1000), slow=lambda t: 1.0 if t < 0.1 else 1.4)
     machine.run()
-    assert session.SHORT_WAIT_S < machine.slept < session.SHORT_WAIT_S + machine.t - machine.slept + session.WAIT_S
+    assert machine.session.care.short_wait_s < machine.slept < machine.session.care.short_wait_s + machine.t - machine.slept + session.WAIT_S
 
 
 def test_a_hot_board_pauses_and_a_throttled_one_does_not_count(capsys):

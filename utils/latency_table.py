@@ -79,6 +79,13 @@ def correction_in(provenance: Mapping[str, Any]) -> Optional[Correction]:
     return Correction(float(factor), float(overhead_s))
 
 
+def probe_in(provenance: Mapping[str, Any]) -> Optional[float]:
+    """The usual seconds of the probe while a table was measured; None where the sidecar does not say."""
+    found = plain_dict(provenance.get("probe")).get("usual_s")
+    sound = isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < np.inf
+    return float(found) if sound else None
+
+
 # --- files -----------------------------------------------------------------------------------------------------
 
 def write_table(path: Path, table: LatencyTable, provenance: Mapping[str, Any]) -> None:

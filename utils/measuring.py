@@ -23,8 +23,10 @@ from utils.errors import UserError
 from utils.latency_table import LatencyTable, corrected, latency_s
 from utils.session import Care, Session, State, Timer, low
 
+PROBE_WIDTH = 128  # channels of the probe, at most
 ATTEMPTS = 3  # per visit, before the user is told
-FURTHER_VISITS = 3  # after the passes, of an entry that is not settled
+# visits after the passes, of an entry that is not settled: of a whole table, or where there are few things to time
+FURTHER_VISITS, FURTHER_VISITS_OF_FEW = 2, 6
 COPIES = 3  # items that each whole network is: it is visited so many times as often as an entry
 NAMED = 5  # entries in the warning; the sidecar has them all
 
@@ -173,9 +175,11 @@ def session(work: Work, source: Source, runner, care: Care, state: State, log: j
 
 
 def probe_entry(network: Network) -> Tuple[Table, int, int]:
-    """What shows whether the machine is as fast as usual: the network's most varied operator at half its widths."""
+    """What shows whether the machine is as fast as usual: the network's most varied operator, as wide as may be timed
+    often. Wide, because whole networks use the caches that neighbours on the machine take away."""
     table = max(network.tables.values(), key=lambda t: t.rows * t.columns)
-    return (table, *table.entry((table.rows // 2) * table.columns + table.columns // 2))
+    row, column = min(table.rows, PROBE_WIDTH) - 1, min(table.columns, PROBE_WIDTH) - 1
+    return (table, *table.entry(row * table.columns + column))
 
 
 def patiently(make: Callable[[], Any], runner, name: str) -> Timer:
@@ -262,19 +266,20 @@ def words(about: Mapping[str, Any]) -> Iterator[str]:
         yield (f"sums fitted to {found['networks']} whole networks: mean error {found['mean_abs_error_without']:.1%} "
                f"without, {found['mean_abs_error_with']:.1%} with the correction, which is in the sidecar")
     if about["unsettled"]:
-        named = [f"{key} {cin}->{cout}" for key, entries in about["unsettled"].items() for cin, cout in entries][:NAMED]
-        count = sum(map(len, about["unsettled"].values()))
-        yield (f"warning: a noisy machine: {count:,} entries did not settle within --spread and --drift, {', '.join(named)} "
+        named = [f"{key} {entry}" for key, entries in about["unsettled"].items() for entry in entries.split()]
+        yield (f"warning: a noisy machine: {len(named):,} entries did not settle within --spread and --drift, "
+               f"{', '.join(named[:NAMED])} "
                "and so on; the sidecar names all of them. Their lowest visit stands; a quiet machine, or another pass "
                "merged by the median, gives better ones")
 
-def unsettled(work: Work, care: Care, state: State) -> Dict[str, List[List[int]]]:
-    """The entries that did not settle within the limit of visits: {key: [[cin, cout], ...]}."""
-    found: Dict[str, List[List[int]]] = {}
+
+def unsettled(work: Work, care: Care, state: State) -> Dict[str, str]:
+    """The entries that did not settle within the limit of visits: {key: "cin->cout cin->cout ..."}."""
+    found: Dict[str, List[str]] = {}
     for item in np.flatnonzero(state.unsettled(care)[:len(work.wanted)]):
-        key, *entry = work.label(int(item))
-        found.setdefault(key, []).append(entry)
-    return found
+        key, cin, cout = work.label(int(item))
+        found.setdefault(key, []).append(f"{cin}->{cout}")
+    return {key: " ".join(entries) for key, entries in found.items()}
 
 
 def noise(work: Work, care: Care, state: State) -> Dict[str, Dict[str, Any]]:
@@ -304,7 +309,7 @@ def conditions(care: Care, state: State) -> Dict[str, Any]:
                   "median_s": _rounded(np.median(state.probes), 9), "slowest_s": _rounded(max(state.probes), 9),
                   "off": _rounded(off.mean())},
         "visits": int(state.count.sum()), "visits_measured_again": int(max(state.count.sum() - care.passes * len(state.count), 0)),
-        "throttled_probes": sum(state.throttled), "paused_s": round(state.paused_s, 1)}
+        "throttled_probes": sum(state.throttled), "max_temp_c": care.max_temp_c, "paused_s": round(state.paused_s, 1)}
     if state.temperatures:
         about["temperature_c"] = {"lowest": min(state.temperatures), "highest": max(state.temperatures)}
     return about

@@ -25,7 +25,6 @@ Timer = Callable[[int], List[float]]  # seconds of each of so many runs
 USUAL = 0.1  # the quantile of all probes that is the probe's usual time
 COOLER_C = 5.0  # a pause ends when it is this much cooler than the limit
 WAIT_S = 0.25  # before a slow probe is tried again
-SHORT_WAIT_S = 2.0  # is always allowed
 COOLING_S = 900.0  # a pause longer than this will not end
 
 
@@ -37,12 +36,12 @@ class Care:
     runs: int = 6  # timed runs of a visit
     max_visits: int = 6  # of an item that is not settled
     spread: float = 0.05  # the two lowest visits of an item have to agree within this
-    drift: float = 0.08  # how much slower than usual the probe may be
+    drift: float = 0.05  # how much slower than usual the probe may be
     max_temp_c: float = 70.0  # pause above it
     probe_every_s: float = 0.1
     probe_runs: int = 5
-    patience_s: float = 30.0  # in all, to wait for a probe as fast as usual before a visit is made again, but no
-    # longer than was spent on measuring
+    patience_s: float = 30.0  # in all, to wait for a probe as fast as usual before a visit is made again
+    short_wait_s: float = 2.0  # is always allowed; longer waits, no longer than what was spent on measuring
     seed: int = 0
 
 
@@ -57,7 +56,9 @@ class State:
     A *block* is what lies between two probes; block b follows probe b.
     """
 
-    def __init__(self, items: int, max_visits: int):
+    def __init__(self, items: int, max_visits: int, known_usual_s: float = np.inf):
+        """known_usual_s: what the probe took when the machine is known to have been at its usual speed."""
+        self.known_usual_s = known_usual_s
         self.count = np.zeros(items, np.int16)
         self.seconds = np.full((max_visits, items), np.nan, np.float32)
         self.block = np.zeros((max_visits, items), np.int32)
@@ -89,8 +90,9 @@ class State:
         return float(np.quantile(np.array(self.probes)[~np.array(self.waiting)], USUAL))
 
     def slow_probes(self, drift: float) -> np.ndarray:
-        """By probe: was the machine slower than usual, or throttled?"""
-        return (np.array(self.probes) > self.usual_s * (1 + drift)) | np.array(self.throttled)
+        """By probe: was the machine slower than usual, now or when it was known to be usual, or throttled?"""
+        usual_s = min(self.usual_s, self.known_usual_s)
+        return (np.array(self.probes) > usual_s * (1 + drift)) | np.array(self.throttled)
 
     def off_blocks(self, drift: float) -> np.ndarray:
         """By block: was the machine slow at the probe before it or after it?"""
@@ -174,7 +176,7 @@ class Session:
             yield item
 
     def _patience_s(self) -> float:
-        return min(self.care.patience_s, SHORT_WAIT_S + self.clock() - self._began - self._waited_s)
+        return min(self.care.patience_s, self.care.short_wait_s + self.clock() - self._began - self._waited_s)
 
     def _visit_all(self, items: Iterable[int]) -> None:
         for item in items:

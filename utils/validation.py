@@ -8,13 +8,13 @@ would have been without is said beside.
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from model.network import Network, Widths
 from utils import tflite_writer
-from utils.latency_table import Correction, LatencyTable, corrected, latency_s, plain_dict
+from utils.latency_table import Correction, LatencyTable, corrected, latency_s, probe_in
 from utils.measuring import patiently, probe_entry
 from utils.session import Care, Session, State
 
@@ -28,6 +28,7 @@ class Validation:
     first_s: np.ndarray  # measured
     second_s: np.ndarray  # measured once more
     slower: float  # the probe now over the probe while the table was measured; 1 where that is not known
+    unsettled: int  # networks whose visits do not agree, or that never met the machine at its usual speed
 
     @property
     def measured_s(self) -> np.ndarray:
@@ -51,6 +52,7 @@ class Validation:
                 **self._summary(self.predicted_s),
                 "probe_now_over_then": self.slower, "without_probe": self._summary(self.table_s),
                 "uncorrected": self._summary(self.sums_s * self.slower),
+                "unsettled_networks": self.unsettled,
                 "floor": {"mean_abs_error": float(self.floor.mean()), "max_abs_error": float(self.floor.max())}}
 
     def lines(self) -> Iterator[str]:
@@ -60,6 +62,9 @@ class Validation:
             yield (f"{number:4d}   predicted {predicted * 1e3:9.3f} ms   measured {measured * 1e3:9.3f} ms   "
                    f"{predicted / measured - 1:+6.1%}   (uncorrected {plain / measured - 1:+6.1%})")
         yield f"floor, two measurements of the same networks: mean {self.floor.mean():.2%}, maximum {self.floor.max():.2%}"
+        if self.unsettled:
+            yield (f"a noisy machine: {self.unsettled} of {len(self.first_s)} networks did not settle (--spread, --drift); "
+                   "validate again when it is quiet")
         yield f"without the correction in the sidecar: {_words(self._summary(self.sums_s * self.slower))}"
         yield (f"the probe takes {self.slower - 1:+.1%} against when the table was measured; without that: "
                f"{_words(self._summary(self.table_s))}")
@@ -78,19 +83,24 @@ def _words(summary: Mapping[str, float]) -> str:
 
 def validate(network: Network, table: LatencyTable, note: Mapping[str, Any], correction: Optional[Correction],
              networks: Sequence[Widths], runner, care: Care, num_images: int = 1) -> Validation:
-    """Time the networks twice, each written as one .tflite file, beside what the table predicts.
+    """Time the networks, each written as one .tflite file, beside what the table predicts: two measurements of each,
+    all in random order, at the speed that the machine had when the table was measured, as far as patience goes.
 
     table: as measured; note: its sidecar; correction: what that says of sums. Raises UserError when a network cannot
     be timed.
     """
     sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
                      for t in (table, corrected(network, table, correction)))
+    then_s = probe_in(note)
+    state = State(2 * len(networks), care.max_visits, then_s or np.inf)
     with tempfile.TemporaryDirectory() as folder:
-        paths = _write(Path(folder), network, networks, num_images)
-        (first, one), (second, two) = (
-            _time(network, paths, runner, care, num_images, f"timing whole networks, {words} time")
-            for words in ("first", "second"))
-    return Validation(table_s, sums, first, second, min(one, two) / (_probe_s(note) or min(one, two)))
+        paths = 2 * _write(Path(folder), network, networks, num_images)
+        probe = patiently(lambda: tflite_writer.variant(*probe_entry(network), num_images), runner, "probe")
+        Session(care, state, lambda item: patiently(lambda: paths[item], runner, paths[item].name), probe).run(
+            "timing whole networks")
+    first, second = np.split(state.result(care), 2)
+    return Validation(table_s, sums, first, second, state.usual_s / then_s if then_s else 1.0,
+                      int(state.unsettled(care).reshape(2, -1).any(0).sum()))
 
 
 def _write(folder: Path, network: Network, networks: Sequence[Widths], num_images: int) -> List[Path]:
@@ -100,27 +110,12 @@ def _write(folder: Path, network: Network, networks: Sequence[Widths], num_image
     return paths
 
 
-def _time(network: Network, paths: Sequence[Path], runner, care: Care, num_images: int,
-          title: str) -> Tuple[np.ndarray, float]:
-    """Seconds of every network, and the probe's usual time meanwhile."""
-    state = State(len(paths), care.max_visits)
-    Session(care, state, open_item=lambda item: patiently(lambda: paths[item], runner, paths[item].name),
-            probe=patiently(lambda: tflite_writer.variant(*probe_entry(network), num_images), runner, "probe")).run(title)
-    return state.result(care), state.usual_s
-
-
 # --- is the table of this machine? -----------------------------------------------------------------------------
 
 def threads_of(note: Mapping[str, Any]) -> int:
     """The threads that a table's sidecar says it was measured with; 1 where it does not say."""
     found = note.get("threads")
-    return found if isinstance(found, int) and 0 < found <= 256 else 1
-
-
-def _probe_s(note: Mapping[str, Any]) -> Optional[float]:
-    """The probe's usual time while a table was measured; None where the sidecar does not say."""
-    found = plain_dict(note.get("probe")).get("usual_s")
-    return float(found) if isinstance(found, (int, float)) and 0 < found < np.inf else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= 256 else 1
 
 
 def differences(note: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
