@@ -71,3 +71,10 @@ def test_random_networks_are_valid_different_and_never_both_fitted_and_judged(na
         random = [str(sorted(w.items())) for group in (fitted[0][1:], fitted[1][1:], *judged) for w in group]
         assert len(set(random)) == len(random)
         assert any(0 in w.values() for w in judged[0])
+
+
+def test_networks_to_fit_on_are_small_enough_for_the_memory():
+    wide = describe("res", depth=16, width=10.0)
+    found = calibration.fitting_networks(wide, 10, 0)
+    assert len(found) == 10 and all(wide.parameter_count(w) <= 8_000_000 for w in found)
+    assert len(calibration.fitting_networks(describe("res", depth=16, width=64.0), 10, 0)) < 10

@@ -109,7 +109,7 @@ def test_a_journal_of_another_measurement_is_refused(with_table, script):
         refused(script(*BUILD, "--resume"), f"built.journal: line {len(whole.splitlines()) + 1} is no measurement")
     journal.write_text(whole)
     assert script(*BUILD, "--resume", check=True).stdout.startswith("perf_tables/built.pickle: ")
-    assert journal.read_text() == whole or len(journal.read_text()) < len(whole) + 300  # a probe or two, no entry again
+    assert journal.read_text().startswith(whole)  # a probe more, and what that shows to be unsettled
 
 
 def test_a_noisy_machine_is_said_and_its_entries_named(script, tmp_path):

@@ -14,6 +14,10 @@ from model.network import Network, Widths
 from utils.latency_table import LEAST, Correction, LatencyTable, output_key
 
 NETWORKS = 30  # to fit it on
+MOST_PARAMETERS = 8_000_000  # of a network to fit on: 32 MB as a file, some copies of it in memory
+TRIES = 20  # to find one
+FACTORS = (0.5, 2.0)  # what is outside is no correction but a disturbed measurement
+OVERHEAD = 2.5  # times the smallest entries, at most
 CANDIDATES = 401  # overheads that are tried
 REMOVED = 0.15  # of the removable groups, in a random network
 
@@ -32,30 +36,31 @@ def random_widths(network: Network, random: np.random.Generator) -> Dict[str, in
     return widths
 
 
-def random_networks(network: Network, count: int, stream: Sequence[int]) -> List[Dict[str, int]]:
-    """``count`` different sets of random widths; ``stream`` numbers the random stream, [seed, purpose]."""
-    random, found = np.random.default_rng(stream), []
-    while len(found) < count:
-        found.append(random_widths(network, random))
-    return found
-
-
 def fitting_networks(network: Network, count: int, seed: int) -> List[Dict[str, int]]:
     """The networks that a correction is fitted on: the unpruned one and random ones, none that ``judging_networks`` has
-    (another random stream, whatever the seed)."""
-    return [dict(network.full_widths)][:count] + random_networks(network, count - 1, [seed, 1])
+    (another random stream, whatever the seed).
+
+    Only such as fit into little memory: of a very wide network fewer or none are found.
+    """
+    random, found = np.random.default_rng([seed, 1]), []
+    for number in range(count * TRIES):
+        widths = random_widths(network, random) if number else dict(network.full_widths)
+        if len(found) < count and network.parameter_count(widths) <= MOST_PARAMETERS:
+            found.append(widths)
+    return found
 
 
 def judging_networks(network: Network, count: int, seed: int) -> List[Dict[str, int]]:
     """The networks that a table is judged on: all random."""
-    return random_networks(network, count, [seed, 2])
+    random = np.random.default_rng([seed, 2])
+    return [random_widths(network, random) for _ in range(count)]
 
 
 def fit(network: Network, widths: Sequence[Widths], seconds: Sequence[float], table: LatencyTable) -> Correction:
     """The correction of a table as it was measured, from whole networks and the seconds they take.
 
-    The factor is the least-squares one for an overhead; the overhead is searched up to the median of all entries that
-    these networks read.
+    The factor is the least-squares one for an overhead, within FACTORS; the overhead is searched up to a few of the
+    smallest entries: those are overhead for the most part.
     """
     measured, output = np.asarray(seconds), output_key(network)
     layers = [[(layer.node.table, table[layer.node.table][network.tables[layer.node.table].index(layer.cin, layer.cout)])
@@ -65,9 +70,10 @@ def fit(network: Network, widths: Sequence[Widths], seconds: Sequence[float], ta
     for row, found in zip(inside, layers):
         row[:len(found)] = [0.0 if key == output else t for key, t in found]
     best = (np.inf, Correction(1.0, 0.0))
-    for overhead in np.linspace(0, np.median(inside[inside > 0]), CANDIDATES):
+    smallest = np.quantile(np.concatenate([array.ravel() for array in table.values()]), 0.01)
+    for overhead in np.linspace(0, OVERHEAD * smallest, CANDIDATES):
         ratio = (np.maximum(inside - overhead, LEAST * inside).sum(1) + once) / measured
-        factor = ratio.sum() / (ratio @ ratio)
+        factor = np.clip(ratio.sum() / (ratio @ ratio), *FACTORS)
         best = min(best, (float(((factor * ratio - 1) ** 2).sum()), Correction(float(factor), float(overhead))),
                    key=lambda found: found[0])
     return best[1]
