@@ -122,11 +122,8 @@ def build(args: argparse.Namespace, network: Network) -> None:
     if args.benchmark_lite_loc:
         raise UserError("--mode=build measures with LiteRT in this process; to use --benchmark_lite_loc, make files "
                         "with --mode=save and time them with --mode=load")
-    _runner(args, args.num_threads or 1).describe()  # without a runtime nothing else matters
-    tflite_writer = _writer()
-    if not tflite_writer:
-        raise UserError("writing models needs flatbuffers and LiteRT's schema, which this Python lacks: "
-                        "pip install -r requirements-pi.txt on a board, requirements.txt on a desktop")
+    _runner(args, 1).describe()  # without a runtime nothing else matters
+    tflite_writer = _needed_writer()
     source = measuring.Source(partial(tflite_writer.variant, num_images=args.num_images),
                               partial(_network_file, tflite_writer, args.num_images))
     _measure(args, network, source, {"converter": "direct"})
@@ -158,6 +155,13 @@ def _writer():
         return None
 
 
+def _needed_writer():
+    if not _writer():
+        raise UserError("writing models needs flatbuffers and LiteRT's schema, which this Python lacks: "
+                        "pip install -r requirements-pi.txt on a board, requirements.txt on a desktop")
+    return _writer()
+
+
 def _network_file(writer, num_images: int, network: Network, widths: Dict[str, int]) -> bytes:
     return writer.write(network, widths, writer.random_weights(network, widths), num_images)
 
@@ -177,14 +181,18 @@ def _measure(args: argparse.Namespace, network: Network, source: measuring.Sourc
               **runner.describe()}
     folder = writable_folder(latency_table.FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
-    header, state = measuring.open_journal(log, path, header, work, care, resume=args.resume)
-    before, began = int(state.count.sum()), time.monotonic()
-    with journal.Journal(log) as lines:
-        measuring.session(work, source, runner, care, state, lines).run()
-    table, more = measuring.finish(work, care, state, sample)
-    latency_table.write_table(path, table, {
-        **header, "operators": latency_table.operators(network), "how": f"compute_table.py --mode={args.mode}",
-        "entries": len(wanted), "visits_from_before_a_resume": before, "ended": measuring.now(), **more})
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected the place for a table; choose another --save_file")
+    with journal.locked(log):
+        header, state = measuring.open_journal(log, header, work, care, resume=args.resume)
+        before, began = int(state.count.sum()), time.monotonic()
+        with journal.Journal(log) as lines:
+            measuring.session(work, source, runner, care, state, lines).run()
+            table, more = measuring.finish(work, care, state, sample)
+            latency_table.write_table(path, table, {
+                **header, "operators": latency_table.operators(network), "how": f"compute_table.py --mode={args.mode}",
+                "entries": len(wanted), "visits_from_before_a_resume": before, "ended": measuring.now(), **more})
+            lines.append({"finished": measuring.now()})
     total = latency_table.latency_s(network, network.full_widths, latency_table.read_table(path, network))
     print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
           f"{total * 1e3:.3f} ms")
@@ -208,19 +216,22 @@ def _care(args: argparse.Namespace, passes: int, *, few: bool) -> Care:
 # --- validate --------------------------------------------------------------------------------------------------
 
 def validate(args: argparse.Namespace, network: Network) -> None:
+    _runner(args, 1).describe()
+    _needed_writer()
     from utils import validation
     path = latency_table.table_path(args.perf_table)
     table, note = latency_table.read_measured(path, network), latency_table.read_provenance(path)
     runner = _runner(args, args.num_threads or validation.threads_of(note))
-    for line in validation.differences(note, {**runner.describe(), "num_images": args.num_images,
-                                              "device": measuring.device()}):
+    differences = list(validation.differences(note, {**runner.describe(), "num_images": args.num_images,
+                                                     "device": measuring.device()}))
+    for line in differences:
         print(f"{path}: {line}", file=sys.stderr)
     networks = calibration.judging_networks(network, args.num_networks, args.seed)
     care = replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=JUDGING_WAIT_S, patience_s=JUDGING_WAIT_S)
     found = validation.validate(network, table, note, latency_table.correction_in(note), networks, runner, care,
-                                args.num_images)
+                                args.num_images, same_machine=not differences)
     picture = path.with_name(f"{path.stem}-validation.png")
-    print(json.dumps(found.as_json(), indent=1) if args.json else "\n".join(found.lines()))
+    print(json.dumps(found.as_json(), indent=1, allow_nan=False) if args.json else "\n".join(found.lines()))
     try:
         from utils.plots import plot_validation
         plot_validation(picture, found.predicted_s, found.measured_s, title=f"{path.stem}: {args.num_networks} random "
@@ -242,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumable=not any(a.endswith("validate") for a in sys.argv))

@@ -25,6 +25,7 @@ import numpy as np
 
 from model.network import Network, Table
 from utils import cli, latency_table, tflite_files
+from utils.errors import UserError
 from utils.measuring import Grid
 
 
@@ -73,9 +74,11 @@ def build(args: argparse.Namespace) -> Dict[str, Any]:
     """The dense build, in a folder of its own, as users run it."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        subprocess.run([sys.executable, str(ROOT / "compute_table.py"), f"--net={args.net}", f"--depth={args.depth}",
+        found = subprocess.run([sys.executable, str(ROOT / "compute_table.py"), f"--net={args.net}", f"--depth={args.depth}",
                         f"--width={args.width}", "--mode=build", "--save_file=dense",
-                        f"--num_measures={args.num_measures}"], cwd=folder, check=True, stdout=sys.stderr)
+                        f"--num_measures={args.num_measures}"], cwd=folder, stdout=sys.stderr)
+        if found.returncode:
+            raise UserError("the dense build did not end well; its last line says why")
         seconds = time.perf_counter() - began
         note = latency_table.read_provenance(Path(folder) / "perf_tables/dense.pickle")
     return {"build_s": seconds, "entries": note["entries"], "visits": note["visits"],
@@ -84,7 +87,7 @@ def build(args: argparse.Namespace) -> Dict[str, Any]:
 
 def on_a_pi(args: argparse.Namespace, network: Network) -> Dict[str, Any]:
     """What the runs alone take on the Pi, for the dense build and for a sample of 5%."""
-    arrays = latency_table.read_arrays(latency_table.table_path(args.pi_table))
+    arrays = latency_table.read_measured(latency_table.table_path(args.pi_table), network)
     runs = -(-args.num_measures // 2) + 1  # of a visit, with the one to warm up
     pass_s = float(sum(a.sum() for a in arrays.values()))
     return {"pi_one_run_of_each_entry_s": pass_s, "pi_entries": sum(a.size for a in arrays.values()),
@@ -94,11 +97,11 @@ def on_a_pi(args: argparse.Namespace, network: Network) -> Dict[str, Any]:
 def main() -> None:
     args = get_parser().parse_args()
     network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width)
+    projection = on_a_pi(args, network) if args.pi_table else {}
     found = writers(network, args)
     if not args.no_build:
         found.update(build(args))
-    if args.pi_table:
-        found.update(on_a_pi(args, network))
+    found.update(projection)
     if args.json:
         print(json.dumps(found, indent=1))
         return

@@ -60,6 +60,8 @@ def _in_common(measurements: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     if all(corrections):
         found["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
                                "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
+    elif any(corrections):
+        print("not all tables have a correction of their sums in their note: the merged one has none", file=sys.stderr)
     probes = [latency_table.probe_in(note) for note in measurements]
     if all(probes):
         found["probe"] = {"usual_s": float(np.mean(probes))}

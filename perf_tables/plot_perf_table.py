@@ -34,7 +34,9 @@ def main() -> None:
         raise UserError(f"--output={args.output}: expected a file that ends in .png")
     from utils.plots import plot_tables
     writable_folder(output.parent)
-    plot_tables(output, {path.stem: {key: t[key] for key in shared} for path, t in zip(paths, tables)})
+    stems = [path.stem for path in paths]
+    labels = stems if len(set(stems)) == len(stems) else [f"{i}: {path}" for i, path in enumerate(paths, 1)]
+    plot_tables(output, {label: {key: t[key] for key in shared} for label, t in zip(labels, tables)})
     for path, table in zip(paths[1:], tables[1:]):
         apart = np.concatenate([np.abs(table[key] / tables[0][key] - 1).ravel() for key in shared])
         print(f"{path.stem} against {paths[0].stem}: {np.median(apart):.2%} apart (median), {np.quantile(apart, 0.95):.2%} "

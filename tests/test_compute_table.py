@@ -1,10 +1,12 @@
 """compute_table.py --mode=build and validate, and plot_perf_table.py, as a user meets them, with real timings."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -92,9 +94,11 @@ def test_validate_says_where_the_machine_is_another(with_table, script):
 
 
 def test_a_journal_of_another_measurement_is_refused(with_table, script):
-    (with_table / "built.pickle").unlink()
     journal = with_table / "built.journal"
-    whole = journal.read_text()
+    *lines, end = journal.read_text().splitlines(keepends=True)
+    assert "finished" in json.loads(end)
+    whole = "".join(lines)
+    journal.write_text(whole)
     refused(script(*BUILD), "built.journal: an unfinished measurement", "--resume")
     for flag, word in (("--num_threads=2", "threads 1, now 2"), ("--width=0.5", "network"), ("--seed=1", "seed 0, now 1"),
                        ("--spread=0.5", "spread 0.05, now 0.5"), ("--calibrate=3", "calibrate 30, now 3")):
@@ -114,10 +118,64 @@ def test_a_journal_of_another_measurement_is_refused(with_table, script):
 
 def test_a_noisy_machine_is_said_and_its_entries_named(script, tmp_path):
     found = script(*BUILD, "--spread=0.0001", "--calibrate=0", check=True)
-    assert "warning: a noisy machine" in found.stderr and "the sidecar names all of them" in found.stderr
+    assert "warning: a noisy machine" in found.stderr and "the sidecar names all" in found.stderr
     note = json.loads((tmp_path / "perf_tables/built.json").read_text())
     assert sum(len(entries.split()) for entries in note["unsettled"].values()) > 20 and "correction" not in note
     assert (tmp_path / "perf_tables/built.pickle").exists()
+
+
+def test_an_unfinished_journal_is_kept_whatever_the_clock_says(with_table, script):
+    journal = with_table / "built.journal"
+    *lines, _ = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines))
+    os.utime(journal, (1, 1))  # a board without a clock: older than the table
+    refused(script(*BUILD), "built.journal: an unfinished measurement", "--resume")
+    assert journal.read_text() == "".join(lines)
+
+
+def test_two_processes_do_not_share_a_journal(tmp_path, script):
+    slow = [*BUILD, "--num_passes=50"]
+    process = subprocess.Popen([sys.executable, str(ROOT / slow[0]), *slow[1:]], cwd=tmp_path, env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        journal = tmp_path / "perf_tables/built.journal"
+        while process.poll() is None and not (journal.exists() and journal.stat().st_size > 5000):
+            time.sleep(0.01)
+        for more in ([], ["--resume"]):
+            refused(script(*slow, *more), "built.journal: another process is writing it")
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert script(*BUILD, "--num_passes=50", "--num_measures=3", "--resume").returncode == 2  # its lock went with it
+
+
+def test_a_table_that_cannot_be_written_leaves_the_one_before_with_its_note(with_table, script):
+    before = {p.name: p.read_bytes() for p in with_table.iterdir()}
+    limited = subprocess.run(["sh", "-c", f"ulimit -f 4; exec {sys.executable} {ROOT}/perf_tables/merge_perf_tables.py "
+                              "built built built"], cwd=with_table.parent, capture_output=True, text=True, env=environment())
+    refused(limited, "perf_tables/built.pickle: File too large")
+    assert {p.name: p.read_bytes() for p in with_table.iterdir()} == before
+    (with_table / "folder.pickle").mkdir()
+    refused(script(*BUILD[:-2], "--save_file=folder"), "folder.pickle: a folder")
+
+
+@pytest.mark.parametrize("broken", ["1" + "0" * 400, "1e308", "1e-320", "-1", "NaN", '"x"', "[]", "{}", "true", "null"])
+def test_a_note_that_makes_no_sense_is_no_note(broken):
+    note = json.loads('{"correction": {"factor": %s, "overhead_s": 0}, "probe": {"usual_s": %s}}' % (broken, broken))
+    assert latency_table.correction_in(note) is None and latency_table.probe_in(note) is None
+    assert latency_table.correction_in({"correction": {"factor": 1, "overhead_s": note["probe"]["usual_s"]}}) is None or broken == "1e-320"
+
+
+def test_a_table_of_another_machine_is_not_made_to_fit(with_table, script):
+    """Ten times slower, probe and all: the error is said as it is."""
+    note = json.loads((with_table / "built.json").read_text())
+    arrays = latency_table.read_arrays(with_table / "built.pickle")
+    note["probe"]["usual_s"] *= 10
+    note["correction"]["overhead_s"] *= 10
+    latency_table.write_table(with_table / "built.pickle", {k: 10 * a for k, a in arrays.items()}, note)
+    found = json.loads(script(*JUDGE, "--num_networks=3", "--json", check=True).stdout)
+    assert found["mean_abs_error"] > 3 and found["probe_now_over_then"] == 1
 
 
 def test_a_sample_fills_the_table_and_reports_its_error(script, tmp_path):

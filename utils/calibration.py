@@ -18,6 +18,7 @@ MOST_PARAMETERS = 8_000_000  # of a network to fit on: 32 MB as a file, some cop
 TRIES = 20  # to find one
 FACTORS = (0.5, 2.0)  # what is outside is no correction but a disturbed measurement
 OVERHEAD = 2.5  # times the smallest entries, at most
+ENOUGH = 5  # networks to see an overhead on
 CANDIDATES = 401  # overheads that are tried
 REMOVED = 0.15  # of the removable groups, in a random network
 
@@ -37,8 +38,8 @@ def random_widths(network: Network, random: np.random.Generator) -> Dict[str, in
 
 
 def fitting_networks(network: Network, count: int, seed: int) -> List[Dict[str, int]]:
-    """The networks that a correction is fitted on: the unpruned one and random ones, none that ``judging_networks`` has
-    (another random stream, whatever the seed).
+    """The networks that a correction is fitted on: the unpruned one and random ones, from another random stream than
+    those of ``judging_networks``, whatever the seeds.
 
     Only such as fit into little memory: of a very wide network fewer or none are found.
     """
@@ -71,7 +72,8 @@ def fit(network: Network, widths: Sequence[Widths], seconds: Sequence[float], ta
         row[:len(found)] = [0.0 if key == output else t for key, t in found]
     best = (np.inf, Correction(1.0, 0.0))
     smallest = np.quantile(np.concatenate([array.ravel() for array in table.values()]), 0.01)
-    for overhead in np.linspace(0, OVERHEAD * smallest, CANDIDATES):
+    most = OVERHEAD * smallest if len(measured) >= ENOUGH else 0  # from too few, the factor alone
+    for overhead in np.linspace(0, most, CANDIDATES):
         ratio = (np.maximum(inside - overhead, LEAST * inside).sum(1) + once) / measured
         factor = np.clip(ratio.sum() / (ratio @ ratio), *FACTORS)
         best = min(best, (float(((factor * ratio - 1) ** 2).sum()), Correction(float(factor), float(overhead))),

@@ -110,7 +110,11 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
         _end(f"error: {error} in this Python; install it, or everything with pip install -r requirements.txt", 2)
     except KeyboardInterrupt:
         again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
-        _end("stopped; what was finished is kept. To go on: python " + shlex.join(again), 130)
+        words = "stopped; what was finished is kept. To go on" if resumable else "stopped; nothing was written. Again"
+        _end(f"{words}: python {shlex.join(again)}", 130)
+    except MemoryError as error:
+        _end(f"error: too little memory ({error or 'no more is known'}); a smaller --depth, --width or --img_size, or "
+             "--sample, needs less", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
         sys.exit(141)

@@ -1,9 +1,10 @@
 """Files that land whole: written beside their place, synced to the disk, then renamed."""
 
+import errno
 import os
 import re
 from pathlib import Path
-from typing import Callable, Union
+from typing import Callable, Mapping, Union
 
 from utils.errors import UserError
 
@@ -12,23 +13,40 @@ _TEMPORARY = re.compile(r"^\..*\.(\d+)\.tmp$")
 
 def write_whole(path, content: Union[bytes, str, Callable]) -> None:
     """Write ``content`` (bytes, text, or a function of the open binary file) to ``path``: all of it, or nothing."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({Path(path): content})
+
+
+def write_together(contents: Mapping[Path, Union[bytes, str, Callable]]) -> None:
+    """Write several files of one folder, each whole; none is touched before all are on the disk. The last ones are gone
+    for a moment while the first are replaced: better no note than the note of another table."""
+    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
+    path = next(iter(staged))
     try:
-        with open(temporary, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, temporary in staged.items():
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder, expected a file")
+            _stage(temporary, contents[path])
+        for path in list(staged)[1:]:
+            path.unlink(missing_ok=True)
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = error.filename or str(path)  # a full disk does not say which file
+            error.filename, error.filename2 = str(path), None  # not the temporary, which means nothing to the user
         raise
     _sync_folder(path.parent)
+
+
+def _stage(temporary: Path, content: Union[bytes, str, Callable]) -> None:
+    with open(temporary, "wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

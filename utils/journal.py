@@ -4,6 +4,8 @@ A line is on its way to the disk when ``append`` returns, so a killed process lo
 torn last line, left by a crash of the machine, is dropped when the journal is read.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import time
@@ -38,6 +40,22 @@ class Journal:
     def __exit__(self, *_) -> None:
         self.sync()
         self._file.close()
+
+
+@contextlib.contextmanager
+def locked(path: Path):
+    """While it lasts no other process writes this journal. Raises UserError where one does."""
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{path}: another process is writing it; wait for that to end, or choose another "
+                            "--save_file") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def line(record: Any) -> str:

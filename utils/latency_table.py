@@ -19,7 +19,7 @@ import numpy as np
 
 from model.network import Network, Widths
 from utils.errors import UserError
-from utils.files import locate, write_whole
+from utils.files import locate, write_together
 
 FOLDER = "perf_tables"
 LEAST = 0.05  # of an entry is left, however small, when the overhead is taken off
@@ -72,28 +72,28 @@ def output_key(network: Network) -> Optional[str]:
 def correction_in(provenance: Mapping[str, Any]) -> Optional[Correction]:
     """The correction that a sidecar tells of; None where there is none, or none that makes sense."""
     found = plain_dict(provenance.get("correction"))
-    factor, overhead_s = found.get("factor"), found.get("overhead_s")
-    sound = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (factor, overhead_s))
-    if not sound or not 0 < factor < np.inf or not 0 <= overhead_s < np.inf:
-        return None
-    return Correction(float(factor), float(overhead_s))
+    factor, overhead_s = _number(found.get("factor"), 0.1, 10), _number(found.get("overhead_s"), 0, 1)
+    return None if factor is None or overhead_s is None else Correction(factor, overhead_s)
 
 
 def probe_in(provenance: Mapping[str, Any]) -> Optional[float]:
     """The usual seconds of the probe while a table was measured; None where the sidecar does not say."""
-    found = plain_dict(provenance.get("probe")).get("usual_s")
-    sound = isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < np.inf
-    return float(found) if sound else None
+    return _number(plain_dict(provenance.get("probe")).get("usual_s"), 1e-9, 1e3)
+
+
+def _number(value: Any, low: float, high: float) -> Optional[float]:
+    """``value`` where it is a number in low..high: sidecars are edited by hand."""
+    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    return float(value) if sound else None
 
 
 # --- files -----------------------------------------------------------------------------------------------------
 
 def write_table(path: Path, table: LatencyTable, provenance: Mapping[str, Any]) -> None:
-    """Write the table, then its sidecar, each whole."""
+    """Write the table and its sidecar, each whole; where that fails, the ones before stay."""
     path = Path(path)
-    path.with_suffix(".json").unlink(missing_ok=True)  # better no note than one of another table
-    write_whole(path, pickle.dumps({k: np.asarray(v, np.float64) for k, v in table.items()}, PROTOCOL))
-    write_whole(path.with_suffix(".json"), json.dumps(dict(provenance), indent=1) + "\n")
+    write_together({path: pickle.dumps({k: np.asarray(v, np.float64) for k, v in table.items()}, PROTOCOL),
+                    path.with_suffix(".json"): json.dumps(dict(provenance), indent=1) + "\n"})
 
 
 def read_provenance(path: Path) -> Dict[str, Any]:
@@ -304,8 +304,3 @@ def entries(network: Network):
     for table in network.tables.values():
         for cin, cout in table.entries():
             yield table, cin, cout
-
-
-def empty(network: Network) -> Dict[str, np.ndarray]:
-    """A table of NaN, to be filled."""
-    return {key: np.full(table.shape, np.nan) for key, table in network.tables.items()}

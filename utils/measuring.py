@@ -28,6 +28,8 @@ ATTEMPTS = 3  # per visit, before the user is told
 # visits after the passes, of an entry that is not settled: of a whole table, or where there are few things to time
 FURTHER_VISITS, FURTHER_VISITS_OF_FEW = 2, 6
 COPIES = 3  # items that each whole network is: it is visited so many times as often as an entry
+ADVICE = (". What was measured is kept: put it right (a broken file: --mode=save again), then the same command with "
+          "--resume")
 NAMED = 5  # entries in the warning; the sidecar has them all
 
 
@@ -89,6 +91,8 @@ class Work:
     def item(self, label: Sequence[Any]) -> int:
         """The item with this label. Raises KeyError, TypeError or ValueError where there is none."""
         key, cin, cout = label
+        if type(cin) is not int or type(cout) is not int:
+            raise TypeError(key)
         if key == "network":
             if not (0 <= cin < len(self.networks) and 0 <= cout < COPIES):
                 raise KeyError(key)
@@ -108,17 +112,15 @@ class Source:
     network: Callable[[Network, Widths], Any]
 
 
-def open_journal(path: Path, table: Path, header: Dict[str, Any], work: Work, care: Care, *, resume: bool):
+def open_journal(path: Path, header: Dict[str, Any], work: Work, care: Care, *, resume: bool):
     """Begin the journal or go on with it; returns its header and the state of what it holds.
 
-    table: the file that the measurement ends in. Raises UserError rather than mix two measurements or lose an
-    unfinished one.
+    Raises UserError rather than mix two measurements or lose an unfinished one.
     """
     header, state = dict(header, began=now()), State(len(work), care.max_visits)
     if not path.exists() or not resume:
-        written = table.exists() and path.exists() and table.stat().st_mtime >= path.stat().st_mtime
-        if path.exists() and not written:
-            visits = sum(1 for record in journal.stream(path) if isinstance(record, list))
+        visits, finished = _progress_of(path)
+        if visits and not finished:
             raise UserError(f"{path}: an unfinished measurement, {visits:,} visits; add --resume to go on, "
                             "or remove it to start over")
         journal.begin(path, header)
@@ -135,11 +137,22 @@ def open_journal(path: Path, table: Path, header: Dict[str, Any], work: Work, ca
     return before, state
 
 
+def _progress_of(path: Path) -> Tuple[int, bool]:
+    """How many visits a journal holds, and whether its table was written."""
+    visits, last = 0, None
+    for last in journal.stream(path) if path.exists() else ():
+        visits += isinstance(last, list)
+    return visits, isinstance(last, dict) and "finished" in last
+
+
 def _replay(record: Any, work: Work, state: State) -> bool:
     """Put a line of the journal into the state; False where it makes no sense."""
     if isinstance(record, dict):
-        sound = _all_seconds(record.get("probe")) and isinstance(record.get("temperature_c", 0.0), (int, float)) \
-            and isinstance(record.get("paused_s", 0.0), (int, float))
+        if "finished" in record:
+            return True
+        others = [record.get(key, 0.0) for key in ("temperature_c", "paused_s")]
+        sound = _all_seconds(record.get("probe")) and all(
+            type(v) in (int, float) and abs(v) < 1e9 for v in others)
         if sound:
             state.add_probe(record)
         return sound
@@ -182,10 +195,10 @@ def probe_entry(network: Network) -> Tuple[Table, int, int]:
     return (table, *table.entry(row * table.columns + column))
 
 
-def patiently(make: Callable[[], Any], runner, name: str) -> Timer:
+def patiently(make: Callable[[], Any], runner, name: str, advice: str = ADVICE) -> Timer:
     """The timer of a model, opened when it is first used and kept.
 
-    It raises UserError when the model fails ATTEMPTS times; what was measured before stays in the journal.
+    It raises UserError, ending in ``advice``, when the model fails ATTEMPTS times.
     """
     timers: List[Timer] = []
 
@@ -201,8 +214,7 @@ def patiently(make: Callable[[], Any], runner, name: str) -> Timer:
                 failure = error
                 timers.clear()
         where = f"{model}" if isinstance(model, Path) else name
-        raise UserError(f"{where}: could not be timed in {ATTEMPTS} attempts: {failure}. What was measured is kept: "
-                        "put it right (a broken file: --mode=save again), then the same command with --resume")
+        raise UserError(f"{where}: could not be timed in {ATTEMPTS} attempts: {failure}{advice}")
     return timer
 
 
@@ -267,9 +279,8 @@ def words(about: Mapping[str, Any]) -> Iterator[str]:
                f"without, {found['mean_abs_error_with']:.1%} with the correction, which is in the sidecar")
     if about["unsettled"]:
         named = [f"{key} {entry}" for key, entries in about["unsettled"].items() for entry in entries.split()]
-        yield (f"warning: a noisy machine: {len(named):,} entries did not settle within --spread and --drift, "
-               f"{', '.join(named[:NAMED])} "
-               "and so on; the sidecar names all of them. Their lowest visit stands; a quiet machine, or another pass "
+        yield (f"warning: a noisy machine: {len(named):,} entries did not settle within --spread and --drift: "
+               f"{', '.join(named[:NAMED])}{' and so on' if len(named) > NAMED else ''}; the sidecar names all. Their lowest visit stands; a quiet machine, or another pass "
                "merged by the median, gives better ones")
 
 
@@ -291,7 +302,7 @@ def noise(work: Work, care: Care, state: State) -> Dict[str, Dict[str, Any]]:
     for name, visits in apart.items():
         if len(visits) < 2:
             continue
-        low_, high = np.fmin(*visits[:, :wanted]), np.fmax(*visits[:, :wanted])
+        low_, high = np.minimum(*visits[:, :wanted]), np.maximum(*visits[:, :wanted])  # NaN where one is missing
         relative = high / low_ - 1
         for number, table in enumerate(work.grid.tables):
             values = relative[(which == number) & np.isfinite(relative)]

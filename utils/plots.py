@@ -76,6 +76,7 @@ def plot_tables(path: Path, tables: Mapping[str, Mapping[str, np.ndarray]]) -> N
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    tables = {_plain(name): {_plain(key): array for key, array in table.items()} for name, table in tables.items()}
     first = next(iter(tables.values()))
     height = -(-len(first) // 2)
     figure = pyplot.figure(figsize=(19, 3 * height), layout="constrained")
@@ -91,6 +92,11 @@ def plot_tables(path: Path, tables: Mapping[str, Mapping[str, np.ndarray]]) -> N
         _draw_lines(figure.add_subplot(lines), key, [table[key] for table in tables.values()], list(tables))
     _save(figure, path, dpi=72)
     pyplot.close(figure)
+
+
+def _plain(text: str) -> str:
+    """Without what matplotlib takes for mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _draw_heat_map(axes, key: str, table: np.ndarray) -> None:

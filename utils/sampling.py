@@ -46,8 +46,9 @@ def choose(network: Network, part: float, seed: int) -> Sample:
     inside = budget - held - sum(len(line) for line in lines)
     if inside < INSIDE * budget:
         needed = sum(len(line) for line in lines) / (1 - HELD_OUT - INSIDE) / starts[-1]
+        expected = "leave --sample out" if needed > 0.99 else f"expected {np.ceil(needed * 1000) / 1000 + 0.001:.3f} or more"
         raise UserError(f"--sample={part:g}: {budget:,} of {starts[-1]:,} entries are too few to see the steps of this "
-                        f"network; expected {needed:.2f} or more" + (", or no --sample" if needed >= 1 else ""))
+                        f"network; {expected}")
     random = np.random.default_rng([seed, 3])
     weights = np.array([np.sqrt(t.rows * t.columns) if _is_plane(t) else 0.0 for t in tables])
     chosen: List[np.ndarray] = []

@@ -11,7 +11,7 @@ Knows no networks, tables or files: a clock, a recorder and the things to time a
 
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
 import numpy as np
@@ -158,7 +158,7 @@ class Session:
             if not len(again):
                 break
             words = f"{title} again, round {further - self.care.passes + 1} of at most "
-            self._visit_all(self._when_usual(progress(random.permutation(again).tolist(),
+            self._visit_all(self._when_usual(self._usual_s(), progress(random.permutation(again).tolist(),
                                                       f"{words}{self.care.max_visits - self.care.passes}")))
 
     def _visits_of_passes(self, random: np.random.Generator) -> Iterable[int]:
@@ -166,10 +166,14 @@ class Session:
             order = random.permutation(len(self.state.count)).astype(np.int32)
             yield from (int(item) for item in order if self.state.count[item] < number)
 
-    def _when_usual(self, items: Iterable[int]) -> Iterable[int]:
+    def _usual_s(self) -> float:
+        return min(self.state.usual_s, self.state.known_usual_s)
+
+    def _when_usual(self, usual_s: float, items: Iterable[int]) -> Iterable[int]:
         """The items, each once the machine is as fast as usual, while patience lasts."""
         for item in items:
-            while self._waited_s < self._patience_s() and self.state.slow_probes(self.care.drift)[-1]:
+            while self._waited_s < self._patience_s() and (
+                    self.state.throttled[-1] or self.state.probes[-1] > usual_s * (1 + self.care.drift)):
                 self.sleep(WAIT_S)
                 self._waited_s += WAIT_S
                 self._take_probe(waiting=True)
@@ -206,9 +210,9 @@ class Session:
         self._next_probe = now + max(self.care.probe_every_s, 20 * (now - began))
 
     def _cool(self) -> Tuple[sensors.Reading, float]:
-        """Wait while the board is too hot; returns the reading after it and the seconds waited."""
+        """Wait while the board is too hot; returns the reading after it, but with the heat before, and the seconds waited."""
         began, reading = self.clock(), self.read_sensors()
-        limit = self.care.max_temp_c
+        limit, hottest = self.care.max_temp_c, reading.temperature_c
         while reading.temperature_c is not None and reading.temperature_c > limit:
             if limit == self.care.max_temp_c:
                 limit -= COOLER_C
@@ -219,4 +223,4 @@ class Session:
                                 "cool the board or raise --max_temp, then go on with --resume")
             self.sleep(1.0)
             reading = self.read_sensors()
-        return reading, self.clock() - began
+        return replace(reading, temperature_c=hottest), self.clock() - began

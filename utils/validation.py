@@ -18,6 +18,8 @@ from utils.latency_table import Correction, LatencyTable, corrected, latency_s, 
 from utils.measuring import patiently, probe_entry
 from utils.session import Care, Session, State
 
+MOST_DRIFT = 1.3  # by how much one machine's speed may differ from one session to the next
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -70,19 +72,21 @@ class Validation:
                f"{_words(self._summary(self.table_s))}")
         yield f"validate: {_words(self._summary(self.predicted_s))}"
 
-    def _summary(self, predicted_s: np.ndarray) -> Dict[str, float]:
+    def _summary(self, predicted_s: np.ndarray) -> Dict[str, Any]:
         error = np.abs(predicted_s / self.measured_s - 1)
+        varied = np.ptp(predicted_s) > 0 and np.ptp(self.measured_s) > 0  # else there is no correlation
         return {"mean_abs_error": float(error.mean()), "max_abs_error": float(error.max()),
-                "correlation": float(np.corrcoef(predicted_s, self.measured_s)[0, 1])}
+                "correlation": float(np.corrcoef(predicted_s, self.measured_s)[0, 1]) if varied else None}
 
 
-def _words(summary: Mapping[str, float]) -> str:
+def _words(summary: Mapping[str, Any]) -> str:
+    correlation = "unknown" if summary["correlation"] is None else f"{summary['correlation']:.5f}"
     return (f"mean |error| {summary['mean_abs_error']:.2%}, maximum {summary['max_abs_error']:.2%}, "
-            f"correlation {summary['correlation']:.5f}")
+            f"correlation {correlation}")
 
 
 def validate(network: Network, table: LatencyTable, note: Mapping[str, Any], correction: Optional[Correction],
-             networks: Sequence[Widths], runner, care: Care, num_images: int = 1) -> Validation:
+             networks: Sequence[Widths], runner, care: Care, num_images: int = 1, same_machine: bool = True) -> Validation:
     """Time the networks, each written as one .tflite file, beside what the table predicts: two measurements of each,
     all in random order, at the speed that the machine had when the table was measured, as far as patience goes.
 
@@ -91,15 +95,15 @@ def validate(network: Network, table: LatencyTable, note: Mapping[str, Any], cor
     """
     sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
                      for t in (table, corrected(network, table, correction)))
-    then_s = probe_in(note)
+    then_s = probe_in(note) if same_machine else None
     state = State(2 * len(networks), care.max_visits, then_s or np.inf)
     with tempfile.TemporaryDirectory() as folder:
         paths = 2 * _write(Path(folder), network, networks, num_images)
-        probe = patiently(lambda: tflite_writer.variant(*probe_entry(network), num_images), runner, "probe")
-        Session(care, state, lambda item: patiently(lambda: paths[item], runner, paths[item].name), probe).run(
+        probe = patiently(lambda: tflite_writer.variant(*probe_entry(network), num_images), runner, "probe", "")
+        Session(care, state, lambda item: patiently(lambda: paths[item], runner, paths[item].name, ""), probe).run(
             "timing whole networks")
     first, second = np.split(state.result(care), 2)
-    return Validation(table_s, sums, first, second, state.usual_s / then_s if then_s else 1.0,
+    return Validation(table_s, sums, first, second, state.usual_s / then_s if alike(then_s, state.usual_s) else 1.0,
                       int(state.unsettled(care).reshape(2, -1).any(0).sum()))
 
 
@@ -111,6 +115,11 @@ def _write(folder: Path, network: Network, networks: Sequence[Widths], num_image
 
 
 # --- is the table of this machine? -----------------------------------------------------------------------------
+
+def alike(then_s: Optional[float], now_s: float) -> bool:
+    """Can it be one machine, if the probe took then_s and takes now_s?"""
+    return then_s is not None and 1 / MOST_DRIFT < now_s / then_s < MOST_DRIFT
+
 
 def threads_of(note: Mapping[str, Any]) -> int:
     """The threads that a table's sidecar says it was measured with; 1 where it does not say."""
