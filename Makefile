@@ -35,7 +35,8 @@ demo: .venv/installed
 		--save_file=digits-pruned
 	@echo "\nEverything is in demo/: look at demo/history/digits-pruned.png"
 	@echo "\n--- 4. hold the table's predictions to whole networks, timed on this machine"
-	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=validate --perf_table=here --num_networks=$(JUDGED)
+	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=validate --perf_table=here --num_networks=$(JUDGED) \
+		--patience=30
 
 demo-small:
 	$(MAKE) demo EPOCHS=4 NETWORK="--depth=10 --width=0.5" JUDGED=5 \

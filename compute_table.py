@@ -35,7 +35,8 @@ from utils.progress import progress
 from utils.session import Care, State
 
 # There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
-PASSES, JUDGING_PASSES, JUDGING_WAIT_S = 2, 4, 90.0
+PASSES, PATIENCE_S = 2, 30.0
+JUDGING_PASSES, JUDGING_PATIENCE_S = 4, 240.0
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -82,6 +83,8 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
                        help="an entry whose two best passes differ by more is measured again")
     group.add_argument("--drift", type=cli.within(float, 1e-4, 10), default=0.05,
                        help="what was measured while the probe was slower by more is measured again")
+    group.add_argument("--patience", type=cli.within(float, 0, 1e6), help="seconds to wait, in all, for a machine as fast "
+                       f"as usual (default: {PATIENCE_S:g}; validate: {JUDGING_PATIENCE_S:g})")
     group.add_argument("--max_temp", type=cli.within(float, 0, 150), default=70.0, help="pause above it, Celsius")
     group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
                        help="measure this part of the entries (0.05 without a value) and fill in the rest")
@@ -209,8 +212,9 @@ def _runner(args: argparse.Namespace, threads: int):
 def _care(args: argparse.Namespace, passes: int, *, few: bool) -> Care:
     passes = args.num_passes or passes
     further = measuring.FURTHER_VISITS_OF_FEW if few else measuring.FURTHER_VISITS
+    patience_s = PATIENCE_S if args.patience is None else args.patience
     return Care(passes=passes, runs=-(-args.num_measures // passes), max_visits=passes + further, spread=args.spread,
-                drift=args.drift, max_temp_c=args.max_temp, seed=args.seed)
+                drift=args.drift, max_temp_c=args.max_temp, patience_s=patience_s, seed=args.seed)
 
 
 # --- validate --------------------------------------------------------------------------------------------------
@@ -227,7 +231,8 @@ def validate(args: argparse.Namespace, network: Network) -> None:
     for line in differences:
         print(f"{path}: {line}", file=sys.stderr)
     networks = calibration.judging_networks(network, args.num_networks, args.seed)
-    care = replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=JUDGING_WAIT_S, patience_s=JUDGING_WAIT_S)
+    patience_s = JUDGING_PATIENCE_S if args.patience is None else args.patience
+    care = replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=patience_s, patience_s=patience_s)
     found = validation.validate(network, table, note, latency_table.correction_in(note), networks, runner, care,
                                 args.num_images, same_machine=not differences)
     picture = path.with_name(f"{path.stem}-validation.png")

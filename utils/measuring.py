@@ -168,7 +168,7 @@ def _replay(record: Any, work: Work, state: State) -> bool:
 
 
 def _all_seconds(runs: Any) -> bool:
-    return isinstance(runs, list) and bool(runs) and all(isinstance(s, float) and s > 0 for s in runs)
+    return isinstance(runs, list) and bool(runs) and all(isinstance(s, float) and 0 < s < 1e6 for s in runs)
 
 
 def session(work: Work, source: Source, runner, care: Care, state: State, log: journal.Journal) -> Session:

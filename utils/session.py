@@ -171,9 +171,14 @@ class Session:
 
     def _when_usual(self, usual_s: float, items: Iterable[int]) -> Iterable[int]:
         """The items, each once the machine is as fast as usual, while patience lasts."""
+        said = False
         for item in items:
             while self._waited_s < self._patience_s() and (
                     self.state.throttled[-1] or self.state.probes[-1] > usual_s * (1 + self.care.drift)):
+                if not said:
+                    print("the machine is slower than usual: waiting for it, up to "
+                          f"{self._patience_s() - self._waited_s:.0f} s", file=sys.stderr, flush=True)
+                    said = True
                 self.sleep(WAIT_S)
                 self._waited_s += WAIT_S
                 self._take_probe(waiting=True)
