@@ -27,12 +27,12 @@ from typing import Any, Dict
 import numpy as np
 
 from model.network import Network
-from utils import calibration, cli, journal, latency_table, measuring, sampling, tflite_files
+from utils import calibration, cli, journal, latency_table, measuring, outcome, sampling, tflite_files
 from utils.benchmark import BinaryRunner, LiteRTRunner, find_binary
 from utils.errors import UserError
 from utils.files import save_name, writable_folder
 from utils.progress import progress
-from utils.session import Care, State
+from utils.session import Care
 
 # There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
 PASSES, PATIENCE_S = 2, 30.0
@@ -191,7 +191,7 @@ def _measure(args: argparse.Namespace, network: Network, source: measuring.Sourc
         before, began = int(state.count.sum()), time.monotonic()
         with journal.Journal(log) as lines:
             measuring.session(work, source, runner, care, state, lines).run()
-            table, more = measuring.finish(work, care, state, sample)
+            table, more = outcome.finish(work, care, state, sample)
             latency_table.write_table(path, table, {
                 **header, "operators": latency_table.operators(network), "how": f"compute_table.py --mode={args.mode}",
                 "entries": len(wanted), "visits_from_before_a_resume": before, "ended": measuring.now(), **more})
@@ -199,7 +199,7 @@ def _measure(args: argparse.Namespace, network: Network, source: measuring.Sourc
     total = latency_table.latency_s(network, network.full_widths, latency_table.read_table(path, network))
     print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
           f"{total * 1e3:.3f} ms")
-    for line in measuring.words(more):
+    for line in outcome.words(more):
         print(line, file=sys.stderr)
 
 

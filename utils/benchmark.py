@@ -153,7 +153,8 @@ class LiteRTRunner:
                 interpreter.set_tensor(detail["index"], _input_values(detail["shape"]))
             interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise BenchmarkError(f"LiteRT: {' '.join(str(error).split()) or 'no reason given; too little memory?'}") from error
+            reason = " ".join(str(error).split()) or "no reason given; too little memory?"
+            raise BenchmarkError(f"LiteRT: {reason}") from error
         return partial(_time_invocations, interpreter, model)
 
 

@@ -215,7 +215,7 @@ class Session:
         self._next_probe = now + max(self.care.probe_every_s, 20 * (now - began))
 
     def _cool(self) -> Tuple[sensors.Reading, float]:
-        """Wait while the board is too hot; returns the reading after it, but with the heat before, and the seconds waited."""
+        """Wait while the board is too hot; returns the reading after it, with the heat before, and the seconds waited."""
         began, reading = self.clock(), self.read_sensors()
         limit, hottest = self.care.max_temp_c, reading.temperature_c
         while reading.temperature_c is not None and reading.temperature_c > limit:
