@@ -233,8 +233,8 @@ def validate(args: argparse.Namespace, network: Network) -> None:
     networks = calibration.judging_networks(network, args.num_networks, args.seed)
     patience_s = JUDGING_PATIENCE_S if args.patience is None else args.patience
     care = replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=patience_s, patience_s=patience_s)
-    found = validation.validate(network, table, note, latency_table.correction_in(note), networks, runner, care,
-                                args.num_images, same_machine=not differences)
+    found = validation.validate(network, table, note, networks, runner, care, num_images=args.num_images,
+                                same_machine=not differences)
     picture = path.with_name(f"{path.stem}-validation.png")
     print(json.dumps(found.as_json(), indent=1, allow_nan=False) if args.json else "\n".join(found.lines()))
     try:

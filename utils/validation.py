@@ -14,7 +14,7 @@ import numpy as np
 
 from model.network import Network, Widths
 from utils import tflite_writer
-from utils.latency_table import Correction, LatencyTable, corrected, latency_s, probe_in
+from utils.latency_table import LatencyTable, corrected, correction_in, latency_s, probe_in
 from utils.measuring import patiently, probe_entry
 from utils.session import Care, Session, State
 
@@ -85,16 +85,17 @@ def _words(summary: Mapping[str, Any]) -> str:
             f"correlation {correlation}")
 
 
-def validate(network: Network, table: LatencyTable, note: Mapping[str, Any], correction: Optional[Correction],
-             networks: Sequence[Widths], runner, care: Care, num_images: int = 1, same_machine: bool = True) -> Validation:
+def validate(network: Network, table: LatencyTable, note: Mapping[str, Any], networks: Sequence[Widths], runner,
+             care: Care, *, num_images: int, same_machine: bool) -> Validation:
     """Time the networks, each written as one .tflite file, beside what the table predicts: two measurements of each,
     all in random order, at the speed that the machine had when the table was measured, as far as patience goes.
 
-    table: as measured; note: its sidecar; correction: what that says of sums. Raises UserError when a network cannot
-    be timed.
+    table: as measured, seconds; note: its sidecar, which has the correction of sums and what the probe took;
+    num_images: per inference; same_machine: was the table measured as it is judged now, so that the probes compare?
+    Raises UserError when a network cannot be timed.
     """
     sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
-                     for t in (table, corrected(network, table, correction)))
+                     for t in (table, corrected(network, table, correction_in(note))))
     then_s = probe_in(note) if same_machine else None
     state = State(2 * len(networks), care.max_visits, then_s or np.inf)
     with tempfile.TemporaryDirectory() as folder:
