@@ -5,10 +5,11 @@
 
 Reads checkpoints/BASE_MODEL.t7 and perf_tables/PERF_TABLE.pickle. Writes checkpoints/SAVE_FILE.t7 (the pruned network),
 nbr_channels/SAVE_FILE.pickle (the channels left of every layer, to retrain from scratch), history/SAVE_FILE.jsonl
-(every candidate) and history/SAVE_FILE.png. After an interruption --resume goes on.
+(every candidate, how far it went and why no further) and history/SAVE_FILE.png. After an interruption --resume goes on.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import pickle
@@ -22,7 +23,7 @@ from utils import cli, journal, latency_table, netadapt
 from utils.errors import UserError
 from utils.files import locate, save_name, writable_folder, write_whole
 
-FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune")
+FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs", "backend")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -40,6 +41,11 @@ def get_parser() -> argparse.ArgumentParser:
                        help="let a whole block go even where that gains less than a step asks for")
     group.add_argument("--criterion", choices=("ratio", "error"), default="ratio",
                        help="what the chosen candidate has least of: error growth per second gained, or error")
+    group.add_argument("--search", choices=("halving", "full"), default="halving",
+                       help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
+                            "candidate the whole short-term fine-tuning, NetAdapt's own way")
+    group.add_argument("--layer_fraction", type=cli.part, default=1.0,
+                       help="part of a step's proposals that is tried, drawn at random")
     group = parser.add_argument_group("fine-tuning")
     group.add_argument("--short_term_fine_tune", type=cli.within(int, 0, 1_000_000), default=100,
                        help="batches per candidate")
@@ -47,7 +53,14 @@ def get_parser() -> argparse.ArgumentParser:
                        help="batches at the end")
     cli.optimiser_flags(group, learning_rate=8e-4, rate_help="SGD's rate")
     cli.add_data_flags(parser, defaults=False)
-    cli.add_run_flags(parser, resume="go on after an interruption; repeats at most one candidate")
+    cli.add_run_flags(parser, resume="go on after an interruption; repeats at most the candidates in hand")
+    group = parser.add_argument_group("workers")
+    group.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
+                       help="processes that make candidates, each with a GPU of its own where there are several")
+    group.add_argument("--threads", type=cli.within(int, 1, 4096),
+                       help="of each process; the result depends on it (default: what the machine has, shared out)")
+    group.add_argument("--backend", choices=("local", "ray"), default="local",
+                       help="ray: --jobs processes of the Ray cluster that RAY_ADDRESS names or this machine is part of")
     group = parser.add_argument_group("look before you prune")
     group.add_argument("--plan", action="store_true",
                        help="print the total latency and the first step's proposals, and write nothing")
@@ -112,7 +125,7 @@ def planned_network(args: argparse.Namespace):
 
 def settings_of(args: argparse.Namespace) -> netadapt.Settings:
     return netadapt.Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
-                             args.criterion)
+                             args.criterion, args.layer_fraction, args.seed)
 
 
 def check_network(args: argparse.Namespace, network: Network, path: Path) -> None:
@@ -138,7 +151,8 @@ def about_table(path: Path, network: Network, table) -> str:
 # --- prune -----------------------------------------------------------------------------------------------------
 
 def prune(args: argparse.Namespace) -> None:
-    from utils import checkpoint, data, pruning, training
+    from utils import checkpoint, data, halving, pruning, training
+    from utils.candidates import Workshop
     files = pruning.files_of(save_name(args.save_file))
     base_path = locate(args.base_model, "checkpoints", ".t7")
     if base_path.resolve() == files.checkpoint.resolve():
@@ -164,37 +178,75 @@ def prune(args: argparse.Namespace) -> None:
         print(f"{files.checkpoint}: finished already")
         return
 
-    device = training.pick_device(args.device)
+    device = pick_device(args, files)
     images = data.load(args.dataset, args.data_loc, network.inputs[0].size, args.workers)
     if len(images.classes) != network.arguments["num_classes"]:
         raise UserError(f"{base_path}: tells {network.arguments['num_classes']} classes apart, but the data has "
                         f"{len(images.classes)}; check --dataset and --data_loc")
     train, held_out = data.split_holdout(images.train, args.holdout_prop)
-    source = training.BatchSource(train.to(device), checkpoint.normalisation_of(base), images.flip, args.batch_size)
-    tuning = pruning.FineTuning(source, held_out.to(device), args.learning_rate, args.momentum, args.weight_decay,
-                                args.seed)
+    source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, args.batch_size)
+    workshop = Workshop(source, held_out.to(device.name), device, args.threads, args.learning_rate, args.momentum,
+                        args.weight_decay, args.seed)
     header = {"event": "start", "base_model": base_path.name, "base_model_sha256": sha256(base_path),
               "perf_table": table_path.name, "perf_table_sha256": sha256(table_path),
               "initial_latency_s": initial_s, "target_latency_s": netadapt.budget_s(settings, initial_s),
               "flags": {k: v for k, v in vars(args).items() if k not in FREE_FLAGS}}
     content, done = pruning.take_up(files, header, resume=args.resume)
-    model = training.on_device(model, device)
-    test = images.test.to(device)
+    model = device.place(model)
+    test = images.test.to(device.name)
     print(f"{latency_table.name_of(network)}; {about_table(table_path, network, table)}\n"
           f"{initial_s * 1e3:.4f} ms to be brought to {header['target_latency_s'] * 1e3:.4f} ms; "
-          f"{len(train):,} images to fine-tune on, {len(held_out):,} to judge on", flush=True)
-    before = {"held_out": tuning.error_pct(model), "test": training.error_pct(model, test, source.normalisation)}
-    with journal.Journal(files.journal) as log:
-        run = pruning.Run(files, log, tuning, args.short_term_fine_tune, args.criterion,
+          f"{len(train):,} images to fine-tune on, {len(held_out):,} to judge on; on {device.name} in {device.precision}",
+          flush=True)
+    before = {"held_out": workshop.error_pct(model, workshop.held_out), "test": workshop.error_pct(model, test)}
+    with journal.Journal(files.journal) as log, crew_of(args, workshop, model) as crew:
+        run = pruning.Run(files, log, crew, halving.ladder(args.search, args.short_term_fine_tune), args.criterion,
                           {"epoch": base["epoch"], "holdout_prop": args.holdout_prop, "flags": checkpoint.flags_of(args)},
                           model, [before["held_out"]], [initial_s])
         if content:
-            run.model = training.on_device(checkpoint.build(content, files.current), device)
+            run.model = device.place(checkpoint.build(content, files.current))
             run.prune_history, run.error_history = content["prune_history"], content["error_history"]
             run.table_costs_history = content["table_costs_history"]
-        run.take_up_candidates(done)
+        run.take_up_trials(done)
         search(run, settings, initial_s, latency)
         finish(args, run, model, before, header, test)
+
+
+def pick_device(args: argparse.Namespace, files):
+    """The device; precision and threads that were not asked for are an unfinished run's, or what suits the machine."""
+    import torch
+    from utils import device as devices
+    found = journal.read(files.journal) if args.resume else None
+    began = found[0].get("flags") if found else {}
+    if args.precision == "auto":
+        args.precision = began.get("precision", "auto")
+    device = devices.pick(args.device, args.precision)
+    args.precision = device.precision
+    if args.threads is None:
+        args.threads = began.get("threads") or max(torch.get_num_threads() // args.jobs, 1)
+    devices.settle(args.threads)
+    return device
+
+
+@contextlib.contextmanager
+def crew_of(args: argparse.Namespace, workshop, model):
+    """Who makes the candidates: this process, or as many workers as asked for and as the memory holds."""
+    from utils import memory
+    from utils.parcels import Crew
+    from utils.workers import Workers
+    if args.jobs == 1 and args.backend == "local":
+        yield Crew(workshop)
+        return
+    jobs = args.jobs
+    if args.backend == "local" and workshop.device.name == "cpu":
+        each = memory.needed_bytes(model.network, model.widths, args.batch_size)
+        jobs = memory.jobs_that_fit(args.jobs, each)
+        if jobs < args.jobs:
+            print(f"--jobs={args.jobs}: the memory holds about {jobs}, of {each / 1e9:.1f} GB each; going on with {jobs}",
+                  flush=True)
+    packages = [str(Path(__file__).parent / name) for name in ("model", "utils")]
+    with Workers(jobs, args.backend, packages=packages, gpu=workshop.device.name.startswith("cuda")) as workers:
+        yield Crew(workshop, workers)
 
 
 def fill_data_flags(args: argparse.Namespace, base: Dict[str, Any]) -> None:
@@ -219,7 +271,7 @@ def finished(files, args: argparse.Namespace) -> bool:
         raise UserError(f"{files.checkpoint}: a network that prune.py did not make; choose another --save_file")
     if not args.resume:
         return False
-    free = tuple(flag for flag in FREE_FLAGS if flag != "long_term_fine_tune")
+    free = tuple(flag for flag in FREE_FLAGS if flag != "long_term_fine_tune") + ("threads", "precision")
     changed = cli.changed_flags(content["flags"], vars(args), free)
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to replace it")
@@ -246,13 +298,13 @@ def search(run, settings: netadapt.Settings, initial_s: float, latency: netadapt
 
 def finish(args: argparse.Namespace, run, base_model, before: Dict[str, float], header: Dict[str, Any], test) -> None:
     """Fine-tune once more if asked to, write the results, and sum up."""
-    from utils import plots, training
-    files, network, normalisation = run.files, run.model.network, run.tuning.source.normalisation
+    from utils import plots
+    files, network, workshop = run.files, run.model.network, run.crew.workshop
     if args.long_term_fine_tune:
         print(f"fine-tuning {args.long_term_fine_tune} batches", flush=True)
-        if not run.tuning.tune(run.model, args.long_term_fine_tune, len(run.prune_history) + 1, 0):
+        if not workshop.tune(run.model, args.long_term_fine_tune, len(run.prune_history) + 1):
             raise UserError("the loss became NaN in the long fine-tuning; go on with --resume --long_term_fine_tune=0")
-    after = {"held_out": run.tuning.error_pct(run.model), "test": training.error_pct(run.model, test, normalisation)}
+    after = {"held_out": workshop.error_pct(run.model, workshop.held_out), "test": workshop.error_pct(run.model, test)}
     channels, latency_s = network.conv_channels(run.model.widths), run.table_costs_history[-1]
     run.save(files.checkpoint, run.model, test_error=after["test"])
     write_whole(files.channels, pickle.dumps(channels, latency_table.PROTOCOL))

@@ -56,9 +56,11 @@ def main() -> None:
 
     import torch
     from model.torch_net import TorchNet
-    from utils import checkpoint, data, training
+    from utils import checkpoint, data, device as devices, training
 
-    device = training.pick_device(args.device)
+    device = devices.pick(args.device, args.precision)
+    args.precision = device.precision
+    devices.settle(torch.get_num_threads())
     torch.manual_seed(args.seed)
     saved = unfinished(path, args)
     images = data.load(args.dataset, args.data_loc, 32, args.workers)
@@ -68,7 +70,7 @@ def main() -> None:
     model = TorchNet(network, network.full_widths)
     if saved:
         model = checkpoint.build(saved, path)
-    model = training.on_device(model, device)
+    model = device.place(model)
     optimizer = training.sgd(model, args.learning_rate, args.momentum, args.weight_decay)
     history, first = [], 0
     if saved:
@@ -77,16 +79,16 @@ def main() -> None:
             raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
     if saved and first < args.epochs:
         checkpoint.restore_optimizer(optimizer, saved, path)
-    print(f"{args.net}-{args.depth}-{args.width:g}: {network.parameter_count(model.widths):,} parameters on {device}; "
+    print(f"{args.net}-{args.depth}-{args.width:g}: {network.parameter_count(model.widths):,} parameters on {device.name} in {device.precision}; "
           f"{len(held_in):,} images to train on, {len(images.test):,} to test, {len(images.classes)} classes")
 
-    source = training.BatchSource(held_in.to(device), normalisation, images.flip, args.batch_size)
-    test, began = images.test.to(device), time.monotonic()
+    source = training.BatchSource(held_in.to(device.name), normalisation, images.flip, args.batch_size)
+    test, began = images.test.to(device.name), time.monotonic()
     for epoch in range(first, args.epochs):
         rate = training.learning_rate(epoch, base=args.learning_rate, lr_type=args.lr_type, epochs=args.epochs,
                                       epoch_step=args.epoch_step, decay_ratio=args.lr_decay_ratio)
-        loss = training.train_epoch(model, optimizer, source, rate, (args.seed, epoch), f"epoch {epoch + 1}")
-        history.append(training.error_pct(model, test, normalisation))
+        loss = training.train_epoch(model, optimizer, source, device, rate, (args.seed, epoch), f"epoch {epoch + 1}")
+        history.append(training.error_pct(model, test, normalisation, device))
         done = epoch + 1 == args.epochs
         checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=checkpoint.flags_of(args),
                         holdout_prop=0.0 if args.full_train else args.holdout_prop,

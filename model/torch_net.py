@@ -1,5 +1,7 @@
 """The PyTorch module of (network, widths). Module and parameter names are the layer names of the description."""
 
+from typing import Dict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,14 +50,19 @@ class TorchNet(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, *images: Tensor) -> Tensor:
-        values = {i.name: x for i, x in zip(self.network.inputs, images)}
-        for layer in self.layers:
+        values = self.advance({i.name: x for i, x in zip(self.network.inputs, images)}, 0, len(self.layers))
+        return values[self.layers[-1].node.name]
+
+    def advance(self, values: Dict[str, Tensor], first: int, last: int) -> Dict[str, Tensor]:
+        """The live tensors before layer number ``last``, by name, from those before layer number ``first``."""
+        values = dict(values)
+        for layer in self.layers[first:last]:
             name = layer.node.name
             values[name] = self._run(layer, [values[n] for n in layer.inputs])
             for read in set(layer.inputs):  # free what nobody reads again
                 if self._last_reader[read] == name:
                     del values[read]
-        return values[name]
+        return values
 
     def _run(self, layer: Layer, inputs) -> Tensor:
         node = layer.node
@@ -67,7 +74,7 @@ class TorchNet(nn.Module):
             x = getattr(self, node.name)(inputs[0])
         if node.bn:
             x = getattr(self, node.name + "_bn")(x)
-        return F.relu(x) if node.relu else x
+        return F.relu_(x) if node.relu else x
 
 
 def _filters(layer: Layer):

@@ -7,18 +7,18 @@ from PIL import Image
 from torchvision.transforms import functional as reference
 
 from utils import data
-from utils.data import Images, augment
+from utils.data import Images, augment, draw
 from utils.errors import UserError
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_augmentation_is_torchvisions_on_the_same_draws(flip):
     pixels = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    found = augment(pixels, flip, torch.Generator().manual_seed(7))
+    found = augment(pixels, draw(40, flip, torch.Generator().manual_seed(7)))
     draws = torch.Generator().manual_seed(7)
-    top = torch.randint(9, (40, 1), generator=draws)
-    left = torch.randint(9, (40, 1), generator=draws)
-    mirrored = torch.rand(40, 1, generator=draws) < 0.5
+    top = torch.randint(9, (40,), generator=draws)
+    left = torch.randint(9, (40,), generator=draws)
+    mirrored = torch.rand(40, generator=draws) < 0.5
     for i in range(40):
         image = reference.pad(pixels[i], 4, padding_mode="reflect")
         image = reference.crop(image, int(top[i]), int(left[i]), 32, 32)

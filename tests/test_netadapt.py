@@ -60,21 +60,31 @@ def candidate(group, gain_s, error_pct, growth_pct):
 
 def test_criteria():
     cheap, lasting = candidate("a", 1.0, 11.0, 1.0), candidate("b", 3.0, 12.0, 2.0)
-    assert netadapt.choose([cheap, lasting], "ratio") is lasting
-    assert netadapt.choose([cheap, lasting], "error") is cheap
+    assert netadapt.rank([cheap, lasting], "ratio") == [lasting, cheap]
+    assert netadapt.rank([lasting, cheap], "error") == [cheap, lasting]
 
 
 def test_equal_candidates_and_nan():
     one, two = candidate("a", 1.0, 10.0, 0.0), candidate("b", 2.0, 10.0, 0.0)
-    assert netadapt.choose([one, two], "ratio") is two
+    assert netadapt.rank([one, two], "ratio") == [two, one]
     broken = candidate("a", 9.0, math.nan, math.nan)
-    assert netadapt.choose([broken, one], "ratio") is one
-    assert netadapt.choose([broken], "ratio") is None
+    assert netadapt.rank([broken, one], "ratio") == [one]
+    assert netadapt.rank([broken], "ratio") == []
 
 
 def run(settings, evaluate, state=None):
+    """evaluate(step, proposal) -> error."""
     state = state or State(FULL, 10.0, latency(FULL))
-    return list(netadapt.search(NETWORK, state, settings, latency, evaluate))
+    before = [state.error_pct]
+
+    def judged(step, found):
+        return [Candidate(p, evaluate(step, p), evaluate(step, p) - before[0]) for p in found]
+
+    steps = []
+    for step in netadapt.search(NETWORK, state, settings, latency, judged):
+        before[0] = step.state.error_pct
+        steps.append(step)
+    return steps
 
 
 def test_search_meets_the_budget_and_books_every_gain_through_one_function():
@@ -111,3 +121,15 @@ def test_a_target_out_of_reach_says_so():
 def test_every_candidate_nan_says_so():
     with pytest.raises(UserError, match="loss of every candidate became NaN"):
         run(Settings(0.4, 4), lambda step, p: math.nan)
+
+
+def test_a_part_of_the_proposals_is_drawn_by_seed_and_step():
+    found = [Proposal(f"g{i}", 10, 5, 1.0) for i in range(20)]
+    half = lambda seed, step: netadapt.drawn(found, Settings(0.4, layer_fraction=0.5, seed=seed), step)
+    assert len(half(0, 1)) == 10 and half(0, 1) == half(0, 1) == sorted(half(0, 1), key=found.index)
+    assert half(0, 1) != half(0, 2) and half(0, 1) != half(1, 1)
+    assert netadapt.drawn(found, Settings(0.4), 1) == found
+    assert len(netadapt.drawn(found, Settings(0.4, layer_fraction=0.001), 1)) == 1
+    steps = run(Settings(0.4, 4, layer_fraction=0.5), lambda step, p: 10.0 + step)
+    assert [len(s.left_out) for s in steps][:3] == [1, 1, 1]  # one of two; at the end one alone is left
+    assert all(s.left_out[0].group != s.chosen.proposal.group for s in steps[:3])

@@ -57,7 +57,7 @@ def kill_and_resume(folder, moments, count, watched, units, name, *flags):
 
 def leftovers(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.endswith((".tmp",)) or "unfinished" in p.name
-                  or ".candidate." in p.name)
+                  or ".candidates" in str(p))
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +121,10 @@ def test_prune_goes_on_from_any_line_of_its_journal(pruned, tmp_path):
         (tmp_path / folder).mkdir()
     files = pruning.Files(*(tmp_path / p for p in (
         "checkpoints/p.t7", "p.pickle", "history/p.jsonl", "p.png", "history/p.u.jsonl", "checkpoints/p.u.t7",
-        "checkpoints/p.c.t7")))
+        "checkpoints/p.candidates")))
     content = torch.load(whole / "checkpoints/pruned.t7", weights_only=True)
+    trial = lambda line: dict(json.loads(line), event="trial") if '"candidate"' in line else json.loads(line)
+    lines = [json.dumps(trial(line)) + "\n" for line in lines]  # as they stood in the journal
     for cut in range(1, len(lines) + 1):
         for steps_on_disk in range(events[:cut].count("step") + 1):
             files.journal.write_text("".join(lines[:cut]) + '{"event": "cand')
@@ -135,7 +137,7 @@ def test_prune_goes_on_from_any_line_of_its_journal(pruned, tmp_path):
             _, records = journal.read(files.journal)
             expected = [json.loads(line) for line in lines[1:cut]]
             expected = [r for r in expected if r["event"] != "end" and (
-                r["step"] <= steps_on_disk or r["event"] == "candidate" and r["step"] == steps_on_disk + 1)]
+                r["step"] <= steps_on_disk or r["event"] == "trial" and r["step"] == steps_on_disk + 1)]
             assert records == expected
 
 

@@ -58,7 +58,7 @@ def refused(found, *words):
 # --- what a pruning run leaves ---------------------------------------------------------------------------------
 
 def test_prune_writes_what_it_says(ready, script):
-    found = script(*PRUNE, check=True)
+    found = script(*PRUNE, "--init_red_fact=8", check=True)
     network, table = TINY, arithmetic_table(TINY)
     pruned = torch.load(ready / "checkpoints/pruned.t7", weights_only=True)
     costs = pruned["table_costs_history"]
@@ -74,10 +74,14 @@ def test_prune_writes_what_it_says(ready, script):
     assert [r["event"] for r in records][0::len(records) - 1] == ["start", "end"]
     steps = [r for r in records if r["event"] == "step"]
     for step in steps:
-        rivals = [r for r in records if r["event"] == "candidate" and r["step"] == step["step"]]
+        tried = [r for r in records if r["event"] == "candidate" and r["step"] == step["step"]]
+        rivals = [r for r in tried if r["rung"] == "full"]
         best = min(rivals, key=lambda r: r["growth_pct"] / r["gain_s"])
         assert (step["group"], step["error_pct"]) == (best["group"], best["error_pct"])
-        assert all(r["gain_s"] > step["target_gain_s"] for r in rivals) and len(rivals) > 1
+        assert all(r["gain_s"] > step["target_gain_s"] for r in tried) and len(rivals) == min(len(tried), 2)
+        assert [r["group"] for r in tried if r["stopped"] == "chosen"] == [step["group"]]
+        assert all(r["stopped"] and r["errors_pct"][r["rung"]] == r["error_pct"] for r in tried)
+    assert {r["rung"] for r in records if r["event"] == "candidate"} == {"score", "full"}
     assert (ready / "history/pruned.png").read_bytes()[:4] == b"\x89PNG"
     for text in ("predicted latency, ms", "held-out error, %", "test error, %", "A Board 3"):
         assert text in found.stdout
@@ -103,7 +107,8 @@ def test_other_fine_tuning_and_criterion(ready, script):
     script(*PRUNE, "--criterion=error", "--long_term_fine_tune=2", "--allow_small_prunings", check=True)
     records = [json.loads(line) for line in (ready / "history/pruned.jsonl").read_text().splitlines()]
     for step in [r for r in records if r["event"] == "step"]:
-        rivals = [r["error_pct"] for r in records if r["event"] == "candidate" and r["step"] == step["step"]]
+        rivals = [r["error_pct"] for r in records if r["event"] == "candidate" and r["step"] == step["step"]
+                  and r["rung"] == "full"]
         assert step["error_pct"] == min(rivals)
 
 

@@ -7,6 +7,7 @@ from model.torch_net import TorchNet
 from tests.conftest import NETWORKS
 from utils import training
 from utils.data import Images, Normalisation
+from utils.device import Device
 
 NORMAL = Normalisation((0.5,) * 3, (0.25,) * 3)
 
@@ -35,10 +36,10 @@ def test_an_epoch_sees_every_image_once():
 
 def test_batches_depend_on_their_seeds_alone():
     source = training.BatchSource(images(20), NORMAL, True, batch_size=8)
-    first = [x for x, _ in source.batches(5, 3, 1)]
+    first = [x for x, _ in source.batches(0, 5, 3, 1)]
     torch.manual_seed(123)
-    again = [x for x, _ in source.batches(5, 3, 1)]
-    other = [x for x, _ in source.batches(5, 3, 2)]
+    again = [x for x, _ in source.batches(0, 5, 3, 1)]
+    other = [x for x, _ in source.batches(0, 5, 3, 2)]
     assert len(first) == 5 and all(len(x) == 8 for x in first)
     assert all(torch.equal(a, b) for a, b in zip(first, again))
     assert not any(torch.equal(a, b) for a, b in zip(first, other))
@@ -51,7 +52,7 @@ def test_error_counts_wrong_images_over_all_batches(monkeypatch):
         def forward(self, x):
             return torch.tensor([0.0, 0.0, 1.0, 0.0]).expand(len(x), 4)
 
-    assert training.error_pct(Constant(), images(8), NORMAL) == 75.0
+    assert training.error_pct(Constant(), images(8), NORMAL, Device()) == 75.0
 
 
 def test_training_learns_and_a_broken_loss_is_nan():
@@ -61,9 +62,9 @@ def test_training_learns_and_a_broken_loss_is_nan():
     few = images(16)
     source = training.BatchSource(few, NORMAL, False, batch_size=16)
     optimizer = training.sgd(model, 0.05, 0.9, 0.0)
-    losses = [training.fit(model, optimizer, source.epoch(e)) for e in range(60)]
+    losses = [training.fit(model, optimizer, source.epoch(e), Device()) for e in range(60)]
     assert losses[-1] < 0.9 * losses[0]
     with torch.no_grad():
         model.Stem.weight.fill_(float("nan"))
-    loss = training.fit(model, optimizer, source.epoch(0))
+    loss = training.fit(model, optimizer, source.epoch(0), Device())
     assert loss != loss

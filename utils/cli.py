@@ -57,6 +57,8 @@ def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--seed", type=within(int, 0, 2 ** 32 - 1), default=0, help="one seed, one result")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    group.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                       help="of the convolutions; auto is bf16 where the processor has instructions for it")
     group.add_argument("--resume", action="store_true", help=resume)
 
 
@@ -99,6 +101,13 @@ def fraction(text: str) -> float:
     return value
 
 
+def part(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, found {text}")
+    return value
+
+
 def run(main: Callable[[], None], *, resumable: bool = True) -> None:
     """Run a script's main: what the user can put right ends in one line and exit code 2, Ctrl-C in 130."""
     try:
@@ -113,8 +122,8 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
         words = "stopped; what was finished is kept. To go on" if resumable else "stopped; nothing was written. Again"
         _end(f"{words}: python {shlex.join(again)}", 130)
     except MemoryError as error:
-        _end(f"error: too little memory ({error or 'no more is known'}); a smaller --depth, --width or --img_size, or "
-             "--sample, needs less", 2)
+        _end(f"error: too little memory ({error or 'no more is known'}); a smaller --batch_size, --depth, "
+             "--width or --img_size, or --sample, needs less", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
         sys.exit(141)

@@ -8,7 +8,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -81,20 +81,31 @@ def split_holdout(images: Images, holdout_prop: float) -> Tuple[Images, Images]:
     return images[torch.from_numpy(np.sort(train))], images[torch.from_numpy(np.sort(held))]
 
 
-def augment(pixels: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
-    """Reflect-pad by 4, crop at random to the old size, and mirror every other image (if ``flip``).
+class Draws(NamedTuple):
+    """What is random about augmenting N images."""
 
-    pixels: [N, C, H, W], any type; the draws come from ``generator``, on the CPU. Returns the same shape and type.
+    top: Tensor  # int64 [N]: the first row of the crop from the padded image, 0..2 * CROP_PAD
+    left: Tensor  # int64 [N]
+    mirrored: Tensor  # bool [N]
+
+
+def draw(count: int, flip: bool, generator: torch.Generator) -> Draws:
+    """Crops anywhere, and every other image mirrored (if ``flip``)."""
+    top = torch.randint(2 * CROP_PAD + 1, (count,), generator=generator)
+    left = torch.randint(2 * CROP_PAD + 1, (count,), generator=generator)
+    return Draws(top, left, (torch.rand(count, generator=generator) < 0.5) & flip)
+
+
+def augment(pixels: Tensor, draws: Draws) -> Tensor:
+    """Reflect-pad by 4, crop to the old size, and mirror, a whole batch at once.
+
+    pixels: [N, C, H, W], any type, on the device of ``draws``. Returns the same shape and type.
     """
     n, _, height, width = pixels.shape
-    top = torch.randint(2 * CROP_PAD + 1, (n, 1), generator=generator)
-    left = torch.randint(2 * CROP_PAD + 1, (n, 1), generator=generator)
-    rows = _reflect(top + torch.arange(height) - CROP_PAD, height)  # [N, H]
-    columns = _reflect(left + torch.arange(width) - CROP_PAD, width)  # [N, W]
-    if flip:
-        mirrored = torch.rand(n, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    across = torch.arange(width, device=pixels.device)
+    across = torch.where(draws.mirrored[:, None], width - 1 - across, across)  # [N, W]
+    rows = _reflect(draws.top[:, None] + torch.arange(height, device=pixels.device) - CROP_PAD, height)  # [N, H]
+    columns = _reflect(draws.left[:, None] + across - CROP_PAD, width)
     image = torch.arange(n, device=pixels.device)[:, None, None]
     return pixels.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 

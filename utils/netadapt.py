@@ -3,17 +3,23 @@
 It sees a network's description and two callables, and knows nothing of torch, files or data:
 
     latency(widths) -> seconds per inference
-    evaluate(step, proposal) -> error in %, after whatever fine-tuning the caller gives; NaN drops the candidate
+    evaluate(step, proposals) -> the candidates to choose from: proposals with their errors, after whatever
+                                 fine-tuning the caller gives; NaN drops a candidate
 """
 
 import math
+import random
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from model.network import Network, Widths
 from utils.errors import UserError
 
 Latency = Callable[[Widths], float]
+
+
+class NoWayOn(UserError):
+    """No proposal gains what a step asks for, or no candidate is left to choose."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class Settings:
     decay_rate: float = 0.98  # by which the gain asked for shrinks with every step
     allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
     criterion: str = "ratio"  # "ratio": error growth per second gained; "error": the paper's, error alone
+    layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
+    seed: int = 0  # of that draw
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Step:
     latency_s: float
     target_gain_s: float
     chosen: Candidate
+    left_out: Tuple[Proposal, ...] = ()  # not drawn (Settings.layer_fraction)
 
 
 def target_gain_s(settings: Settings, initial_s: float, step: int) -> float:
@@ -100,38 +109,47 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
 
 
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
-    """What the step after ``state`` has to choose from. Raises UserError when no group can gain what it asks for."""
+    """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for."""
     target_s = target_gain_s(settings, state.initial_s, state.step + 1)
     everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings)
     found = [p for _, p in everything if p]
     if not found:
-        raise UserError(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
-                        f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "
-                        "--pruning_fact or try --allow_small_prunings")
+        raise NoWayOn(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
+                      f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "
+                      "--pruning_fact or try --allow_small_prunings")
     return found
 
 
-def choose(candidates: List[Candidate], criterion: str) -> Optional[Candidate]:
-    """The candidate to adopt, or None if no error is a number; of equals the one that gains more."""
+def drawn(found: Sequence[Proposal], settings: Settings, step: int) -> List[Proposal]:
+    """``layer_fraction`` of a step's proposals, at least one, in their order; the same ones for the same seed."""
+    count = max(round(settings.layer_fraction * len(found)), 1)
+    chosen = random.Random(f"{settings.seed} {step}").sample(range(len(found)), count)
+    return [found[i] for i in sorted(chosen)]
+
+
+def rank(candidates: Iterable[Candidate], criterion: str) -> List[Candidate]:
+    """Best first, without those whose error is no number; of equals the one that gains more."""
     valid = [c for c in candidates if math.isfinite(c.error_pct)]
     cost = (lambda c: c.ratio) if criterion == "ratio" else (lambda c: c.error_pct)
-    return min(valid, key=lambda c: (cost(c), -c.proposal.gain_s), default=None)
+    return sorted(valid, key=lambda c: (cost(c), -c.proposal.gain_s))
 
 
 def search(network: Network, state: State, settings: Settings, latency: Latency,
-           evaluate: Callable[[int, Proposal], float]) -> Iterator[Step]:
+           evaluate: Callable[[int, Sequence[Proposal]], Iterable[Candidate]]) -> Iterator[Step]:
     """Yield every step until the latency is at most (1 - pruning_fact) of the initial one.
 
-    The caller adopts ``step.chosen`` before it asks for the next step. Raises UserError when no group can gain what
+    The caller adopts ``step.chosen`` before it asks for the next step. Raises NoWayOn when no group can gain what
     a step asks for, or every candidate's error is NaN.
     """
     while latency(state.widths) > budget_s(settings, state.initial_s):
         number = state.step + 1
-        errors = [(p, evaluate(number, p)) for p in proposals_of_step(network, state, settings, latency)]
-        candidates = [Candidate(p, error, error - state.error_pct) for p, error in errors]
-        chosen = choose(candidates, settings.criterion)
-        if chosen is None:
-            raise UserError(f"step {number}: the loss of every candidate became NaN; lower --learning_rate")
+        found = proposals_of_step(network, state, settings, latency)
+        tried = drawn(found, settings, number)
+        ranked = rank(evaluate(number, tried), settings.criterion)
+        if not ranked:
+            raise NoWayOn(f"step {number}: the loss of every candidate became NaN; lower --learning_rate")
+        chosen = ranked[0]
         widths = {**state.widths, chosen.proposal.group: chosen.proposal.proposed_width}
         state = replace(state, widths=widths, error_pct=chosen.error_pct, step=number)
-        yield Step(state, latency(widths), target_gain_s(settings, state.initial_s, number), chosen)
+        yield Step(state, latency(widths), target_gain_s(settings, state.initial_s, number), chosen,
+                   tuple(p for p in found if p not in tried))

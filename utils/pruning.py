@@ -1,21 +1,27 @@
 """One pruning run on the disk and in memory: candidates tried, steps adopted, everything resumable.
 
-While a run is unfinished it lives in three files, and ends by turning them into its results:
+While a run is unfinished it lives in these files, and ends by turning them into its results:
 
-    history/NAME.unfinished.jsonl       the journal: the start, every candidate, every step
+    history/NAME.unfinished.jsonl       the journal: the start, every trial (a candidate judged at a rung), every step
     checkpoints/NAME.unfinished.t7      the network after the last step, a checkpoint like any other
-    checkpoints/NAME.candidate.t7       the best candidate so far of the step in hand
+    checkpoints/NAME.candidates/        where the candidates stand that are still in the running for the step in hand
 """
 
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+import torch
 
 from model.torch_net import TorchNet
-from utils import checkpoint, journal, netadapt, surgery, training
-from utils.data import Images
+from utils import candidates, checkpoint, cli, halving, journal, netadapt, surgery
+from utils.candidates import Piece, State
 from utils.errors import UserError
 from utils.files import write_whole
+from utils.halving import Fate, Rung
+from utils.netadapt import Candidate, Proposal
+from utils.parcels import Crew, Make
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,18 @@ class Files:
     picture: Path
     journal: Path
     current: Path
-    candidate: Path
+    candidates: Path  # a folder
 
     def remove_unfinished(self) -> None:
-        for path in (self.journal, self.candidate, self.current):
+        for path in (self.journal, self.current):
             path.unlink(missing_ok=True)
+        self.remove_candidates()
+
+    def remove_candidates(self) -> None:
+        if self.candidates.is_dir():
+            for path in self.candidates.iterdir():
+                path.unlink()
+            self.candidates.rmdir()
 
 
 def files_of(name: str) -> Files:
@@ -40,28 +53,7 @@ def files_of(name: str) -> Files:
     return Files(checkpoint=checkpoints / f"{name}.t7", channels=Path("nbr_channels") / f"{name}.pickle",
                  history=history / f"{name}.jsonl", picture=history / f"{name}.png",
                  journal=history / f"{name}.unfinished.jsonl", current=checkpoints / f"{name}.unfinished.t7",
-                 candidate=checkpoints / f"{name}.candidate.t7")
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """How candidates are fine-tuned, and on which images they are judged (never the same ones)."""
-
-    source: training.BatchSource
-    held_out: Images  # on the device
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    seed: int
-
-    def tune(self, model: TorchNet, batches: int, *seeds: int) -> bool:
-        """Fine-tune in place; False if the loss became NaN."""
-        optimizer = training.sgd(model, self.learning_rate, self.momentum, self.weight_decay)
-        loss = training.fit(model, optimizer, self.source.batches(batches, self.seed, *seeds))
-        return loss == loss
-
-    def error_pct(self, model: TorchNet) -> float:
-        return training.error_pct(model, self.held_out, self.source.normalisation)
+                 candidates=checkpoints / f"{name}.candidates")
 
 
 @dataclass
@@ -70,93 +62,116 @@ class Run:
 
     files: Files
     log: journal.Journal
-    tuning: FineTuning
-    short_term_fine_tune: int  # batches per candidate
+    crew: Crew
+    rungs: Tuple[Rung, ...]
     criterion: str
     carried: Dict[str, Any]  # keys of the checkpoint that pruning does not change: epoch, holdout_prop, flags
     model: TorchNet  # after the last step, on its device
     error_history: List[float]  # held-out error, %: of the unpruned network, then after every step
     table_costs_history: List[float]  # predicted seconds, likewise
     prune_history: List[Dict[str, Any]] = field(default_factory=list)  # the step records of the journal
-    tried: Dict[str, float] = field(default_factory=dict)  # errors of the candidates of the step in hand, by group
-    best: Optional[Tuple[TorchNet, netadapt.Candidate]] = None  # of the step in hand
+    # of the step in hand, by group:
+    trials: Dict[Tuple[str, str], float] = field(default_factory=dict)  # error in %, by (group, rung)
+    states: Dict[str, State] = field(default_factory=dict)  # how far candidates are made
+    fates: Dict[str, Fate] = field(default_factory=dict)
 
-    def evaluate(self, step: int, proposal: netadapt.Proposal) -> float:
-        """Error in % of a candidate after its short fine-tuning; NaN if its loss was no number any more."""
-        if proposal.group in self.tried:
-            return self.tried[proposal.group]
-        candidate, sound = self._build(step, proposal)
-        error = self.tuning.error_pct(candidate) if sound else float("nan")
-        result = netadapt.Candidate(proposal, error, error - self.error_history[-1])
-        rivals = [self.best[1]] if self.best else []
-        if netadapt.choose(rivals + [result], self.criterion) is result:
-            self.best = (candidate, result)
-            self.save(self.files.candidate, candidate, candidate={"step": step, "group": proposal.group})
-        self.log.append({"event": "candidate", "step": step, **asdict(proposal), "error_pct": _number(error),
-                         "growth_pct": _number(result.growth_pct), "growth_pct_per_s": _number(result.ratio)})
-        self.tried[proposal.group] = error
-        print(f"  {proposal.group:<12}{proposal.width:>4} -> {proposal.proposed_width:<4} gains "
-              f"{proposal.gain_s * 1e3:8.4f} ms   error " + (f"{error:6.2f}%" if sound else "NaN, out of this step"),
-              flush=True)
-        return error
+    def evaluate(self, step: int, proposals: Sequence[Proposal]) -> List[Candidate]:
+        """The candidates of the last rung, with their errors: those to choose from."""
+        judge = _Judge(self, step, self.crew.of_step(self.model))
+        self.fates = halving.climb(proposals, self.rungs, judge, self.rank)
+        return [fate.candidate for fate in self.fates.values() if fate.rung == self.rungs[-1]]
 
     def adopt(self, step: netadapt.Step) -> None:
         """Make the chosen candidate the network, and keep the step."""
-        chosen = step.chosen.proposal
-        if self.best and self.best[1].proposal == chosen:
-            self.model = self.best[0]
-        else:  # its file was lost between two runs; the same seeds give the same network again
-            self.model, _ = self._build(step.state.step, chosen)
-        record = {"event": "step", "step": step.state.step, **asdict(chosen), "error_pct": step.state.error_pct,
+        chosen, number = step.chosen.proposal, step.state.step
+        piece = self.piece(chosen)
+        if not piece.state or piece.state["batches"] != self.rungs[-1].batches:  # its file was lost between two runs
+            made = next(self.crew.of_step(self.model)(number, self.rungs[-1], [Piece(piece.group, piece.number, piece.keep)]))
+            piece = Piece(piece.group, piece.number, piece.keep, made.state)
+        model = candidates.rebuilt(self.model, piece, self.crew.workshop.device)
+        record = {"event": "step", "step": number, **asdict(chosen), "error_pct": step.state.error_pct,
                   "latency_s": step.latency_s, "target_gain_s": step.target_gain_s}
+        for candidate_record in self._candidate_records(step):
+            self.log.append(candidate_record)
         self.log.append(record)
         self.log.sync()
+        self.model = model
         self.prune_history.append(record)
         self.error_history.append(step.state.error_pct)
         self.table_costs_history.append(step.latency_s)
         self.save(self.files.current, self.model)
-        self.tried, self.best = {}, None
+        self.trials, self.states, self.fates = {}, {}, {}
+        self.files.remove_candidates()
 
-    def _build(self, step: int, proposal: netadapt.Proposal) -> Tuple[TorchNet, bool]:
-        """The pruned and fine-tuned candidate, and whether its loss stayed a number."""
-        scores = surgery.channel_scores(self.model, proposal.group)
-        keep = surgery.best_channels(scores, proposal.proposed_width)
-        candidate = surgery.slice_channels(self.model, {proposal.group: keep})
-        candidate = training.on_device(candidate, candidate.device)
-        order = [g.name for g in self.model.network.groups].index(proposal.group)
-        return candidate, self.tuning.tune(candidate, self.short_term_fine_tune, step, order)
+    def _candidate_records(self, step: netadapt.Step) -> Iterator[Dict[str, Any]]:
+        """For every candidate of the step how far it went and why no further; then those that were not drawn."""
+        for group, fate in self.fates.items():
+            found = fate.candidate
+            errors = {rung.name: _number(self.trials[group, rung.name]) for rung in self.rungs
+                      if (group, rung.name) in self.trials}
+            yield {"event": "candidate", "step": step.state.step, **asdict(found.proposal), "rung": fate.rung.name,
+                   "batches": fate.rung.batches, "error_pct": _number(found.error_pct),
+                   "growth_pct": _number(found.growth_pct), "growth_pct_per_s": _number(found.ratio), "errors_pct": errors,
+                   "stopped": "chosen" if found.proposal == step.chosen.proposal else fate.stopped}
+        for proposal in step.left_out:
+            yield {"event": "candidate", "step": step.state.step, **asdict(proposal), "rung": None, "batches": 0,
+                   "error_pct": None, "growth_pct": None, "growth_pct_per_s": None, "errors_pct": {},
+                   "stopped": "not drawn"}
+
+    def rank(self, found: Iterable[Candidate]) -> List[Candidate]:
+        return netadapt.rank(found, self.criterion)
+
+    def piece(self, proposal: Proposal) -> Piece:
+        keep = surgery.best_channels(surgery.channel_scores(self.model, proposal.group), proposal.proposed_width)
+        return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(), self.states.get(proposal.group))
+
+    def _number_of(self, group: str) -> int:
+        return 1 + [g.name for g in self.model.network.groups].index(group)
+
+    def keep_state(self, step: int, group: str, state: State) -> None:
+        self.states[group] = state
+        buffer = io.BytesIO()
+        torch.save({"step": step, "group": group, "state": state}, buffer)
+        self.files.candidates.mkdir(exist_ok=True)
+        write_whole(self._state_path(group), buffer.getvalue())
+
+    def drop_states(self, groups: Iterable[str]) -> None:
+        for group in groups:
+            self.states.pop(group, None)
+            self._state_path(group).unlink(missing_ok=True)
+
+    def _state_path(self, group: str) -> Path:
+        return self.files.candidates / f"{self._number_of(group)}.t7"
+
+    def take_up_trials(self, done: List[Dict[str, Any]]) -> None:
+        """Go on inside a step: its trials that are ``done``, and the candidates on the disk."""
+        self.trials = {(r["group"], r["rung"]): float("nan") if r["error_pct"] is None else r["error_pct"] for r in done}
+        for path in sorted(self.files.candidates.glob("*.t7")):
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                if content["step"] == len(self.prune_history) + 1:
+                    self.states[content["group"]] = content["state"]
+            except Exception:  # torch raises many kinds for a broken file; the candidate can be made again
+                continue
 
     def save(self, path: Path, model: TorchNet, **more: Any) -> None:
-        checkpoint.save(path, model, self.tuning.source.normalisation, error_history=self.error_history,
+        checkpoint.save(path, model, self.crew.workshop.source.normalisation, error_history=self.error_history,
                         prune_history=self.prune_history, table_costs_history=self.table_costs_history,
                         **self.carried, **more)
-
-    def take_up_candidates(self, done: List[Dict[str, Any]]) -> None:
-        """Go on inside a step: the errors of its candidates that are ``done``, and the best network among them."""
-        self.tried = {r["group"]: float("nan") if r["error_pct"] is None else r["error_pct"] for r in done}
-        if not done or not self.files.candidate.exists():
-            return
-        try:
-            content = checkpoint.load(self.files.candidate)
-        except UserError:
-            return  # it can be made again
-        for r in done:
-            if content.get("candidate") == {"step": r["step"], "group": r["group"]}:
-                model = training.on_device(checkpoint.build(content, self.files.candidate), self.model.device)
-                proposal = netadapt.Proposal(r["group"], r["width"], r["proposed_width"], r["gain_s"])
-                self.best = (model, netadapt.Candidate(proposal, r["error_pct"], r["growth_pct"]))
 
     def finish(self, end: Dict[str, Any]) -> None:
         """Turn the journal into the history, after every other result is written."""
         self.log.append({"event": "end", **end})
-        write_whole(self.files.history, self.files.journal.read_bytes())
+        header, records = journal.read(self.files.journal)
+        lines = [journal.line(r) for r in [header] + records if r["event"] != "trial"]
+        write_whole(self.files.history, "".join(lines))
         self.files.remove_unfinished()
 
     def guarded(self, steps: Iterator[netadapt.Step]) -> Iterator[netadapt.Step]:
         """``steps``; where the search finds no way on, leave nothing that was not worth a step, and say what there is."""
         try:
             yield from steps
-        except UserError as error:
+        except netadapt.NoWayOn as error:
             if not self.prune_history:
                 self.files.remove_unfinished()
                 raise
@@ -164,12 +179,58 @@ class Run:
                             "like any other") from error
 
 
+@dataclass(frozen=True)
+class _Judge:
+    """Brings candidates of one step to a rung, unless they were there before an interruption, and keeps what comes of it."""
+
+    run: Run
+    step: int
+    make: Make
+
+    def __call__(self, rung: Rung, going: Sequence[Proposal]) -> List[Candidate]:
+        run, before = self.run, self.run.error_history[-1]
+        if rung.images is not None:
+            workshop = run.crew.workshop
+            before = workshop.error_pct(run.model, workshop.judged(self.step, rung.images))
+        run.drop_states(set(run.states) - {p.group for p in going})
+        waiting = {p.group: p for p in going if (p.group, rung.name) not in run.trials}
+        if rung.images is not None or len(run.rungs) > 1:
+            print(f" step {self.step}, {rung.name}: {len(going)} candidates", flush=True)
+        found = [_candidate(p, run.trials[p.group, rung.name], before) for p in going if p.group not in waiting]
+        for made in self.make(self.step, rung, [run.piece(p) for p in waiting.values()]) if waiting else ():
+            candidate = _candidate(waiting[made.group], made.error_pct, before)
+            self._keep(rung, candidate, made.state, found)
+            found.append(candidate)
+        return sorted(found, key=lambda c: [p.group for p in going].index(c.proposal.group))
+
+    def _keep(self, rung: Rung, candidate: Candidate, state: State, others: Sequence[Candidate]) -> None:
+        """Write down the trial, and where the candidate stands if it can go on; of the last rung only the best one."""
+        run, proposal, error = self.run, candidate.proposal, candidate.error_pct
+        lost = [proposal.group] if error != error else []
+        if rung == run.rungs[-1]:
+            best = run.rank([*others, candidate])[:1]
+            lost = [c.proposal.group for c in (*others, candidate) if c not in best]
+        if proposal.group not in lost:
+            run.keep_state(self.step, proposal.group, state)
+        run.drop_states(lost)
+        run.trials[proposal.group, rung.name] = error
+        run.log.append({"event": "trial", "step": self.step, "rung": rung.name, **asdict(proposal),
+                        "error_pct": _number(error)})
+        print(f"  {proposal.group:<12}{proposal.width:>4} -> {proposal.proposed_width:<4} gains "
+              f"{proposal.gain_s * 1e3:8.4f} ms   error " + (f"{error:6.2f}%" if error == error else
+                                                              "NaN, out of this step"), flush=True)
+
+
+def _candidate(proposal: Proposal, error_pct: float, before_pct: float) -> Candidate:
+    return Candidate(proposal, error_pct, error_pct - before_pct)
+
+
 def _number(value: float) -> Optional[float]:
     return value if value == value else None
 
 
 def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Optional[Dict], List[Dict]]:
-    """Begin a run's journal or go on with it: (checkpoint after the last step or None, candidates done since).
+    """Begin a run's journal or go on with it: (checkpoint after the last step or None, trials done since).
 
     header: what the run was asked for and where it began. Raises UserError rather than lose an unfinished run or
     go on with other flags.
@@ -183,9 +244,11 @@ def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Opti
         return None, []
     before, records = found
     for key in sorted(set(before) | set(header)):
-        if before.get(key) != header.get(key):
-            raise UserError(f"{files.journal}: began with {key} {before.get(key)!r}, now {header.get(key)!r}; resume "
-                            "it as it began, or remove it to start over")
+        old, new = before.get(key), header.get(key)
+        if old != new:
+            flags = isinstance(old, dict) and cli.changed_flags(old, new, ())
+            raise UserError(f"{files.journal}: {flags or f'began with {key} {old!r}, now {new!r}'}; resume it as it began, "
+                            "or remove it to start over")
     if not all(_is_record(r) for r in records):
         raise UserError(f"{files.journal}: a line in it is no record of a pruning run; remove the file to start over")
     content = checkpoint.load(files.current) if files.current.exists() else None
@@ -193,14 +256,14 @@ def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Opti
         raise UserError(f"{files.current}: no checkpoint of an unfinished pruning run; remove it and {files.journal} to "
                         "start over")
     steps = len(content["prune_history"]) if content else 0
-    done = [r for r in records if r["event"] == "candidate" and r["step"] == steps + 1]
+    done = [r for r in records if r["event"] == "trial" and r["step"] == steps + 1]
     kept = [r for r in records if r["event"] != "end" and r["step"] <= steps] + done
     if kept != records:  # a step, or the end, that was written down but did not come to pass
         write_whole(files.journal, "".join(journal.line(r) for r in [before] + kept))
     return content, done
 
 
-_KEYS = {"candidate": {"step", "group", "width", "proposed_width", "gain_s", "error_pct", "growth_pct"},
+_KEYS = {"trial": {"step", "group", "rung", "error_pct"}, "candidate": {"step"},
          "step": {"step"}, "end": set()}
 
 

@@ -2,18 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.data import Images, Normalisation, augment
+from utils.data import Draws, Images, Normalisation, augment, draw
+from utils.device import Device
 from utils.errors import UserError
 from utils.progress import progress
 
 EVAL_BATCH = 500  # images per forward pass when judging
+
+Batch = Tuple[Tensor, Tensor]  # normalised images [N, C, H, W] and labels [N], on the device
 
 
 def learning_rate(epoch: int, *, base: float, lr_type: str, epochs: int, epoch_step: Sequence[int],
@@ -25,57 +28,69 @@ def learning_rate(epoch: int, *, base: float, lr_type: str, epochs: int, epoch_s
 
 
 def sgd(model: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, foreach=True)
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
 class BatchSource:
-    """Augmented, normalised batches of the training images, reproducible from the numbers in ``seeds``."""
+    """Augmented, normalised batches of the training images, reproducible from the numbers in ``seeds``.
+
+    What is drawn at random for a pass over the images is drawn before it, by a generator on the CPU, and moved to the
+    images' device at once: the batches themselves are made there, and nothing waits for them.
+    """
 
     images: Images  # on the device
     normalisation: Normalisation
     flip: bool
     batch_size: int
 
-    def epoch(self, *seeds: int) -> Iterator[tuple]:
+    def epoch(self, *seeds: int) -> Iterator[Batch]:
         """One pass in random order: every image once, the last batch being smaller (but never of one image)."""
-        generator = _generator(seeds)
-        order = torch.randperm(len(self.images), generator=generator)
-        for index in order.split(self.batch_size):
-            if len(index) > 1:  # batch norm has no variance over one image of one pixel
-                yield self._batch(index, generator)
+        order, draws = self._draw(seeds)
+        for start in range(0, len(order), self.batch_size):
+            chosen = slice(start, start + self.batch_size)
+            if len(order[chosen]) > 1:  # batch norm has no variance over one image of one pixel
+                yield self._batch(order, draws, chosen)
 
-    def batches(self, count: int, *seeds: int) -> Iterator[tuple]:
-        """``count`` full batches, passing over the images as often as needed."""
-        generator = _generator(seeds)
+    def batches(self, first: int, last: int, *seeds: int) -> Iterator[Batch]:
+        """The full batches number ``first`` to ``last`` - 1 of an endless series, pass after pass over the images."""
         size = min(self.batch_size, len(self.images))
-        order = torch.empty(0, dtype=torch.long)
-        for _ in range(count):
-            if len(order) < size:
-                order = torch.randperm(len(self.images), generator=generator)
-            index, order = order[:size], order[size:]
-            yield self._batch(index, generator)
+        for number in range(first, last):
+            turn, place = divmod(number, len(self.images) // size)
+            if number == first or place == 0:
+                order, draws = self._draw((*seeds, turn))
+            yield self._batch(order, draws, slice(place * size, (place + 1) * size))
 
-    def _batch(self, index: Tensor, generator: torch.Generator):
-        chosen = self.images[index.to(self.images.labels.device)]
-        return self.normalisation(augment(chosen.pixels, self.flip, generator)), chosen.labels
+    def _draw(self, seeds: Sequence[int]) -> Tuple[Tensor, Draws]:
+        """The order of the images, and how each is to be augmented, in this order."""
+        generator = seeded(seeds)
+        order = torch.randperm(len(self.images), generator=generator)
+        return self._move(order), Draws(*map(self._move, draw(len(order), self.flip, generator)))
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.images.labels.device, non_blocking=True)
+
+    def _batch(self, order: Tensor, draws: Draws, chosen: slice) -> Batch:
+        images = self.images[order[chosen]]
+        return self.normalisation(augment(images.pixels, Draws(*(d[chosen] for d in draws)))), images.labels
 
 
-def _generator(seeds: Sequence[int]) -> torch.Generator:
+def seeded(seeds: Sequence[int]) -> torch.Generator:
     """A generator seeded from several numbers; sequences of one length differ unless they are equal."""
     state = np.random.SeedSequence(list(seeds)).generate_state(2)
     return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
 
 
-def fit(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable) -> float:
+def fit(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch], device: Device) -> float:
     """One pass of SGD with cross entropy over ``batches`` of (images, labels); returns the mean loss per batch.
 
-    NaN is returned, not raised: a search drops the candidate, a training stops.
+    NaN is returned, not raised: a search drops the candidate, a training stops. The loss is summed on the device.
     """
     model.train()
     total, count = 0.0, 0
     for images, labels in batches:
-        loss = F.cross_entropy(model(images), labels)
+        with device.autocast():
+            loss = F.cross_entropy(model(images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -83,7 +98,8 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable) -
     return float(total) / max(count, 1)
 
 
-def train_epoch(model, optimizer, source: BatchSource, rate: float, seeds: Sequence[int], title: str) -> float:
+def train_epoch(model, optimizer, source: BatchSource, device: Device, rate: float, seeds: Sequence[int],
+                title: str) -> float:
     """One pass over the training images at one learning rate, with a bar; returns the mean loss.
 
     Raises UserError when the loss is no longer finite.
@@ -91,7 +107,7 @@ def train_epoch(model, optimizer, source: BatchSource, rate: float, seeds: Seque
     for group in optimizer.param_groups:
         group["lr"] = rate
     steps = -(-len(source.images) // source.batch_size)
-    loss = fit(model, optimizer, progress(source.epoch(*seeds), title, steps))
+    loss = fit(model, optimizer, progress(source.epoch(*seeds), title, steps), device)
     if not math.isfinite(loss):
         raise UserError(f"{title}: the loss is no longer a number; try a lower --learning_rate. "
                         "What was finished is kept")
@@ -99,28 +115,12 @@ def train_epoch(model, optimizer, source: BatchSource, rate: float, seeds: Seque
 
 
 @torch.inference_mode()
-def error_pct(model: nn.Module, images: Images, normalisation: Normalisation) -> float:
+def error_pct(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> float:
     """Percentage of images whose top class is wrong; ``images`` on the model's device."""
     model.eval()
-    wrong = sum((model(normalisation(images.pixels[i:i + EVAL_BATCH])).argmax(1) != images.labels[i:i + EVAL_BATCH])
-                .sum() for i in range(0, len(images), EVAL_BATCH))
+    wrong = torch.zeros((), dtype=torch.int64, device=images.labels.device)
+    for i in range(0, len(images), EVAL_BATCH):
+        with device.autocast():
+            logits = model(normalisation(images.pixels[i:i + EVAL_BATCH]))
+        wrong += (logits.argmax(1) != images.labels[i:i + EVAL_BATCH]).sum()
     return 100.0 * int(wrong) / len(images)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one. Raises UserError for a device that torch cannot use here."""
-    torch.backends.cudnn.deterministic = True  # one seed, one result
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device={name}: torch cannot use it here ({str(error).splitlines()[0]}); "
-                        "try --device=cpu") from error
-    return device
-
-
-def on_device(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on the device, its tensors laid out channels-last, which convolutions there are fastest with."""
-    return model.to(device, memory_format=torch.channels_last)

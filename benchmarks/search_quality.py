@@ -1,0 +1,191 @@
+"""Does the default search of prune.py find networks as good as NetAdapt's own way (--search=full)?
+
+    python benchmarks/search_quality.py --base_model=res-16-1 --perf_table=res-16-1 --data_loc=DIR
+
+Prunes with both, once for every seed, with the same kernels; both on coarse steps (--init_red_fact=10). Then it walks
+along the steps of the first full run once more: at each, the candidates are judged the full way with another seed, and
+by the default, from the same parent. So it is known how far two full runs agree that differ in their seed only.
+Resumable: the same command goes on. Prints the tables of the README and writes search-quality.json.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch
+from utils import candidates, checkpoint, cli, data, device as devices, halving, journal, netadapt, surgery, training
+from utils.files import locate, write_whole
+from utils.netadapt import Candidate, Proposal
+
+OTHER_SEED = 1000  # of the second full run: added to the first one's
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = cli.new_parser(__doc__.splitlines()[0])
+    parser.add_argument("--base_model", required=True, help="trained network, as in prune.py")
+    parser.add_argument("--perf_table", required=True, help="its latency table, as in prune.py")
+    parser.add_argument("--data_loc", required=True, help="images, as in prune.py")
+    parser.add_argument("--pruning_fact", type=cli.fraction, default=0.4, help="as in prune.py")
+    parser.add_argument("--init_red_fact", type=float, default=10.0, help="as in prune.py")
+    parser.add_argument("--short_term_fine_tune", type=int, default=100, help="as in prune.py")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each, of either search")
+    parser.add_argument("--more", nargs="*", default=[], metavar="NAME:FLAGS",
+                        help="further searches, e.g. half:--layer_fraction=0.5")
+    return parser
+
+
+def main() -> None:
+    args = get_parser().parse_args()
+    searches = {"full": "--search=full", "default": "", **dict(text.split(":", 1) for text in args.more)}
+    runs = {name: [pruned(args, name, flags.split(), seed) for seed in args.seeds] for name, flags in searches.items()}
+    report = {"command": sys.argv[1:], "threads": torch.get_num_threads(), "runs": runs, "steps": walk(args)}
+    for name, ends in runs.items():
+        print(f"\n{name}: {spread([e['held_out_error_pct'] for e in ends])} held-out, "
+              f"{spread([e['test_error_pct'] for e in ends])} test; steps {[e['steps'] for e in ends]}, "
+              f"latency {[round(e['latency_s'] * 1e3, 4) for e in ends]} ms")
+    print(f"\n{agreement(report['steps'])}")
+    write_whole(Path("search-quality.json"), json.dumps(report, indent=1))
+
+
+def spread(values) -> str:
+    return (f"{statistics.mean(values):.2f}% ± {statistics.stdev(values) if len(values) > 1 else 0:.2f} "
+            f"({', '.join(f'{v:.2f}' for v in values)})")
+
+
+def pruned(args: argparse.Namespace, name: str, flags, seed: int) -> dict:
+    """Prune with this search, or take up where it was; the end of its history."""
+    history = Path("history") / f"quality-{name}-{seed}.jsonl"
+    if not history.exists():
+        subprocess.run([sys.executable, str(ROOT / "prune.py"), f"--save_file={history.stem}", "--resume", f"--seed={seed}",
+                        *flags, *(f"--{flag}={getattr(args, flag)}" for flag in (
+                            "base_model", "perf_table", "data_loc", "pruning_fact", "init_red_fact",
+                            "short_term_fine_tune"))], check=True)
+    _, records = journal.read(history)
+    return dict(records[-1], steps=sum(r["event"] == "step" for r in records))
+
+
+# --- the same step, judged again -------------------------------------------------------------------------------
+
+def walk(args: argparse.Namespace) -> list:
+    """For every step of the first full run: its errors, those with another seed, and what the default chose."""
+    header, records = journal.read(Path(f"history/quality-full-{args.seeds[0]}.jsonl"))
+    base_path = locate(args.base_model, "checkpoints", ".t7")
+    base = checkpoint.load(base_path)
+    parent, workshop = checkpoint.build(base, base_path), workshop_of(base, args, header["flags"])
+    parent = workshop.device.place(parent)
+    other = replace(workshop, seed=workshop.seed + OTHER_SEED)
+    rungs = {name: halving.ladder(name, args.short_term_fine_tune) for name in ("full", "halving")}
+    log = Path("search-quality.steps.jsonl")
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    before, steps = workshop.error_pct(parent, workshop.held_out), []
+    for record in (r for r in records if r["event"] == "step"):
+        first = [candidate_of(r) for r in records if r["event"] == "candidate" and r["step"] == record["step"]]
+        proposals = [c.proposal for c in first]
+        if len(steps) < len(done):
+            steps.append(done[len(steps)])
+        else:
+            steps.append({"step": record["step"], "groups": [p.group for p in proposals], "gains_s": [p.gain_s for p in proposals],
+                          "before_pct": before, "full": [c.error_pct for c in first],
+                          "full_again": errors(climbed(other, parent, record["step"], proposals, rungs["full"], before)[-1]),
+                          "default": [errors(rung) for rung in climbed(workshop, parent, record["step"], proposals,
+                                                                       rungs["halving"], before)]})
+            with open(log, "a") as file:
+                file.write(json.dumps(steps[-1]) + "\n")
+        parent, error = adopted(workshop, parent, record, rungs["full"])
+        if error != record["error_pct"]:
+            print(f"step {record['step']}: rebuilt with {error:.2f}% error, was {record['error_pct']:.2f}%")
+        before = record["error_pct"]
+    return steps
+
+
+def workshop_of(base, args: argparse.Namespace, flags) -> candidates.Workshop:
+    device = devices.pick("auto", flags["precision"])
+    devices.settle(flags["threads"])
+    images = data.load("cifar10", args.data_loc, 32, 2)
+    train, held_out = data.split_holdout(images.train, flags["holdout_prop"])
+    source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, flags["batch_size"])
+    return candidates.Workshop(source, held_out.to(device.name), device, flags["threads"], flags["learning_rate"],
+                               flags["momentum"], flags["weight_decay"], flags["seed"])
+
+
+def candidate_of(record) -> Candidate:
+    proposal = Proposal(*(record[k] for k in ("group", "width", "proposed_width", "gain_s")))
+    return Candidate(proposal, record["error_pct"], record["growth_pct"])
+
+
+def piece_of(parent, proposal: Proposal, state=None) -> candidates.Piece:
+    keep = surgery.best_channels(surgery.channel_scores(parent, proposal.group), proposal.proposed_width)
+    return candidates.Piece(proposal.group, 1 + [g.name for g in parent.network.groups].index(proposal.group), keep, state)
+
+
+def climbed(workshop, parent, step: int, proposals, rungs, before: float) -> list:
+    """The candidates judged at every rung, in the order of the proposals: all that got there."""
+    states, judged = {}, []
+
+    def judge(rung, going):
+        start = before if rung.images is None else workshop.error_pct(parent, workshop.judged(step, rung.images))
+        pieces = tuple(piece_of(parent, p, states.get(p.group)) for p in going)
+        made = {m.group: m for m in candidates.carry_out(workshop, parent, candidates.Order(step, rung, pieces))}
+        states.update({group: m.state for group, m in made.items()})
+        judged.append([Candidate(p, made[p.group].error_pct, made[p.group].error_pct - start) for p in going])
+        return judged[-1]
+
+    halving.climb(proposals, rungs, judge, lambda found: netadapt.rank(found, "ratio"))
+    return judged
+
+
+def errors(found) -> list:
+    return [[c.proposal.group, c.error_pct] for c in found]
+
+
+def adopted(workshop, parent, record, rungs):
+    """The network after this step, made anew with its seed, and its error."""
+    piece = piece_of(parent, Proposal(*(record[k] for k in ("group", "width", "proposed_width", "gain_s"))))
+    (made,) = candidates.carry_out(workshop, parent, candidates.Order(record["step"], rungs[-1], (piece,)))
+    return candidates.rebuilt(parent, replace(piece, state=made.state), workshop.device), made.error_pct
+
+
+def agreement(steps) -> str:
+    """How often the default chose as a full run does, beside how often two full runs choose alike."""
+    same, alike, within, twice, ranks, noises, lost = 0, 0, 0, 0, {"score": [], "again": []}, [], []
+    for step in steps:
+        gains, first = np.array(step["gains_s"]), np.array(step["full"])
+        again = np.array([dict(step["full_again"])[g] for g in step["groups"]])
+        score = np.array([dict(step["default"][0]).get(g, np.nan) for g in step["groups"]])
+        growth = (first + again) / 2 - step["before_pct"]
+        noise = float(np.sqrt(np.mean((first - again) ** 2)))
+        finalists = dict(step["default"][-1])
+        chosen = min(finalists, key=lambda g: (finalists[g] - step["before_pct"]) / gains[step["groups"].index(g)])
+
+        def excess(index: int) -> float:  # points of error above what the best ratio would have cost for this gain
+            return float(growth[index] - min(growth / gains) * gains[index])
+
+        a, b = (int(np.argmin((e - step["before_pct"]) / gains)) for e in (first, again))
+        d = step["groups"].index(chosen)
+        same, alike = same + (d == a), alike + (a == b)
+        within, twice = within + (d in (a, b) or excess(d) <= noise), twice + (excess(b) <= noise)
+        noises.append(noise)
+        lost.append(excess(d))
+        ranks["score"].append(spearmanr(score, first, nan_policy="omit").statistic)
+        ranks["again"].append(spearmanr(again, first).statistic)
+    n = len(steps)
+    return (f"of {n} steps, the default chose the full run's group in {same}; two full runs chose alike in {alike}.\n"
+            f"The default's group was one of theirs or within their noise ({statistics.median(noises):.2f} points, median) in "
+            f"{within}, the second full run's within it in {twice}; what the default's cost above the best: median "
+            f"{statistics.median(lost):.2f}, at most {max(lost):.2f} points.\n"
+            f"Spearman against the full run, median over steps: the cheap score {np.median(ranks['score']):.2f}, "
+            f"the second full run {np.median(ranks['again']):.2f}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

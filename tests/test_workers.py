@@ -1,0 +1,294 @@
+"""Workers: what joblib's processes and a real two-worker Ray cluster do, and what happens when they die."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, environment
+from tests.test_latency_table import arithmetic_table
+from model.architectures import describe
+from utils import memory
+from utils.errors import UserError
+from utils.latency_table import write_table
+from utils.workers import Workers
+
+NETWORK = describe("res", depth=10, width=0.5)
+TRAIN = ["train.py", "--depth=10", "--width=0.5", "--dataset=digits", "--epochs=2", "--save_file=net", "--batch_size=64",
+         "--learning_rate=0.05", "--lr_type=cosine"]
+PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.5", "--init_red_fact=10", "--criterion=error",
+         "--short_term_fine_tune=10", "--save_file=pruned", "--batch_size=64", "--threads=1"]
+
+
+def square(common, task):
+    return task, int(common["numbers"][task]) ** 2, os.getpid()
+
+
+def dies_once(common, task):
+    mark = Path(common["folder"]) / f"died-{task}"
+    if task == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def dies_in_a_worker(common, task):
+    if os.getpid() != common["parent"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def needs_it_all(common, task):
+    """Too little memory as long as another one is in hand."""
+    folder = Path(common["folder"])
+    mine = folder / f"running-{os.getpid()}-{task}"
+    mine.touch()
+    time.sleep(0.2)
+    others = len(list(folder.glob("running-*"))) > 1
+    mine.unlink()
+    if others:
+        raise MemoryError("CUDA out of memory")
+    return task
+
+
+def too_large(common, task):
+    raise MemoryError("CUDA out of memory")
+
+
+def test_every_task_is_done_once_on_arrays_that_are_shared():
+    common = {"numbers": np.arange(100_000)}
+    with Workers(2) as workers:
+        found = list(workers.results(square, (common,), list(range(40))))
+        again = list(workers.results(square, (common,), [7]))
+    assert sorted(f[:2] for f in found) == [(i, i * i) for i in range(40)]
+    assert again[0][:2] == (7, 49) and again[0][2] in {f[2] for f in found} and os.getpid() not in {f[2] for f in found}
+
+
+def test_a_worker_that_dies_is_replaced_and_its_task_done_again(tmp_path, capsys):
+    with Workers(2) as workers:
+        found = list(workers.results(dies_once, ({"folder": str(tmp_path)},), list(range(8))))
+    assert sorted(found) == list(range(8))
+    said = capsys.readouterr().out
+    assert "a worker died" in said and "done again, by" in said
+
+
+def test_workers_that_do_nothing_but_die_are_not_replaced_for_ever(capsys):
+    with Workers(2) as workers:
+        assert sorted(workers.results(dies_in_a_worker, ({"parent": os.getpid()},), [1, 2, 3])) == [1, 2, 3]
+    said = capsys.readouterr().out
+    assert "3 are done again, by 2 workers" in said and "3 are done again, by this process alone" in said
+
+
+def test_too_little_memory_halves_the_workers(tmp_path, capsys):
+    with Workers(4) as workers:
+        found = list(workers.results(needs_it_all, ({"folder": str(tmp_path)},), list(range(6))))
+        assert workers.jobs < 4
+    assert sorted(found) == list(range(6))
+    assert "found too little memory" in capsys.readouterr().out
+    with Workers(2) as workers, pytest.raises(UserError, match="one candidate alone found too little memory; a smaller --batch"):
+        list(workers.results(too_large, ({},), [1, 2]))
+
+
+def test_memory_that_a_worker_needs():
+    small, large = (memory.needed_bytes(n, n.full_widths, 128) for n in (NETWORK, describe("res", depth=40, width=2.0)))
+    assert 0.5e9 < small < 1e9 < large < 4e9
+    available = memory.available_bytes()
+    assert memory.jobs_that_fit(1000, available / 3.5) == 3 and memory.jobs_that_fit(2, available / 3.5) == 2
+    assert memory.jobs_that_fit(8, 1e18) == 1
+
+
+# --- prune.py with workers -------------------------------------------------------------------------------------
+
+def run(folder, *flags, **more):
+    return subprocess.run([sys.executable, str(ROOT / flags[0]), *flags[1:]], cwd=folder, capture_output=True, text=True,
+                          timeout=300, env=environment(**more))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with what one process found."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "perf_tables").mkdir()
+    write_table(folder / "perf_tables/table.pickle", arithmetic_table(NETWORK), {})
+    for command in (TRAIN, PRUNE):
+        found = run(folder, *command)
+        assert found.returncode == 0, found.stderr
+    return folder
+
+
+@pytest.fixture
+def ready(whole, tmp_path):
+    for part in ("checkpoints/net.t7", "perf_tables/table.pickle"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).write_bytes((whole / part).read_bytes())
+    return tmp_path
+
+
+def history(folder):
+    return (folder / "history/pruned.jsonl").read_text()
+
+
+def trials(folder):
+    """(step, rung, group) of every trial in the unfinished journal."""
+    path = folder / "history/pruned.unfinished.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [(r["step"], r["rung"], r["group"]) for r in records if r["event"] == "trial"]
+
+
+def test_a_history_with_several_rungs(whole):
+    records = [json.loads(line) for line in history(whole).splitlines()]
+    assert {r["rung"] for r in records if r["event"] == "candidate"} >= {"score", "full"}
+    assert max(r["step"] for r in records if r["event"] == "step") >= 3
+    assert not list((whole / "checkpoints").glob("*.candidates"))
+
+
+def test_two_workers_find_what_one_finds(whole, ready):
+    found = run(ready, *PRUNE, "--jobs=2")
+    assert found.returncode == 0, found.stderr
+    assert history(ready) == history(whole)
+
+
+def begun(folder, rung, count, *flags, **more):
+    """Start pruning, wait until ``count`` trials at this rung are in the journal, and return the process."""
+    process = subprocess.Popen([sys.executable, str(ROOT / PRUNE[0]), *PRUNE[1:], *flags], cwd=folder, env=environment(**more),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and sum(t[1] == rung for t in trials(folder)) < count:
+        time.sleep(0.005)
+    assert process.poll() is None, "it ended before it could be disturbed"
+    return process
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("rung, count", [("score", 2), ("full", 1)])
+def test_killed_in_the_middle_of_a_round_nothing_is_tried_twice(whole, ready, jobs, rung, count):
+    process = begun(ready, rung, count, f"--jobs={jobs}")
+    process.kill()
+    process.communicate()
+    done = trials(ready)
+    assert done
+    found = run(ready, *PRUNE, f"--jobs={jobs}", "--resume")
+    assert found.returncode == 0, found.stderr
+    assert history(ready) == history(whole)
+    first = found.stdout.split("step 1:")[0]  # what the resumed process says of the step in hand
+    for step, at, group in done:
+        if step == 1:
+            section = first.split(f"{at}: ")[-1].split(" step ")[0]
+            assert f"  {group} " not in section, f"{group} was tried again at {at}"
+    assert not list((ready / "checkpoints").glob("*.candidates"))
+
+
+def test_resumed_with_lost_or_broken_candidates(whole, ready):
+    process = begun(ready, "full", 1)
+    process.kill()
+    process.communicate()
+    states = sorted((ready / "checkpoints/pruned.candidates").iterdir())
+    assert states
+    for number, path in enumerate(states):
+        path.write_bytes(path.read_bytes()[:100]) if number % 2 else path.unlink()
+    assert run(ready, *PRUNE, "--resume").returncode == 0
+    assert history(ready) == history(whole)
+
+
+def children(pid):
+    """Processes below this one that run Python code of the pool: {pid: command line}."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == pid:
+                found[int(path.name)] = (path / "cmdline").read_text().replace("\0", " ")
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def workers_of(process):
+    return [pid for pid, command in children(process.pid).items() if "popen_loky" in command]
+
+
+def test_a_killed_worker_costs_only_what_it_had_in_hand(whole, ready):
+    process = begun(ready, "score", 1, "--jobs=2")
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "a worker died" in output and "Traceback" not in errors
+    assert history(ready) == history(whole)
+
+
+def test_workers_do_not_outlive_a_killed_parent(ready):
+    process = begun(ready, "score", 1, "--jobs=2")
+    orphans = workers_of(process)
+    assert len(orphans) == 2
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in orphans) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [pid for pid in orphans if Path(f"/proc/{pid}").exists()]
+
+
+# --- Ray -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def cluster():
+    """A Ray cluster of this machine with two workers; yields its address."""
+    ray = Path(sys.executable).with_name("ray")
+    if not ray.exists():
+        pytest.skip("Ray is not installed: --backend=ray is not tested")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = subprocess.run([ray, "start", "--head", "--num-cpus=2", "--include-dashboard=false", f"--port={port}",
+                            "--node-ip-address=127.0.0.1"], capture_output=True, text=True, timeout=120,
+                           env=environment(RAY_USAGE_STATS_ENABLED="0"))
+    assert found.returncode == 0, found.stdout + found.stderr
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        stop_ray()
+
+
+def stop_ray():
+    subprocess.run([Path(sys.executable).with_name("ray"), "stop", "--force"], capture_output=True, timeout=120)
+
+
+def test_a_ray_cluster_finds_what_one_process_finds(whole, ready, cluster):
+    found = run(ready, *PRUNE, "--backend=ray", "--jobs=2", RAY_ADDRESS=cluster)
+    assert found.returncode == 0, found.stderr
+    assert history(ready) == history(whole)
+
+
+def test_a_cluster_that_goes_is_said_and_resume_goes_on_here(whole, ready, cluster):
+    process = begun(ready, "score", 1, "--backend=ray", "--jobs=2", RAY_ADDRESS=cluster)
+    stop_ray()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert [e for e in errors.splitlines() if e.startswith("error: --backend=ray: the cluster is gone; what was finished")]
+    assert "Traceback" not in errors
+    found = run(ready, *PRUNE, "--resume")
+    assert found.returncode == 0, found.stderr
+    assert history(ready) == history(whole)
+
+
+def test_without_a_cluster_the_message_says_what_to_do(ready):
+    pytest.importorskip("ray")
+    found = run(ready, *PRUNE, "--backend=ray", "--jobs=2", RAY_ADDRESS="127.0.0.1:1")
+    assert found.returncode == 2 and "no Ray cluster" in found.stderr and "ray start --head" in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1, found.stderr
+    assert run(ready, *PRUNE, "--resume").returncode == 0
+
+
+def test_without_ray_the_message_says_what_to_install(ready):
+    code = ("import sys, runpy\nsys.modules['ray'] = None\n"
+            f"sys.argv = {PRUNE + ['--backend=ray', '--jobs=2']!r}\nsys.path.insert(0, {str(ROOT)!r})\n"
+            f"runpy.run_path({str(ROOT / 'prune.py')!r}, run_name='__main__')")
+    found = subprocess.run([sys.executable, "-c", code], cwd=ready, capture_output=True, text=True, env=environment())
+    assert found.returncode == 2 and "Ray is not installed" in found.stderr and "pip install ray" in found.stderr

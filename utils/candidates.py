@@ -1,0 +1,197 @@
+"""Making and judging the candidates of a step: pruned, recalibrated, fine-tuned, judged. Whoever does it, wherever.
+
+What is done to a candidate depends on nothing but the arguments, so it makes no difference which process does it, in
+which order, and whether in one go or rung by rung.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from model.torch_net import TorchNet
+from utils import surgery, training
+from utils.data import Images
+from utils.device import Device
+from utils.halving import Rung
+
+State = Dict[str, Any]  # where a candidate stands: "batches" it was fine-tuned on, what changed in its "model", "optimizer"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all candidates of a run have in common. The images are on the device."""
+
+    source: training.BatchSource  # what is fine-tuned on
+    held_out: Images  # what is judged on, never the same images
+    device: Device
+    threads: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    seed: int
+
+    def judged(self, step: int, count: Optional[int]) -> Images:
+        """``count`` of the held-out images, the same for all candidates of a step; None: all."""
+        if count is None or count >= len(self.held_out):
+            return self.held_out
+        order = torch.randperm(len(self.held_out), generator=training.seeded((self.seed, step)))
+        return self.held_out[order[:count].to(self.held_out.labels.device)]
+
+    def error_pct(self, model: TorchNet, images: Images) -> float:
+        return training.error_pct(model, images, self.source.normalisation, self.device)
+
+    def tune(self, model: TorchNet, batches: int, *seeds: int) -> bool:
+        """Fine-tune in place; False if the loss is no number any more."""
+        optimizer = training.sgd(model, self.learning_rate, self.momentum, self.weight_decay)
+        loss = training.fit(model, optimizer, self.source.batches(0, batches, self.seed, *seeds, 0), self.device)
+        return math.isfinite(loss)
+
+    def calibration(self, step: int, batches: int) -> Iterator[Tensor]:
+        """Training images to measure batch-norm statistics on, the same for all candidates of a step."""
+        return (images for images, _ in self.source.batches(0, batches, self.seed, step, 0))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One candidate to take further: the group that is narrowed to the channels ``keep``, and what is done already."""
+
+    group: str
+    number: int  # of the group in its network, from 1: the seed of its batches
+    keep: Tensor  # indices, ascending
+    state: Optional[State] = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Candidates of a step to be brought to a rung."""
+
+    step: int
+    rung: Rung
+    pieces: Tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a piece. NaN: the loss was no number any more."""
+
+    group: str
+    error_pct: float
+    state: State
+
+
+def carry_out(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
+    """Yield what comes of every piece, each as soon as it is done. ``parent``, on the device, is not changed."""
+    rung = order.rung
+    if rung.recalibration and not rung.batches and all(p.state is None for p in order.pieces):
+        yield from _scored(workshop, parent, order)
+        return
+    judged = workshop.judged(order.step, rung.images)
+    for piece in order.pieces:
+        state = piece.state
+        if state is None and rung.recalibration:
+            state = _recalibrated(workshop, parent, piece, order)
+        yield _tuned(workshop, parent, piece, state or {"batches": 0, "model": {}}, order, judged)
+
+
+def in_order(parent: TorchNet, pieces: Sequence[Piece]) -> List[Piece]:
+    """Those first that leave their parent earliest: neighbours share the most layers."""
+    return sorted(pieces, key=lambda piece: _first_change(parent, piece))
+
+
+def rebuilt(parent: TorchNet, piece: Piece, device: Device) -> TorchNet:
+    """The candidate as its state says, on the device."""
+    model = surgery.slice_channels(parent, {piece.group: piece.keep})
+    if piece.state is not None:
+        model.load_state_dict(piece.state["model"], strict=False)
+    return device.place(model)
+
+
+def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, state: State, order: Order, judged: Images) -> Made:
+    """Fine-tune on the batches that are left up to the rung, and judge."""
+    piece = Piece(piece.group, piece.number, piece.keep, state)
+    model = rebuilt(parent, piece, workshop.device)
+    optimizer = training.sgd(model, workshop.learning_rate, workshop.momentum, workshop.weight_decay)
+    if "optimizer" in state:
+        optimizer.load_state_dict(state["optimizer"])
+    batches = workshop.source.batches(state["batches"], order.rung.batches, workshop.seed, order.step, piece.number)
+    loss = training.fit(model, optimizer, batches, workshop.device)
+    error = workshop.error_pct(model, judged) if math.isfinite(loss) else float("nan")
+    return Made(piece.group, error, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
+                                     "optimizer": _copied(optimizer.state_dict())})
+
+
+# --- batch norm measured anew, layers shared -------------------------------------------------------------------
+
+def _recalibrated(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order) -> State:
+    """As it is after scoring, made for itself alone."""
+    alone = Order(order.step, Rung("alone", 0, 0, order.rung.recalibration), (piece,))
+    return next(_scored(workshop, parent, alone)).state
+
+
+@torch.inference_mode()
+def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
+    """Measure every candidate's batch-norm statistics anew (EagleEye, arXiv 2007.02491) and judge it.
+
+    The layers before the pruned ones are the parent's, and so are their activations and statistics: they are computed
+    once, as far as each candidate shares them.
+    """
+    normalisation, device = workshop.source.normalisation, workshop.device
+    judged = workshop.judged(order.step, order.rung.images)
+    shared = copy.deepcopy(parent)
+    (image,) = parent.network.inputs
+    measured = [{image.name: x} for x in workshop.calibration(order.step, order.rung.recalibration)]
+    seen = [{image.name: normalisation(judged.pixels[i:i + training.EVAL_BATCH])}
+            for i in range(0, len(judged), training.EVAL_BATCH)]
+    here = 0
+    for piece in in_order(parent, order.pieces):
+        cut = _first_change(parent, piece)
+        with device.autocast():
+            measured, seen = _advance(shared, measured, seen, here, cut)
+        here = cut
+        candidate = device.place(surgery.slice_channels(shared, {piece.group: piece.keep}))
+        end = len(candidate.layers)
+        with device.autocast():
+            _, logits = _advance(candidate, measured, seen, cut, end)
+        wrong = sum((_only(out).argmax(1) != labels).sum() for out, labels
+                    in zip(logits, judged.labels.split(training.EVAL_BATCH)))
+        error = 100.0 * int(wrong) / len(judged) if len(judged) else float("nan")
+        yield Made(piece.group, error, {"batches": 0, "model": _copied(dict(candidate.named_buffers()))})
+
+
+Values = List[Dict[str, Tensor]]  # per batch, the live tensors by name
+
+
+def _advance(model: TorchNet, measured: Values, seen: Values, first: int, last: int) -> Tuple[Values, Values]:
+    """Bring batches from layer ``first`` to ``last``: those of ``measured`` set the statistics that ``seen`` is judged by."""
+    for layer in model.layers[first:last]:
+        if layer.node.bn:
+            norm = getattr(model, layer.node.name + "_bn").train()
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches, each counting alike
+    measured = [model.advance(values, first, last) for values in measured]
+    model.eval()
+    return measured, [model.advance(values, first, last) for values in seen]
+
+
+def _first_change(parent: TorchNet, piece: Piece) -> int:
+    """The number of the first layer that the candidate does not share with its parent."""
+    layers = parent.network.layers({**parent.widths, piece.group: len(piece.keep)})
+    return next(i for i, (a, b) in enumerate(zip(parent.layers, layers)) if a != b)
+
+
+def _only(values: Dict[str, Tensor]) -> Tensor:
+    (value,) = values.values()
+    return value
+
+
+def _copied(tree: Any) -> Any:
+    """Tensors in dicts and lists, copied to the CPU: what a state holds may travel and is written to files."""
+    if isinstance(tree, Tensor):
+        return tree.detach().cpu().clone()
+    if isinstance(tree, dict):
+        return {key: _copied(value) for key, value in tree.items()}
+    return [_copied(value) for value in tree] if isinstance(tree, (list, tuple)) else tree

@@ -1,0 +1,74 @@
+"""Where a network runs, and in which precision its convolutions are done."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Iterator, List
+
+import torch
+from torch import nn
+
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Device:
+    name: str = "cpu"  # "cpu", "cuda", "cuda:1", ...
+    precision: str = "fp32"  # or "bf16": convolutions in bfloat16, weights and their updates in float32
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on this device, its tensors laid out channels-last, which convolutions are fastest with."""
+        return model.to(self.name, memory_format=torch.channels_last)
+
+    def one_each(self, backend: str) -> List[str]:
+        """Devices for several workers: all GPUs in turn, unless one of them was named or a cluster shares them out."""
+        if self.name == "cuda" and backend == "local":
+            return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        return [self.name]
+
+    def autocast(self) -> torch.autocast:
+        """The context that a forward pass and its loss belong in."""
+        return torch.autocast(torch.device(self.name).type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def pick(name: str, precision: str) -> Device:
+    """The device of the flags; ``auto`` is a GPU where there is one, and bf16 where it has instructions of its own.
+
+    Raises UserError for a device that torch cannot use here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device={name}: torch cannot use it here ({str(error).splitlines()[0]}); "
+                        "try --device=cpu") from error
+    if precision == "auto":
+        precision = "bf16" if _has_bf16(torch.device(name).type) else "fp32"
+    return Device(name, precision)
+
+
+def settle(threads: int) -> None:
+    """What a process computes with: one seed and one number of threads, one result."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """While it lasts, too little memory is a MemoryError, whatever torch has it as on a GPU or on a CPU."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+        elif "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(str(error).splitlines()[0]) from error
+
+
+def _has_bf16(kind: str) -> bool:
+    """Whether bfloat16 is faster than float32: emulated, it is slower."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return kind == "cpu" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,0 +1,170 @@
+"""Many calls of one function at once, in processes of this machine or on a Ray cluster; joblib does the work.
+
+A worker that dies is replaced and what it had in hand is done again; one that finds too little memory halves the number
+of workers. Both are said.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
+
+from utils.errors import UserError
+
+MAPPED_BYTES = 10_000  # arrays above this size reach the workers of this machine once, as memory that they share
+
+
+class Workers:
+    """``with Workers(jobs, backend) as workers``: processes that live as long as it lasts.
+
+    backend: "local", or "ray" for the cluster that RAY_ADDRESS names, or else the one that this machine belongs to.
+    packages: folders of modules that a cluster's machines need. Raises UserError where Ray or its cluster is missing.
+    """
+
+    def __init__(self, jobs: int, backend: str = "local", *, packages: Sequence[str] = (), gpu: bool = False):
+        self.jobs, self.backend, self._gpu = jobs, backend, gpu
+        self._stack, self._fruitless = ExitStack(), 0
+        if backend == "ray":
+            _join_cluster(packages)
+
+    def __enter__(self) -> "Workers":
+        self._start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop()
+        if self.backend == "ray":
+            import ray
+            ray.shutdown()
+
+    def results(self, function: Callable, common: Tuple[Dict, ...], tasks: Sequence[Any]) -> Iterator[Any]:
+        """Yield ``function(*common, task)`` for every task, in the order in which they are done.
+
+        common: dicts, whose arrays travel once however many tasks there are. A cluster's results come in rounds, of as
+        many as there are workers; one worker is this process itself. Raises UserError when that has too little memory.
+        """
+        left = dict(enumerate(tasks))
+        while left:
+            before = len(left)
+            try:
+                for number, result in self._sweep(function, common, left):
+                    if not isinstance(result, MemoryError):
+                        del left[number]
+                        yield result
+                word = "found too little memory" if left else ""
+            except self._deaths() as error:
+                word = f"died ({type(error).__name__}: killed?)"
+            if left:
+                self._again(word, len(left), any_done=len(left) < before)
+
+    def _again(self, word: str, count: int, any_done: bool) -> None:
+        """Begin anew with what is left: with half the workers where memory is short, or where all they do is die."""
+        if self.jobs == 1:
+            raise UserError("one candidate alone found too little memory; a smaller --batch_size needs less. What was "
+                            "finished is kept, --resume goes on")
+        self._stop()
+        self._fruitless = 0 if any_done else self._fruitless + 1
+        if "memory" in word or self._fruitless > 1:
+            self.jobs //= 2
+        by = f"{self.jobs} workers" if self.jobs > 1 else "this process alone"
+        print(f"  a worker {word}; {count} {'is' if count == 1 else 'are'} done again, by {by}", flush=True)
+        self._start()
+
+    def _start(self) -> None:
+        from joblib import Parallel, parallel_config
+        if self.backend == "ray":
+            more = {"ray_remote_args": {"num_gpus": 1}} if self._gpu else {}
+            self._stack.enter_context(parallel_config(backend="ray", **more))
+            self._parallel = self._stack.enter_context(Parallel(n_jobs=self.jobs, batch_size=1, max_nbytes=None))
+        else:
+            self._parallel = self._stack.enter_context(
+                Parallel(n_jobs=self.jobs, backend="loky", batch_size=1, pre_dispatch=self.jobs, mmap_mode="c",
+                         max_nbytes=MAPPED_BYTES, return_as="generator_unordered", initializer=_end_with,
+                         initargs=(os.getpid(),)))
+
+    def _stop(self) -> None:
+        self._stack.close()
+
+    def _sweep(self, function, common, left) -> Iterator[Tuple[int, Any]]:
+        from joblib import delayed
+        calls = [delayed(_guarded)(function, number, task, *common) for number, task in list(left.items())]
+        if self.backend != "ray":
+            yield from self._parallel(calls)
+            return
+        for start in range(0, len(calls), self.jobs):
+            yield from self._parallel(calls[start:start + self.jobs])
+
+    def _deaths(self) -> Tuple[type, ...]:
+        from joblib.externals.loky import BrokenProcessPool
+        if self.backend != "ray":
+            return (BrokenProcessPool,)
+        from ray.exceptions import RayError
+        return (RayError,)
+
+
+def _end_with(parent: int) -> None:
+    """Let this worker end when the process that it works for is killed."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _guarded(function: Callable, number: int, task: Any, *common: Any) -> Tuple[int, Any]:
+    try:
+        return number, function(*common, task)
+    except MemoryError as error:
+        return number, MemoryError(str(error))
+
+
+def _join_cluster(packages: Sequence[str]) -> None:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise UserError(f"--backend=ray: Ray is not installed ({error}); pip install ray, or leave the flag out") from error
+    try:
+        _knock(os.environ.get("RAY_ADDRESS", ""))
+        ray.init(address="auto", runtime_env={"py_modules": list(packages)}, log_to_driver=False, logging_level="error")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"--backend=ray: no Ray cluster ({_first_line(error)}); start one with `ray start --head`, name "
+                        "one with RAY_ADDRESS, or leave the flag out") from error
+    register_ray()
+    threading.Thread(target=_watch, args=(ray.get_runtime_context().gcs_address,), daemon=True).start()
+
+
+def _watch(address: str) -> None:
+    """End this process, saying why, when nobody listens any more at a cluster's head: Ray would end it without a word."""
+    silent = 0
+    while silent < 3:
+        time.sleep(1)
+        try:
+            _knock(address)
+            silent = 0
+        except OSError:
+            silent += 1
+    if _joined():
+        print("error: --backend=ray: the cluster is gone; what was finished is kept. The same command with --resume and "
+              "without --backend=ray goes on here", file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+def _joined() -> bool:
+    import ray
+    return ray.is_initialized()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError unless somebody listens at host:port; Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
