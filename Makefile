@@ -1,6 +1,6 @@
 # make demo   train, measure, prune a small network on the bundled digits, start to end
 # make test   run the tests
-# Both make .venv from requirements.txt first; PYTHON names the Python 3.11 to make it with.
+# Both make .venv from requirements.txt first (the tests add Ray); PYTHON names the Python 3.11 to make it with.
 
 PYTHON ?= python3.11
 PY := .venv/bin/python
@@ -19,7 +19,11 @@ STEPS ?= --init_red_fact=10 --short_term_fine_tune=20
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-test: .venv/installed
+.venv/installed-ray: .venv/installed requirements-ray.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	touch $@
+
+test: .venv/installed-ray
 	$(PY) -m pytest
 
 # In a folder of its own, with the commands that a user would type.

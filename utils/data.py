@@ -8,7 +8,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Tuple
+from typing import Callable, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -52,9 +52,12 @@ class Normalisation:
     std: Tuple[float, ...]
 
     def __call__(self, pixels: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> float [N, C, H, W]
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1) * 255
-        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1) * 255
-        return (pixels.float() - mean) / std
+        return self.on(pixels.device)(pixels)
+
+    def on(self, device) -> Callable[[Tensor], Tensor]:
+        """The same for many batches on one device, where making its constants anew would cost a wait each time."""
+        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (self.mean, self.std))
+        return lambda pixels: (pixels.float() - mean) / std
 
 
 def measure_normalisation(images: Images) -> Normalisation:

@@ -2,17 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Iterable, Iterator, Sequence, Tuple
+from functools import cached_property
+from typing import Callable, Iterable, Iterator, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from utils.data import Draws, Images, Normalisation, augment, draw
 from utils.device import Device
 from utils.errors import UserError
 from utils.progress import progress
+from utils.steps import Step
 
 EVAL_BATCH = 500  # images per forward pass when judging
 
@@ -67,12 +68,16 @@ class BatchSource:
         order = torch.randperm(len(self.images), generator=generator)
         return self._move(order), Draws(*map(self._move, draw(len(order), self.flip, generator)))
 
+    @cached_property
+    def _normalise(self) -> Callable[[Tensor], Tensor]:
+        return self.normalisation.on(self.images.pixels.device)
+
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.images.labels.device, non_blocking=True)
 
     def _batch(self, order: Tensor, draws: Draws, chosen: slice) -> Batch:
         images = self.images[order[chosen]]
-        return self.normalisation(augment(images.pixels, Draws(*(d[chosen] for d in draws)))), images.labels
+        return self._normalise(augment(images.pixels, Draws(*(d[chosen] for d in draws)))), images.labels
 
 
 def seeded(seeds: Sequence[int]) -> torch.Generator:
@@ -87,14 +92,9 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Ba
     NaN is returned, not raised: a search drops the candidate, a training stops. The loss is summed on the device.
     """
     model.train()
-    total, count = 0.0, 0
+    step, total, count = Step(model, optimizer, device), 0.0, 0
     for images, labels in batches:
-        with device.autocast():
-            loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total, count = total + loss.detach(), count + 1
+        total, count = total + step(images, labels), count + 1
     return float(total) / max(count, 1)
 
 
@@ -118,9 +118,10 @@ def train_epoch(model, optimizer, source: BatchSource, device: Device, rate: flo
 def error_pct(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> float:
     """Percentage of images whose top class is wrong; ``images`` on the model's device."""
     model.eval()
+    normalise = normalisation.on(images.labels.device)
     wrong = torch.zeros((), dtype=torch.int64, device=images.labels.device)
     for i in range(0, len(images), EVAL_BATCH):
         with device.autocast():
-            logits = model(normalisation(images.pixels[i:i + EVAL_BATCH]))
+            logits = model(normalise(images.pixels[i:i + EVAL_BATCH]))
         wrong += (logits.argmax(1) != images.labels[i:i + EVAL_BATCH]).sum()
     return 100.0 * int(wrong) / len(images)
