@@ -76,6 +76,8 @@ def main() -> None:
     for flag in ("save_file", "base_model"):
         if not getattr(args, flag):
             raise UserError(f"--{flag} is needed (only --plan goes without)")
+    if args.backend == "ray" and args.jobs < 2:
+        raise UserError("--backend=ray: needs --jobs=2 or more, the workers to ask of the cluster")
     prune(args)
 
 
@@ -217,13 +219,14 @@ def pick_device(args: argparse.Namespace, files):
     import torch
     from utils import device as devices
     found = journal.read(files.journal) if args.resume else None
-    began = found[0].get("flags") if found else {}
-    if args.precision == "auto":
-        args.precision = began.get("precision", "auto")
+    began = found[0].get("flags") if found and isinstance(found[0].get("flags"), dict) else {}
+    if args.precision == "auto" and began.get("precision") in ("fp32", "bf16"):
+        args.precision = began["precision"]
     device = devices.pick(args.device, args.precision)
     args.precision = device.precision
     if args.threads is None:
-        args.threads = began.get("threads") or max(torch.get_num_threads() // args.jobs, 1)
+        known = began.get("threads")
+        args.threads = known if isinstance(known, int) and known > 0 else max(torch.get_num_threads() // args.jobs, 1)
     devices.settle(args.threads)
     return device
 
@@ -237,13 +240,14 @@ def crew_of(args: argparse.Namespace, workshop, model):
     if args.jobs == 1 and args.backend == "local":
         yield Crew(workshop)
         return
-    jobs = args.jobs
+    jobs = min(args.jobs, sum(g.prunable for g in model.network.groups))  # a step has no more candidates
     if args.backend == "local" and workshop.device.name == "cpu":
-        each = memory.needed_bytes(model.network, model.widths, args.batch_size)
-        jobs = memory.jobs_that_fit(args.jobs, each)
-        if jobs < args.jobs:
-            print(f"--jobs={args.jobs}: the memory holds about {jobs}, of {each / 1e9:.1f} GB each; going on with {jobs}",
+        each = memory.needed_bytes(model.network, model.widths, args.batch_size, args.search)
+        fit = memory.jobs_that_fit(jobs, each)
+        if fit < jobs:
+            print(f"--jobs={args.jobs}: the memory holds about {fit}, of {each / 1e9:.1f} GB each; going on with {fit}",
                   flush=True)
+        jobs = fit
     packages = [str(Path(__file__).parent / name) for name in ("model", "utils")]
     with Workers(jobs, args.backend, packages=packages, gpu=workshop.device.name.startswith("cuda")) as workers:
         yield Crew(workshop, workers)

@@ -48,7 +48,7 @@ def main() -> None:
     args = get_parser().parse_args()
     searches = {"full": "--search=full", "default": "", **dict(text.split(":", 1) for text in args.more)}
     runs = {name: [pruned(args, name, flags.split(), seed) for seed in args.seeds] for name, flags in searches.items()}
-    report = {"command": sys.argv[1:], "threads": torch.get_num_threads(), "runs": runs, "steps": walk(args)}
+    report = {"flags": {k: v for k, v in vars(args).items() if k != "data_loc"}, "threads": torch.get_num_threads(), "runs": runs, "steps": walk(args)}
     for name, ends in runs.items():
         print(f"\n{name}: {spread([e['held_out_error_pct'] for e in ends])} held-out, "
               f"{spread([e['test_error_pct'] for e in ends])} test; steps {[e['steps'] for e in ends]}, "

@@ -97,8 +97,8 @@ def test_too_little_memory_halves_the_workers(tmp_path, capsys):
 
 
 def test_memory_that_a_worker_needs():
-    small, large = (memory.needed_bytes(n, n.full_widths, 128) for n in (NETWORK, describe("res", depth=40, width=2.0)))
-    assert 0.5e9 < small < 1e9 < large < 4e9
+    small, large = (memory.needed_bytes(n, n.full_widths, 128, "halving") for n in (NETWORK, describe("res", depth=40, width=2.0)))
+    assert 0.6e9 < small < 1.3e9 < 2e9 < large < 2.5e9  # found: 2.0e9
     available = memory.available_bytes()
     assert memory.jobs_that_fit(1000, available / 3.5) == 3 and memory.jobs_that_fit(2, available / 3.5) == 2
     assert memory.jobs_that_fit(8, 1e18) == 1
@@ -278,11 +278,21 @@ def test_a_cluster_that_goes_is_said_and_resume_goes_on_here(whole, ready, clust
     assert history(ready) == history(whole)
 
 
+def test_more_jobs_than_there_is_work_or_cluster_for(whole, ready, cluster):
+    found = run(ready, *PRUNE, "--jobs=4096")
+    assert found.returncode == 0 and history(ready) == history(whole), found.stderr
+    found = run(ready, *PRUNE, "--jobs=5", "--backend=ray", RAY_ADDRESS=cluster)
+    assert found.returncode == 0 and history(ready) == history(whole), found.stderr
+    assert "--jobs=5: the cluster has 2 CPUs; going on with 2 workers" in found.stdout
+
+
 def test_without_a_cluster_the_message_says_what_to_do(ready):
     pytest.importorskip("ray")
     found = run(ready, *PRUNE, "--backend=ray", "--jobs=2", RAY_ADDRESS="127.0.0.1:1")
     assert found.returncode == 2 and "no Ray cluster" in found.stderr and "ray start --head" in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1, found.stderr
+    alone = run(ready, *PRUNE, "--backend=ray")
+    assert alone.returncode == 2 and "--backend=ray: needs --jobs=2 or more" in alone.stderr
     assert run(ready, *PRUNE, "--resume").returncode == 0
 
 

@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import Optional
 
 from model.network import Network, Widths
+from utils.halving import RECALIBRATION, ladder
 
-PROCESS_BYTES = 700e6  # a Python with torch loaded, before it has done anything
-BYTES_PER_VALUE = 20  # of a layer's output while it is fine-tuned: kept for the way back, with its gradient and copies
+PROCESS_BYTES = 600e6  # a Python with torch loaded, before it has done anything
+BYTES_PER_VALUE = 12  # of a layer's output, float32: kept for the way back, or read by two layers; and copies
 
 
-def needed_bytes(network: Network, widths: Widths, batch_size: int) -> float:
-    """About what a process takes at most that fine-tunes this network, without the images."""
-    values = sum(layer.cout * layer.out_size ** 2 for layer in network.layers(widths))
-    return PROCESS_BYTES + BYTES_PER_VALUE * batch_size * values
+def needed_bytes(network: Network, widths: Widths, batch_size: int, search: str) -> float:
+    """About what a process takes at most that makes candidates of this network, without the images.
+
+    Fine-tuning keeps every layer's output of one batch; scoring keeps one layer's of all the images it sees.
+    """
+    outputs = [layer.cout * layer.out_size ** 2 for layer in network.layers(widths)]
+    scored = max(rung.images or 0 for rung in ladder(search, 1)) + RECALIBRATION * batch_size * (search == "halving")
+    return PROCESS_BYTES + BYTES_PER_VALUE * max(batch_size * sum(outputs), scored * max(outputs))
 
 
 def available_bytes() -> Optional[float]:

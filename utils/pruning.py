@@ -123,7 +123,9 @@ class Run:
 
     def piece(self, proposal: Proposal) -> Piece:
         keep = surgery.best_channels(surgery.channel_scores(self.model, proposal.group), proposal.proposed_width)
-        return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(), self.states.get(proposal.group))
+        shapes = self.model.network.weight_shapes({**self.model.widths, proposal.group: proposal.proposed_width})
+        state = self.states.get(proposal.group)
+        return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(), state if _fits(state, shapes) else None)
 
     def _number_of(self, group: str) -> int:
         return 1 + [g.name for g in self.model.network.groups].index(group)
@@ -223,6 +225,12 @@ class _Judge:
 
 def _candidate(proposal: Proposal, error_pct: float, before_pct: float) -> Candidate:
     return Candidate(proposal, error_pct, error_pct - before_pct)
+
+
+def _fits(state: Any, shapes: Dict[str, Tuple[int, ...]]) -> bool:
+    """Whether this is the state of a candidate with weights of these shapes: it may come from a file."""
+    return (isinstance(state, dict) and isinstance(state.get("batches"), int) and isinstance(state.get("model"), dict)
+            and all(isinstance(v, torch.Tensor) and shapes.get(k, ()) == tuple(v.shape) for k, v in state["model"].items()))
 
 
 def _number(value: float) -> Optional[float]:

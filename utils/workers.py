@@ -28,7 +28,10 @@ class Workers:
         self.jobs, self.backend, self._gpu = jobs, backend, gpu
         self._stack, self._fruitless = ExitStack(), 0
         if backend == "ray":
-            _join_cluster(packages)
+            held = _join_cluster(packages)
+            if held < jobs:
+                print(f"--jobs={jobs}: the cluster has {held} CPUs; going on with {held} workers", flush=True)
+                self.jobs = held
 
     def __enter__(self) -> "Workers":
         self._start()
@@ -121,7 +124,8 @@ def _guarded(function: Callable, number: int, task: Any, *common: Any) -> Tuple[
         return number, MemoryError(str(error))
 
 
-def _join_cluster(packages: Sequence[str]) -> None:
+def _join_cluster(packages: Sequence[str]) -> int:
+    """Become a driver of the cluster; returns the number of its CPUs, one of which a worker takes."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
     try:
         import ray
@@ -136,6 +140,7 @@ def _join_cluster(packages: Sequence[str]) -> None:
                         "one with RAY_ADDRESS, or leave the flag out") from error
     register_ray()
     threading.Thread(target=_watch, args=(ray.get_runtime_context().gcs_address,), daemon=True).start()
+    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def _watch(address: str) -> None:
