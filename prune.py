@@ -227,7 +227,7 @@ def pick_device(args: argparse.Namespace, files):
     if args.threads is None:
         known = began.get("threads")
         args.threads = known if isinstance(known, int) and known > 0 else max(torch.get_num_threads() // args.jobs, 1)
-    devices.settle(args.threads)
+    devices.settle(device, args.threads)
     return device
 
 

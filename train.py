@@ -60,7 +60,7 @@ def main() -> None:
 
     device = devices.pick(args.device, args.precision)
     args.precision = device.precision
-    devices.settle(torch.get_num_threads())
+    devices.settle(device, torch.get_num_threads())
     torch.manual_seed(args.seed)
     saved = unfinished(path, args)
     images = data.load(args.dataset, args.data_loc, 32, args.workers)

@@ -139,7 +139,7 @@ def plainly(model: nn.Module, name: str) -> nn.Module:
 
 def step_seconds(args, parent: TorchNet, workshop: Workshop, latency, settings, jobs: int = 1) -> float:
     """One whole step of prune.py, its files included; the workers are there already."""
-    devices.settle(workshop.threads)
+    devices.settle(workshop.device, workshop.threads)
     with inside_a_new_folder(), contextlib.redirect_stdout(sys.stderr), crew_of(workshop, jobs) as crew:
         for folder in ("checkpoints", "history"):
             os.mkdir(folder)
@@ -186,7 +186,7 @@ def main() -> None:
     network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width)
     table = latency_table.read_table(latency_table.table_path(args.perf_table), network)
     device, threads = devices.pick(args.device, args.precision), torch.get_num_threads()
-    devices.settle(threads)
+    devices.settle(device, threads)
     torch.manual_seed(0)
     train, held_out = (random_images(n, n).to(device.name) for n in (TRAIN, HELD_OUT))
     workshop = Workshop(training.BatchSource(train, NORMALISATION, True, args.batch_size), held_out, device, threads,
@@ -205,7 +205,7 @@ def main() -> None:
         alone = Workshop(**{**vars(workshop), "threads": 1})
         steps["one_worker_of_one_thread"] = step_seconds(args, parent, alone, latency, settings)
         steps["two_workers_of_one_thread"] = step_seconds(args, parent, alone, latency, settings, jobs=2)
-    devices.settle(threads)
+    devices.settle(device, threads)
     for name, again in rounds(args, parent, proposals, workshop).items():
         seconds[name] += again
     print_report(args, report(args, seconds, steps, len(proposals), device, threads))

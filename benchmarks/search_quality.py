@@ -110,7 +110,7 @@ def walk(args: argparse.Namespace) -> list:
 
 def workshop_of(base, args: argparse.Namespace, flags) -> candidates.Workshop:
     device = devices.pick("auto", flags["precision"])
-    devices.settle(flags["threads"])
+    devices.settle(device, flags["threads"])
     images = data.load("cifar10", args.data_loc, 32, 2)
     train, held_out = data.split_holdout(images.train, flags["holdout_prop"])
     source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, flags["batch_size"])

@@ -47,10 +47,12 @@ def pick(name: str, precision: str) -> Device:
     return Device(name, precision)
 
 
-def settle(threads: int) -> None:
+def settle(device: Device, threads: int) -> None:
     """What a process computes with: one seed and one number of threads, one result."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
+    if device.name.startswith("cuda:"):
+        torch.cuda.set_device(device.name)  # CUDA graphs are captured on the current one
 
 
 @contextmanager

@@ -71,8 +71,8 @@ def carry_out(run: Parcel, step: Parcel, task: Dict[str, Any]) -> List[Made]:
     """
     order: Order = task["order"]
     packed: Workshop = run["workshop"]
-    devices.settle(packed.threads)
     device = Device(task["device"], packed.device.precision)
+    devices.settle(device, packed.threads)
     with devices.memory_errors():
         workshop = replace(packed, device=device, held_out=_open_images(run["held_out"], device),
                            source=replace(packed.source, images=_open_images(run["train"], device)))

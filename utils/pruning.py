@@ -77,7 +77,7 @@ class Run:
 
     def evaluate(self, step: int, proposals: Sequence[Proposal]) -> List[Candidate]:
         """The candidates of the last rung, with their errors: those to choose from."""
-        judge = _Judge(self, step, self.crew.of_step(self.model))
+        judge = _Judge(self, step, self.crew.of_step(self.model), {None: self.error_history[-1]})
         self.fates = halving.climb(proposals, self.rungs, judge, self.rank)
         return [fate.candidate for fate in self.fates.values() if fate.rung == self.rungs[-1]]
 
@@ -188,12 +188,13 @@ class _Judge:
     run: Run
     step: int
     make: Make
+    before_pct: Dict[Optional[int], float]  # the parent's error, by the number of images it is judged on
 
     def __call__(self, rung: Rung, going: Sequence[Proposal]) -> List[Candidate]:
-        run, before = self.run, self.run.error_history[-1]
-        if rung.images is not None:
-            workshop = run.crew.workshop
-            before = workshop.error_pct(run.model, workshop.judged(self.step, rung.images))
+        run, workshop = self.run, self.run.crew.workshop
+        if rung.images not in self.before_pct:
+            self.before_pct[rung.images] = workshop.error_pct(run.model, workshop.judged(self.step, rung.images))
+        before = self.before_pct[rung.images]
         run.drop_states(set(run.states) - {p.group for p in going})
         waiting = {p.group: p for p in going if (p.group, rung.name) not in run.trials}
         if rung.images is not None or len(run.rungs) > 1:
