@@ -8,7 +8,7 @@ from utils import halving, netadapt
 from utils.halving import Rung
 from utils.netadapt import Candidate, Proposal
 
-RUNGS = (Rung("score", 0, 100, 5, share=0.25), Rung("short", 20, 100, 5, share=0.1), Rung("full", 100, None, 5))
+RUNGS = (Rung("score", 0, 100, 5, share=0.25, least=2), Rung("short", 20, 100, 5, share=0.1), Rung("full", 100, None, 5))
 
 
 def proposals(count):
@@ -57,10 +57,10 @@ def test_when_all_that_went_on_are_lost_the_next_ones_go_on():
     assert {f.stopped for f in fates.values()} == {"its loss became NaN"}
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_where_there_is_nothing_to_decide_no_rung_is_climbed_for_it(count):
+@pytest.mark.parametrize("count, names", [(1, ["full"]), (2, ["short", "full"]), (3, ["score", "short", "full"])])
+def test_where_there_is_nothing_to_decide_no_rung_is_climbed_for_it(count, names):
     fates, asked = climb({}, count)
-    assert [name for name, _ in asked] == ["full"] and len(fates) == count
+    assert [name for name, _ in asked] == names and len(fates) == count
 
 
 def test_ladders():
@@ -68,5 +68,6 @@ def test_ladders():
     rungs = halving.ladder("halving", 100)
     assert [(r.name, r.batches) for r in rungs] == [("score", 0), ("short", 20), ("full", 100)]
     assert rungs[-1].images is None and len({r.recalibration for r in rungs}) == 1
+    assert [r.going_on(21) for r in rungs[:-1]] == [3, 1] and [r.going_on(10) for r in rungs[:-1]] == [2, 1]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 2)] == [("score", 0), ("full", 2)]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 0)] == [("score", 0), ("full", 0)]

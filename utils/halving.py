@@ -20,11 +20,12 @@ class Rung:
     batches: int  # of fine-tuning, from the beginning, that a candidate has had when it is judged
     images: Optional[int] = None  # held-out images that it is judged on; None: all
     recalibration: int = 0  # batches on which it began by measuring its batch-norm statistics anew
-    share: float = 0.0  # part of the step's candidates that goes on; 0 on the last rung
+    share: float = 0.0  # part of the step's candidates that goes on
+    least: int = 1  # but so many at least
 
     def going_on(self, candidates: int) -> int:
         """How many of a step's candidates leave this rung for the next one."""
-        return min(max(round(self.share * candidates), 2), candidates)
+        return min(max(round(self.share * candidates), self.least), candidates)
 
 
 def ladder(search: str, batches: int) -> Tuple[Rung, ...]:
@@ -35,8 +36,9 @@ def ladder(search: str, batches: int) -> Tuple[Rung, ...]:
     if search == "full":
         return (Rung("full", batches),)
     short = round(SHORT * batches)
-    middle = (Rung("short", short, JUDGED, RECALIBRATION, share=0.1),) if short else ()
-    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.25), *middle, Rung("full", batches, None, RECALIBRATION))
+    middle = (Rung("short", short, JUDGED, RECALIBRATION),) if short else ()
+    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.15, least=2), *middle,
+            Rung("full", batches, None, RECALIBRATION))
 
 
 @dataclass(frozen=True)
