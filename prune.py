@@ -15,6 +15,7 @@ import json
 import pickle
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict
 
@@ -56,7 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
     cli.add_run_flags(parser, resume="go on after an interruption; repeats at most the candidates in hand")
     group = parser.add_argument_group("workers")
     group.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
-                       help="processes that make candidates, each with a GPU of its own where there are several")
+                       help="processes that make candidates, on the GPUs in turn where there are several")
     group.add_argument("--threads", type=cli.within(int, 1, 4096),
                        help="of each process; the result depends on it (default: what the machine has, shared out)")
     group.add_argument("--backend", choices=("local", "ray"), default="local",
@@ -78,7 +79,9 @@ def main() -> None:
             raise UserError(f"--{flag} is needed (only --plan goes without)")
     if args.backend == "ray" and args.jobs < 2:
         raise UserError("--backend=ray: needs --jobs=2 or more, the workers to ask of the cluster")
-    prune(args)
+    from utils import device
+    with device.memory_errors():
+        prune(args)
 
 
 # --- look ------------------------------------------------------------------------------------------------------
@@ -189,9 +192,11 @@ def prune(args: argparse.Namespace) -> None:
     source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, args.batch_size)
     workshop = Workshop(source, held_out.to(device.name), device, args.threads, args.learning_rate, args.momentum,
                         args.weight_decay, args.seed)
+    rungs = halving.ladder(args.search, args.short_term_fine_tune)
     header = {"event": "start", "base_model": base_path.name, "base_model_sha256": sha256(base_path),
               "perf_table": table_path.name, "perf_table_sha256": sha256(table_path),
               "initial_latency_s": initial_s, "target_latency_s": netadapt.budget_s(settings, initial_s),
+              "rungs": [asdict(rung) for rung in rungs],
               "flags": {k: v for k, v in vars(args).items() if k not in FREE_FLAGS}}
     content, done = pruning.take_up(files, header, resume=args.resume)
     model = device.place(model)
@@ -202,7 +207,7 @@ def prune(args: argparse.Namespace) -> None:
           flush=True)
     before = {"held_out": workshop.error_pct(model, workshop.held_out), "test": workshop.error_pct(model, test)}
     with journal.Journal(files.journal) as log, crew_of(args, workshop, model) as crew:
-        run = pruning.Run(files, log, crew, halving.ladder(args.search, args.short_term_fine_tune), args.criterion,
+        run = pruning.Run(files, log, crew, rungs, args.criterion,
                           {"epoch": base["epoch"], "holdout_prop": args.holdout_prop, "flags": checkpoint.flags_of(args)},
                           model, [before["held_out"]], [initial_s])
         if content:

@@ -53,16 +53,22 @@ def main() -> None:
     name = save_name(args.save_file)
     describe_or_fail(net=args.net, depth=args.depth, width=args.width)  # before torch is loaded and images are read
     path = writable_folder("checkpoints") / f"{name}.t7"
+    from utils import device
+    with device.memory_errors():
+        train(args, path)
 
+
+def train(args: argparse.Namespace, path: Path) -> None:
+    """Train, from the beginning or from the checkpoint at ``path``, which is written after every epoch."""
     import torch
     from model.torch_net import TorchNet
     from utils import checkpoint, data, device as devices, training
 
+    saved = unfinished(path, args)
     device = devices.pick(args.device, args.precision)
     args.precision = device.precision
     devices.settle(device, torch.get_num_threads())
     torch.manual_seed(args.seed)
-    saved = unfinished(path, args)
     images = data.load(args.dataset, args.data_loc, 32, args.workers)
     network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, num_classes=len(images.classes))
     held_in = images.train if args.full_train else data.split_holdout(images.train, args.holdout_prop)[0]
@@ -113,6 +119,9 @@ def unfinished(path: Path, args: argparse.Namespace):
     if "prune_history" in saved:
         raise UserError(f"{path}: a network made by prune.py; choose another --save_file")
     if args.resume:
+        began = saved["flags"].setdefault("precision", "fp32")  # there was nothing else once
+        if args.precision == "auto" and began in ("fp32", "bf16"):
+            args.precision = began
         changed = changed_flags(saved["flags"], vars(args), FREE_FLAGS)
         if changed:
             raise UserError(f"{path}: cannot resume, it was made with other flags: {changed}")

@@ -13,7 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 from utils import candidates, checkpoint, cli, data, device as devices, halving, journal, netadapt, surgery, training
+from utils.errors import UserError
 from utils.files import locate, write_whole
 from utils.netadapt import Candidate, Proposal
 
@@ -65,11 +66,12 @@ def spread(values) -> str:
 def pruned(args: argparse.Namespace, name: str, flags, seed: int) -> dict:
     """Prune with this search, or take up where it was; the end of its history."""
     history = Path("history") / f"quality-{name}-{seed}.jsonl"
-    if not history.exists():
-        subprocess.run([sys.executable, str(ROOT / "prune.py"), f"--save_file={history.stem}", "--resume", f"--seed={seed}",
-                        *flags, *(f"--{flag}={getattr(args, flag)}" for flag in (
-                            "base_model", "perf_table", "data_loc", "pruning_fact", "init_red_fact",
-                            "short_term_fine_tune"))], check=True)
+    found = subprocess.run([sys.executable, str(ROOT / "prune.py"), f"--save_file={history.stem}", "--resume",
+                            f"--seed={seed}", *flags, *(f"--{flag}={getattr(args, flag)}" for flag in (
+                                "base_model", "perf_table", "data_loc", "pruning_fact", "init_red_fact",
+                                "short_term_fine_tune"))])
+    if found.returncode:
+        raise UserError(f"{history.stem}: prune.py ended with exit code {found.returncode}, see above")
     _, records = journal.read(history)
     return dict(records[-1], steps=sum(r["event"] == "step" for r in records))
 
@@ -85,8 +87,13 @@ def walk(args: argparse.Namespace) -> list:
     parent = workshop.device.place(parent)
     other = replace(workshop, seed=workshop.seed + OTHER_SEED)
     rungs = {name: halving.ladder(name, args.short_term_fine_tune) for name in ("full", "halving")}
-    log = Path("search-quality.steps.jsonl")
-    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    about = {"history": header, "seed": other.seed, "rungs": [asdict(rung) for rung in rungs["halving"]]}
+    path = Path("search-quality.steps.jsonl")
+    if not path.exists():
+        journal.begin(path, about)
+    began, done = journal.read(path)
+    if began != about:
+        raise UserError(f"{path}: of another search than {about['history']['base_model']}'s with these flags; remove it")
     before, steps = workshop.error_pct(parent, workshop.held_out), []
     for record in (r for r in records if r["event"] == "step"):
         first = [candidate_of(r) for r in records if r["event"] == "candidate" and r["step"] == record["step"]]
@@ -99,8 +106,8 @@ def walk(args: argparse.Namespace) -> list:
                           "full_again": errors(climbed(other, parent, record["step"], proposals, rungs["full"], before)[-1]),
                           "default": [errors(rung) for rung in climbed(workshop, parent, record["step"], proposals,
                                                                        rungs["halving"], before)]})
-            with open(log, "a") as file:
-                file.write(json.dumps(steps[-1]) + "\n")
+            with journal.Journal(path) as log:
+                log.append(steps[-1])
         parent, error = adopted(workshop, parent, record, rungs["full"])
         if error != record["error_pct"]:
             print(f"step {record['step']}: rebuilt with {error:.2f}% error, was {record['error_pct']:.2f}%")

@@ -197,6 +197,55 @@ def test_resumed_with_lost_or_broken_candidates(whole, ready):
     assert history(ready) == history(whole)
 
 
+def test_resumed_after_a_power_failure_that_the_candidates_survived_but_the_journal_did_not(whole, ready):
+    process = begun(ready, "short", 2)
+    process.kill()
+    process.communicate()
+    path = ready / "history/pruned.unfinished.jsonl"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if '"trial"' not in line))
+    assert run(ready, *PRUNE, "--resume").returncode == 0
+    assert history(ready) == history(whole)
+
+
+def odd_header(records):
+    return [dict(records[0], base_model={"a": 1}), *records[1:]]
+
+
+def odd_step(records):
+    return [records[0], dict(records[1], step="1"), *records[2:]]
+
+
+def odd_error(records):
+    return [records[0], dict(records[1], error_pct="low"), *records[2:]]
+
+
+def odd_group(records):
+    return [records[0], dict(records[1], group=["Conv_0"]), *records[2:]]
+
+
+@pytest.mark.parametrize("damage", [odd_header, odd_step, odd_error, odd_group])
+def test_an_odd_journal_is_refused_in_a_line(ready, damage):
+    process = begun(ready, "score", 1)
+    process.kill()
+    process.communicate()
+    path = ready / "history/pruned.unfinished.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    path.write_text("".join(json.dumps(r) + "\n" for r in damage(records)))
+    before = path.read_text()
+    found = run(ready, *PRUNE, "--resume")
+    assert found.returncode == 2 and found.stderr.startswith("error: history/pruned.unfinished.jsonl: "), found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1 and path.read_text() == before
+
+
+def test_no_room_for_the_workers_arrays(ready, tmp_path):
+    limit = (f"import resource, runpy, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+             f"sys.argv = {PRUNE + ['--jobs=2']!r}\nsys.path.insert(0, {str(ROOT)!r})\n"
+             f"runpy.run_path({str(ROOT / 'prune.py')!r}, run_name='__main__')")
+    found = subprocess.run([sys.executable, "-c", limit], cwd=ready, capture_output=True, text=True, env=environment())
+    assert found.returncode == 2 and "JOBLIB_TEMP_FOLDER" in found.stderr, found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1, found.stderr
+
+
 def children(pid):
     """Processes below this one that run Python code of the pool: {pid: command line}."""
     found = {}

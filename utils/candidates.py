@@ -119,7 +119,8 @@ def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, state: State, ord
         optimizer.load_state_dict(state["optimizer"])
     batches = workshop.source.batches(state["batches"], order.rung.batches, workshop.seed, order.step, piece.number)
     loss = training.fit(model, optimizer, batches, workshop.device)
-    error = workshop.error_pct(model, judged) if math.isfinite(loss) else float("nan")
+    sound = math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    error = workshop.error_pct(model, judged) if sound else float("nan")
     return Made(piece.group, error, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
                                      "optimizer": _copied(optimizer.state_dict())})
 
@@ -139,12 +140,12 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
     The layers before the pruned ones are the parent's, and so are their activations and statistics: they are computed
     once, as far as each candidate shares them.
     """
-    normalisation, device = workshop.source.normalisation, workshop.device
-    judged = workshop.judged(order.step, order.rung.images)
+    device, judged = workshop.device, workshop.judged(order.step, order.rung.images)
+    normalise = workshop.source.normalisation.on(judged.labels.device)
     shared = copy.deepcopy(parent)
     (image,) = parent.network.inputs
     measured = [{image.name: x} for x in workshop.calibration(order.step, order.rung.recalibration)]
-    seen = [{image.name: normalisation(judged.pixels[i:i + training.EVAL_BATCH])}
+    seen = [{image.name: normalise(judged.pixels[i:i + training.EVAL_BATCH])}
             for i in range(0, len(judged), training.EVAL_BATCH)]
     here = 0
     for piece in in_order(parent, order.pieces):

@@ -51,6 +51,7 @@ def settle(device: Device, threads: int) -> None:
     """What a process computes with: one seed and one number of threads, one result."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = device.precision != "fp32"
     if device.name.startswith("cuda:"):
         torch.cuda.set_device(device.name)  # CUDA graphs are captured on the current one
 

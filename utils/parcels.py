@@ -21,7 +21,7 @@ Make = Callable[[int, Rung, Sequence[Piece]], Iterator[Made]]  # of a step, to a
 
 
 class Crew:
-    """Whoever makes the candidates of a run: this process, or workers, each with a GPU where there are several."""
+    """Whoever makes the candidates of a run: this process, or workers, on the GPUs in turn where there are several."""
 
     def __init__(self, workshop: Workshop, workers: Optional[Workers] = None):
         self.workshop, self._workers = workshop, workers

@@ -8,7 +8,7 @@ While a run is unfinished it lives in these files, and ends by turning them into
 """
 
 import io
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -84,10 +84,10 @@ class Run:
     def adopt(self, step: netadapt.Step) -> None:
         """Make the chosen candidate the network, and keep the step."""
         chosen, number = step.chosen.proposal, step.state.step
-        piece = self.piece(chosen)
+        piece = self.piece(chosen, self.rungs[-1])
         if not piece.state or piece.state["batches"] != self.rungs[-1].batches:  # its file was lost between two runs
-            made = next(self.crew.of_step(self.model)(number, self.rungs[-1], [Piece(piece.group, piece.number, piece.keep)]))
-            piece = Piece(piece.group, piece.number, piece.keep, made.state)
+            (made,) = self.crew.of_step(self.model)(number, self.rungs[-1], [replace(piece, state=None)])
+            piece = replace(piece, state=made.state)
         model = candidates.rebuilt(self.model, piece, self.crew.workshop.device)
         record = {"event": "step", "step": number, **asdict(chosen), "error_pct": step.state.error_pct,
                   "latency_s": step.latency_s, "target_gain_s": step.target_gain_s}
@@ -121,11 +121,13 @@ class Run:
     def rank(self, found: Iterable[Candidate]) -> List[Candidate]:
         return netadapt.rank(found, self.criterion)
 
-    def piece(self, proposal: Proposal) -> Piece:
+    def piece(self, proposal: Proposal, rung: Rung) -> Piece:
+        """What is to be brought to this rung; a state that is not one on the way there is left aside."""
         keep = surgery.best_channels(surgery.channel_scores(self.model, proposal.group), proposal.proposed_width)
         shapes = self.model.network.weight_shapes({**self.model.widths, proposal.group: proposal.proposed_width})
         state = self.states.get(proposal.group)
-        return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(), state if _fits(state, shapes) else None)
+        return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(),
+                     state if _fits(state, shapes) and state["batches"] <= rung.batches else None)
 
     def _number_of(self, group: str) -> int:
         return 1 + [g.name for g in self.model.network.groups].index(group)
@@ -151,7 +153,7 @@ class Run:
         for path in sorted(self.files.candidates.glob("*.t7")):
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True)
-                if content["step"] == len(self.prune_history) + 1:
+                if content["step"] == len(self.prune_history) + 1 and content["group"] in self.model.widths:
                     self.states[content["group"]] = content["state"]
             except Exception:  # torch raises many kinds for a broken file; the candidate can be made again
                 continue
@@ -200,7 +202,7 @@ class _Judge:
         if rung.images is not None or len(run.rungs) > 1:
             print(f" step {self.step}, {rung.name}: {len(going)} candidates", flush=True)
         found = [_candidate(p, run.trials[p.group, rung.name], before) for p in going if p.group not in waiting]
-        for made in self.make(self.step, rung, [run.piece(p) for p in waiting.values()]) if waiting else ():
+        for made in self.make(self.step, rung, [run.piece(p, rung) for p in waiting.values()]) if waiting else ():
             candidate = _candidate(waiting[made.group], made.error_pct, before)
             self._keep(rung, candidate, made.state, found)
             found.append(candidate)
@@ -230,8 +232,12 @@ def _candidate(proposal: Proposal, error_pct: float, before_pct: float) -> Candi
 
 def _fits(state: Any, shapes: Dict[str, Tuple[int, ...]]) -> bool:
     """Whether this is the state of a candidate with weights of these shapes: it may come from a file."""
-    return (isinstance(state, dict) and isinstance(state.get("batches"), int) and isinstance(state.get("model"), dict)
-            and all(isinstance(v, torch.Tensor) and shapes.get(k, ()) == tuple(v.shape) for k, v in state["model"].items()))
+    if not (isinstance(state, dict) and isinstance(state.get("batches"), int) and isinstance(state.get("model"), dict)):
+        return False
+    found = {k: v for k, v in state["model"].items() if not str(k).endswith("num_batches_tracked")}
+    statistics = {k for k in shapes if "running_" in k}
+    return (set(found) in (set(shapes), *([statistics] if state["batches"] == 0 else []))
+            and all(isinstance(v, torch.Tensor) and shapes[k] == tuple(v.shape) for k, v in found.items()))
 
 
 def _number(value: float) -> Optional[float]:
@@ -255,7 +261,7 @@ def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Opti
     for key in sorted(set(before) | set(header)):
         old, new = before.get(key), header.get(key)
         if old != new:
-            flags = isinstance(old, dict) and cli.changed_flags(old, new, ())
+            flags = isinstance(old, dict) and isinstance(new, dict) and cli.changed_flags(old, new, ())
             raise UserError(f"{files.journal}: {flags or f'began with {key} {old!r}, now {new!r}'}; resume it as it began, "
                             "or remove it to start over")
     if not all(_is_record(r) for r in records):
@@ -272,9 +278,12 @@ def take_up(files: Files, header: Dict[str, Any], *, resume: bool) -> Tuple[Opti
     return content, done
 
 
-_KEYS = {"trial": {"step", "group", "rung", "error_pct"}, "candidate": {"step"},
-         "step": {"step"}, "end": set()}
-
-
 def _is_record(record: Any) -> bool:
-    return isinstance(record, dict) and _KEYS.get(str(record.get("event")), {None}) <= set(record)
+    """Whether this is a line that a run writes after its first."""
+    if not isinstance(record, dict) or record.get("event") not in ("trial", "candidate", "step", "end"):
+        return False
+    number = isinstance(record.get("step"), int) or record["event"] == "end"
+    error = record.get("error_pct")
+    return number and (record["event"] != "trial" or (
+        isinstance(record.get("group"), str) and isinstance(record.get("rung"), str)
+        and (error is None or isinstance(error, (int, float)))))

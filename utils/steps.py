@@ -53,11 +53,14 @@ class Step:
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         """Record a step on memory of its own, without running it."""
         self._images, self._labels = images.clone(memory_format=torch.preserve_format), labels.clone()
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(images.device)
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=torch.cuda.Stream(images.device)):
                 self._loss = self._eager(self._images, self._labels)
             self._graph = graph
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            torch.cuda.set_stream(before)  # a capture that fails may leave its own behind
             print(f"note: no CUDA graph ({str(error).splitlines()[0]}); going on step by step", file=sys.stderr)
             self._warm = None

@@ -5,11 +5,14 @@ of workers. Both are said.
 """
 
 import os
+import pickle
+import signal
 import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+import warnings
+from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 from utils.errors import UserError
@@ -28,9 +31,10 @@ class Workers:
         self.jobs, self.backend, self._gpu = jobs, backend, gpu
         self._stack, self._fruitless = ExitStack(), 0
         if backend == "ray":
-            held = _join_cluster(packages)
+            kind = "GPU" if gpu else "CPU"
+            held = _join_cluster(packages, kind)
             if held < jobs:
-                print(f"--jobs={jobs}: the cluster has {held} CPUs; going on with {held} workers", flush=True)
+                print(f"--jobs={jobs}: the cluster has {held} {kind}s; going on with {held} workers", flush=True)
                 self.jobs = held
 
     def __enter__(self) -> "Workers":
@@ -49,6 +53,14 @@ class Workers:
         common: dicts, whose arrays travel once however many tasks there are. A cluster's results come in rounds, of as
         many as there are workers; one worker is this process itself. Raises UserError when that has too little memory.
         """
+        try:
+            yield from self._results(function, common, tasks)
+        except GeneratorExit:  # what is still in hand must not turn up among the next results
+            self._stop()
+            self._start()
+            raise
+
+    def _results(self, function: Callable, common: Tuple[Dict, ...], tasks: Sequence[Any]) -> Iterator[Any]:
         left = dict(enumerate(tasks))
         while left:
             before = len(left)
@@ -60,6 +72,9 @@ class Workers:
                 word = "found too little memory" if left else ""
             except self._deaths() as error:
                 word = f"died ({type(error).__name__}: killed?)"
+            except pickle.PicklingError as error:
+                raise UserError(f"no room for the workers' arrays ({_first_line(error.__cause__ or error)}); free some in the "
+                                "temporary folder, or name another one with JOBLIB_TEMP_FOLDER") from error
             if left:
                 self._again(word, len(left), any_done=len(left) < before)
 
@@ -78,6 +93,8 @@ class Workers:
 
     def _start(self) -> None:
         from joblib import Parallel, parallel_config
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module="joblib")  # that what was interrupted is cancelled
         if self.backend == "ray":
             more = {"ray_remote_args": {"num_gpus": 1}} if self._gpu else {}
             self._stack.enter_context(parallel_config(backend="ray", **more))
@@ -95,7 +112,9 @@ class Workers:
         from joblib import delayed
         calls = [delayed(_guarded)(function, number, task, *common) for number, task in list(left.items())]
         if self.backend != "ray":
-            yield from self._parallel(calls)
+            with _interrupts_held():  # by the workers that start here, too: Ctrl-C is this process's to answer
+                results = self._parallel(calls)
+            yield from results
             return
         for start in range(0, len(calls), self.jobs):
             yield from self._parallel(calls[start:start + self.jobs])
@@ -104,8 +123,18 @@ class Workers:
         from joblib.externals.loky import BrokenProcessPool
         if self.backend != "ray":
             return (BrokenProcessPool,)
-        from ray.exceptions import RayError
-        return (RayError,)
+        from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+        return (OutOfMemoryError, RayActorError, WorkerCrashedError)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits while it lasts; processes that begin meanwhile never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with(parent: int) -> None:
@@ -124,8 +153,8 @@ def _guarded(function: Callable, number: int, task: Any, *common: Any) -> Tuple[
         return number, MemoryError(str(error))
 
 
-def _join_cluster(packages: Sequence[str]) -> int:
-    """Become a driver of the cluster; returns the number of its CPUs, one of which a worker takes."""
+def _join_cluster(packages: Sequence[str], kind: str) -> int:
+    """Become a driver of the cluster; returns the number of its CPUs or GPUs, one of which a worker takes."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
     try:
         import ray
@@ -140,7 +169,10 @@ def _join_cluster(packages: Sequence[str]) -> int:
                         "one with RAY_ADDRESS, or leave the flag out") from error
     register_ray()
     threading.Thread(target=_watch, args=(ray.get_runtime_context().gcs_address,), daemon=True).start()
-    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    held = int(ray.cluster_resources().get(kind, 0))
+    if not held:
+        raise UserError(f"--backend=ray: the cluster has no {kind}; try --device=cpu, or leave --backend out")
+    return held
 
 
 def _watch(address: str) -> None:
@@ -153,15 +185,11 @@ def _watch(address: str) -> None:
             silent = 0
         except OSError:
             silent += 1
-    if _joined():
+    import ray
+    if ray.is_initialized():
         print("error: --backend=ray: the cluster is gone; what was finished is kept. The same command with --resume and "
               "without --backend=ray goes on here", file=sys.stderr, flush=True)
         os._exit(2)
-
-
-def _joined() -> bool:
-    import ray
-    return ray.is_initialized()
 
 
 def _knock(address: str) -> None:
