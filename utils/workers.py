@@ -100,10 +100,11 @@ class Workers:
             self._stack.enter_context(parallel_config(backend="ray", **more))
             self._parallel = self._stack.enter_context(Parallel(n_jobs=self.jobs, batch_size=1, max_nbytes=None))
         else:
-            self._parallel = self._stack.enter_context(
-                Parallel(n_jobs=self.jobs, backend="loky", batch_size=1, pre_dispatch=self.jobs, mmap_mode="c",
-                         max_nbytes=MAPPED_BYTES, return_as="generator_unordered", initializer=_end_with,
-                         initargs=(os.getpid(),)))
+            with _interrupts_ignored():
+                self._parallel = self._stack.enter_context(
+                    Parallel(n_jobs=self.jobs, backend="loky", batch_size=1, pre_dispatch=self.jobs, mmap_mode="c",
+                             max_nbytes=MAPPED_BYTES, return_as="generator_unordered", initializer=_end_with,
+                             initargs=(os.getpid(),)))
 
     def _stop(self) -> None:
         self._stack.close()
@@ -112,7 +113,7 @@ class Workers:
         from joblib import delayed
         calls = [delayed(_guarded)(function, number, task, *common) for number, task in list(left.items())]
         if self.backend != "ray":
-            with _interrupts_held():  # by the workers that start here, too: Ctrl-C is this process's to answer
+            with _interrupts_ignored():
                 results = self._parallel(calls)
             yield from results
             return
@@ -128,13 +129,13 @@ class Workers:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits while it lasts; processes that begin meanwhile never get it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that begin while it lasts (milliseconds) never get a Ctrl-C: it is this process's to answer."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def _end_with(parent: int) -> None:
