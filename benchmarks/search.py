@@ -5,7 +5,7 @@
 The plain loop is the yardstick: fp32 tensors in torch's own layout, augmentation by torchvision on PIL images one by
 one, validation that keeps gradients, in batches of 50. Its step is every candidate fine-tuned and judged whole; that
 takes most of an hour, so its batches are timed on a few candidates and multiplied. Steps of prune.py are run whole,
-files and all. Plain and fast rounds alternate; medians. The images are random, the network is untrained: neither
+files and all, once. Plain and fast training alternate; medians. The images are random, the network is untrained: neither
 matters to the time.
 """
 
@@ -48,8 +48,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=cli.within(int, 2, 1_000_000), default=128, help="as in prune.py")
     parser.add_argument("--device", default="auto", help="as in prune.py")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the fast side")
-    parser.add_argument("--rounds", type=cli.within(int, 1, 1000), default=3, help="rounds, for the medians")
-    parser.add_argument("--batches", type=cli.within(int, 1, 10_000), default=5, help="batches of each side per round")
+    parser.add_argument("--rounds", type=cli.within(int, 1, 1000), default=3, help="rounds, as many again after the steps")
+    parser.add_argument("--batches", type=cli.within(int, 1, 10_000), default=5, help="per side and round; a GPU needs hundreds")
     parser.add_argument("--no_workers", action="store_true", help="leave the speed-up by two workers out")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
