@@ -85,7 +85,8 @@ def train(args: argparse.Namespace, path: Path) -> None:
             raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
     if saved and first < args.epochs:
         checkpoint.restore_optimizer(optimizer, saved, path)
-    print(f"{args.net}-{args.depth}-{args.width:g}: {network.parameter_count(model.widths):,} parameters on {device.name} in {device.precision}; "
+    print(f"{args.net}-{args.depth}-{args.width:g}: {network.parameter_count(model.widths):,} parameters on "
+          f"{device.name} in {device.precision}; "
           f"{len(held_in):,} images to train on, {len(images.test):,} to test, {len(images.classes)} classes")
 
     source = training.BatchSource(held_in.to(device.name), normalisation, images.flip, args.batch_size)

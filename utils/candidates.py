@@ -6,7 +6,7 @@ which order, and whether in one go or rung by rung.
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
@@ -112,8 +112,7 @@ def rebuilt(parent: TorchNet, piece: Piece, device: Device) -> TorchNet:
 
 def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, state: State, order: Order, judged: Images) -> Made:
     """Fine-tune on the batches that are left up to the rung, and judge."""
-    piece = Piece(piece.group, piece.number, piece.keep, state)
-    model = rebuilt(parent, piece, workshop.device)
+    model = rebuilt(parent, replace(piece, state=state), workshop.device)
     optimizer = training.sgd(model, workshop.learning_rate, workshop.momentum, workshop.weight_decay)
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
