@@ -17,6 +17,7 @@ from utils import surgery, training
 from utils.data import Images
 from utils.device import Device
 from utils.halving import Rung
+from utils.scores import DATA_BATCHES, Scores, channel_scores
 
 State = Dict[str, Any]  # where a candidate stands: "batches" it was fine-tuned on, what changed in its "model", "optimizer"
 
@@ -33,6 +34,12 @@ class Workshop:
     momentum: float
     weight_decay: float
     seed: int
+    pruning_method: str = "l2"  # one of scores.METHODS
+
+    def scores(self, model: TorchNet, step: int) -> Scores:
+        """Of the channels that a step may take."""
+        batches = self.source.batches(0, DATA_BATCHES, self.seed, step, 0)
+        return channel_scores(model, self.pruning_method, batches, training.seeded((self.seed, step)))
 
     def judged(self, step: int, count: Optional[int]) -> Images:
         """``count`` of the held-out images, the same for all candidates of a step; None: all."""
@@ -49,6 +56,9 @@ class Workshop:
         optimizer = training.sgd(model, self.learning_rate, self.momentum, self.weight_decay)
         loss = training.fit(model, optimizer, self.source.batches(0, batches, self.seed, *seeds, 0), self.device)
         return math.isfinite(loss)
+
+    def recalibrate(self, model: TorchNet, step: int, batches: int) -> None:
+        training.recalibrate(model, self.source.batches(0, batches, self.seed, step, 0), self.device)
 
     def calibration(self, step: int, batches: int) -> Iterator[Tensor]:
         """Training images to measure batch-norm statistics on, the same for all candidates of a step."""

@@ -77,6 +77,12 @@ def target_gain_s(settings: Settings, initial_s: float, step: int) -> float:
     return settings.pruning_fact * initial_s / settings.init_red_fact * settings.decay_rate ** (step - 1)
 
 
+def asked_gain_s(settings: Settings, state: State, latency: Latency) -> float:
+    """Seconds that the step after ``state`` has to gain: the schedule's, and in the last one no more than what is missing."""
+    missing = latency(state.widths) - budget_s(settings, state.initial_s)
+    return min(target_gain_s(settings, state.initial_s, state.step + 1), max(missing, 0.0))
+
+
 def budget_s(settings: Settings, initial_s: float) -> float:
     """Seconds at which the search ends."""
     return (1 - settings.pruning_fact) * initial_s
@@ -110,7 +116,7 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
 
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
     """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for."""
-    target_s = target_gain_s(settings, state.initial_s, state.step + 1)
+    target_s = asked_gain_s(settings, state, latency)
     everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings)
     found = [p for _, p in everything if p]
     if not found:
@@ -149,7 +155,7 @@ def search(network: Network, state: State, settings: Settings, latency: Latency,
         if not ranked:
             raise NoWayOn(f"step {number}: the loss of every candidate became NaN; lower --learning_rate")
         chosen = ranked[0]
+        asked_s = asked_gain_s(settings, state, latency)
         widths = {**state.widths, chosen.proposal.group: chosen.proposal.proposed_width}
         state = replace(state, widths=widths, error_pct=chosen.error_pct, step=number)
-        yield Step(state, latency(widths), target_gain_s(settings, state.initial_s, number), chosen,
-                   tuple(p for p in found if p not in tried))
+        yield Step(state, latency(widths), asked_s, chosen, tuple(p for p in found if p not in tried))

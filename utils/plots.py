@@ -1,14 +1,18 @@
 """Pictures, drawn without a screen."""
 
 import io
+import math
 from pathlib import Path
 from typing import Dict, Mapping, Sequence
 
 import numpy as np
 
+from utils import comparison
+from utils.comparison import Row
 from utils.files import write_whole
 
 LINE_STYLES = ("-", "--", ":", "-.")
+MARKERS = "osD^vP*Xhp"
 
 
 def plot_pruning(path: Path, *, latencies_s: Sequence[float], errors_pct: Sequence[float], target_s: float,
@@ -91,6 +95,34 @@ def plot_tables(path: Path, tables: Mapping[str, Mapping[str, np.ndarray]]) -> N
             _draw_heat_map(figure.add_subplot(grid[row, 2 * column]), key, first[key])
         _draw_lines(figure.add_subplot(lines), key, [table[key] for table in tables.values()], list(tables))
     _save(figure, path, dpi=72)
+    pyplot.close(figure)
+
+
+def plot_comparison(path: Path, rows: Sequence[Row], title: str) -> None:
+    """PNG: error against latency, a dot per network, the mean and deviation over the seeds, and the Pareto front."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(10, 6.5), layout="constrained")
+    rows, points = comparison.drawable(rows), comparison.points(rows)
+    labels = list(dict.fromkeys(map(comparison.label, rows)))
+    colours = pyplot.get_cmap("tab10" if len(labels) <= 10 else "tab20")
+    for number, label in enumerate(labels):
+        colour, mine = colours(number), [p for p in points if p.label == label]
+        axes.plot([r.latency_s * 1e3 for r in rows if comparison.label(r) == label],
+                  [r.retrain_scratch for r in rows if comparison.label(r) == label], ".", color=colour, alpha=0.4, markersize=5)
+        axes.errorbar([p.latency_s * 1e3 for p in mine], [p.error_pct for p in mine],
+                      [0 if math.isnan(p.deviation) else p.deviation for p in mine], fmt=MARKERS[number % len(MARKERS)],
+                      color=colour, capsize=3, markersize=6, label=_plain(label))
+    front = comparison.front(points)
+    axes.plot([p.latency_s * 1e3 for p in front], [p.error_pct for p in front], color="grey", linewidth=1, zorder=0,
+              label="Pareto front")
+    measured = all(not math.isnan(r.measured_time) for r in rows)
+    axes.set(title=_plain(title), xlabel=f"{'measured' if measured else 'measured or predicted'} latency (ms per inference)",
+             ylabel="test error, retrained from scratch (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
     pyplot.close(figure)
 
 

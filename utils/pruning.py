@@ -8,12 +8,14 @@ While a run is unfinished it lives in these files, and ends by turning them into
 """
 
 import io
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 
+from model.network import Widths
 from model.torch_net import TorchNet
 from utils import candidates, checkpoint, cli, halving, journal, netadapt, surgery
 from utils.candidates import Piece, State
@@ -22,6 +24,7 @@ from utils.files import write_whole
 from utils.halving import Fate, Rung
 from utils.netadapt import Candidate, Proposal
 from utils.parcels import Crew, Make
+from utils.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Run:
     trials: Dict[Tuple[str, str], float] = field(default_factory=dict)  # error in %, by (group, rung)
     states: Dict[str, State] = field(default_factory=dict)  # how far candidates are made
     fates: Dict[str, Fate] = field(default_factory=dict)
+    scores: Optional[Scores] = None  # of the channels, made when first needed
 
     def evaluate(self, step: int, proposals: Sequence[Proposal]) -> List[Candidate]:
         """The candidates of the last rung, with their errors: those to choose from."""
@@ -93,14 +97,32 @@ class Run:
                   "latency_s": step.latency_s, "target_gain_s": step.target_gain_s}
         for candidate_record in self._candidate_records(step):
             self.log.append(candidate_record)
+        self._keep_step(record, model)
+
+    def adopt_at_once(self, method: str, widths: Widths, latency_s: float) -> None:
+        """Make the network what one of utils/baselines.py chose, with the channels of the highest scores, as one step."""
+        narrowed = {g: w for g, w in widths.items() if w != self.model.widths[g]}
+        keep = {g: surgery.best_channels(self.scores_of_step()[g], w) for g, w in narrowed.items()}
+        model = self.crew.workshop.device.place(surgery.slice_channels(self.model, keep))
+        self.crew.workshop.recalibrate(model, 1, halving.RECALIBRATION)
+        error = self.crew.workshop.error_pct(model, self.crew.workshop.held_out)
+        self._keep_step({"event": "step", "step": 1, "method": method, "error_pct": error, "latency_s": latency_s,
+                         "widths": {g: [self.model.widths[g], w] for g, w in narrowed.items()}}, model)
+
+    def scores_of_step(self) -> Scores:
+        if self.scores is None:
+            self.scores = self.crew.workshop.scores(self.model, len(self.prune_history) + 1)
+        return self.scores
+
+    def _keep_step(self, record: Dict[str, Any], model: TorchNet) -> None:
         self.log.append(record)
         self.log.sync()
         self.model = model
         self.prune_history.append(record)
-        self.error_history.append(step.state.error_pct)
-        self.table_costs_history.append(step.latency_s)
+        self.error_history.append(record["error_pct"])
+        self.table_costs_history.append(record["latency_s"])
         self.save(self.files.current, self.model)
-        self.trials, self.states, self.fates = {}, {}, {}
+        self.trials, self.states, self.fates, self.scores = {}, {}, {}, None
         self.files.remove_candidates()
 
     def _candidate_records(self, step: netadapt.Step) -> Iterator[Dict[str, Any]]:
@@ -123,7 +145,7 @@ class Run:
 
     def piece(self, proposal: Proposal, rung: Rung) -> Piece:
         """What is to be brought to this rung; a state that is not one on the way there is left aside."""
-        keep = surgery.best_channels(surgery.channel_scores(self.model, proposal.group), proposal.proposed_width)
+        keep = surgery.best_channels(self.scores_of_step()[proposal.group], proposal.proposed_width)
         shapes = self.model.network.weight_shapes({**self.model.widths, proposal.group: proposal.proposed_width})
         state = self.states.get(proposal.group)
         return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(),
@@ -171,10 +193,11 @@ class Run:
         write_whole(self.files.history, "".join(lines))
         self.files.remove_unfinished()
 
-    def guarded(self, steps: Iterator[netadapt.Step]) -> Iterator[netadapt.Step]:
-        """``steps``; where the search finds no way on, leave nothing that was not worth a step, and say what there is."""
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Where the method finds no way on, leave nothing that was not worth a step, and say what there is."""
         try:
-            yield from steps
+            yield
         except netadapt.NoWayOn as error:
             if not self.prune_history:
                 self.files.remove_unfinished()
