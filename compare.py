@@ -15,7 +15,7 @@ import hashlib
 import math
 import shlex
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -269,8 +269,15 @@ def take_up(args: argparse.Namespace, path: Path, base: Base, tasks: List[Task])
 # --- measuring and reporting -----------------------------------------------------------------------------------
 
 def measure(args: argparse.Namespace, folder: Path, base: Base, rows: Dict[str, Row]) -> None:
-    """Time all exported networks in one session, so that they meet the same machine; each its row anew."""
-    ...
+    """Time all exported networks in one session, in random order, so that they meet the same machine."""
+    from utils import machine, whole_model
+    from utils.benchmark import LiteRTRunner
+    files = {name: folder / "exported" / f"{name}.tflite" for name in rows}
+    runner = LiteRTRunner(args.num_threads or machine.threads_of(latency_table.read_provenance(base.table_path)))
+    measured = whole_model.measure_together(files, runner, whole_model.CARE)
+    for name, seconds in measured.items():
+        rows[name] = replace(rows[name], measured_time=seconds, file_bytes=files[name].stat().st_size)
+    write_results(folder, rows.values())
 
 
 def write_results(folder: Path, rows) -> None:
@@ -282,11 +289,13 @@ def write_results(folder: Path, rows) -> None:
 
 
 def report(folder: Path, rows) -> None:
-    """A line per method and target: means over the seeds."""
-    print(f"\n{'':<40}{'latency, ms':>12}{'test error, %':>16}{'networks':>10}")
-    for point in comparison.points(rows):
-        deviation = "" if math.isnan(point.deviation) else f" ± {point.deviation:.2f}"
-        print(f"{point.label:<40}{point.latency_s * 1e3:>12.4f}{f'{point.error_pct:.2f}{deviation}':>16}{point.count:>10}")
+    """A line per method and latency: means over the seeds."""
+    print(f"\n{'':<32}{'test error, %':>16}{'predicted, ms':>16}{'measured, ms':>24}{'size, KB':>11}{'networks':>10}")
+    for p in comparison.points(rows):
+        error = f"{p.error_pct:.2f}" + ("" if math.isnan(p.deviation) else f" ± {p.deviation:.2f}")
+        measured = "-" if math.isnan(p.measured_s) else f"{p.measured_s * 1e3:.4f} ({p.measured_s / p.table_s - 1:+.1%})"
+        size = "-" if math.isnan(p.file_bytes) else f"{p.file_bytes / 1e3:,.0f}"
+        print(f"{p.label:<32}{error:>16}{p.table_s * 1e3:>16.4f}{measured:>24}{size:>11}{p.count:>10}")
     print(f"\n{folder / folder.name}.csv, {folder / folder.name}.png")
 
 

@@ -48,8 +48,9 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--decay_rate", type=cli.within(float, 1e-9, 1), default=0.98, help="of that gain, from step to step")
     group.add_argument("--allow_small_prunings", action="store_true",
                        help="let a whole block go even where that gains less than a step asks for")
-    group.add_argument("--criterion", choices=("ratio", "error"), default="ratio",
-                       help="what the chosen candidate has least of: error growth per second gained, or error")
+    group.add_argument("--criterion", choices=tuple(netadapt.CRITERIA), default="ratio",
+                       help="what the chosen candidate has least of: ratio: error growth per second gained; loss: loss "
+                            "growth per second gained; error: error")
     group.add_argument("--search", choices=("halving", "full"), default="halving",
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")

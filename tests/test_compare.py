@@ -36,14 +36,15 @@ def rows():
 
 def test_a_csv_gives_its_rows_back(tmp_path):
     (tmp_path / "r.csv").write_text(comparison.to_csv(rows()))
-    assert (tmp_path / "r.csv").read_text().splitlines()[4] == "d,netadapt,bn,n,0,0.4,5,5,1.9,1.9,10,20"
+    assert (tmp_path / "r.csv").read_text().splitlines()[4] == "d,netadapt,bn,n,0,0.4,5,5,1.9,1.9,10,20,NaN"
     assert comparison.to_csv(comparison.read_csv(tmp_path / "r.csv")) == comparison.to_csv(rows())
 
 
 def test_points_are_means_over_the_seeds_and_the_front_has_the_best():
     found = comparison.points(rows())
-    assert found[0] == Point("netadapt bn", 1.9, 5.0, pytest.approx(math.nan, nan_ok=True), 1)
-    assert found[1] == Point("uniform", pytest.approx(2.1), 7.0, pytest.approx(math.sqrt(2)), 2)
+    nan = pytest.approx(math.nan, nan_ok=True)
+    assert found[0] == Point("netadapt bn", 1.9, 5.0, nan, 1, 1.9, 1.9, nan)
+    assert found[1] == Point("uniform", pytest.approx(2.1), 7.0, pytest.approx(math.sqrt(2)), 2, 2.0, pytest.approx(2.1), nan)
     assert [p.label for p in comparison.front(found)] == ["netadapt bn", "uniform"]
     assert [p.latency_s for p in comparison.front(found)] == [1.9, 3.0]  # 4.5% at 5 s is worse than 4% at 3 s
 

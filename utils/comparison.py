@@ -33,6 +33,7 @@ class Row:
     measured_time: float = NAN  # s
     parameters: float = NAN
     macs: float = NAN
+    file_bytes: float = NAN  # of the .tflite file
 
     @property
     def latency_s(self) -> float:
@@ -92,10 +93,13 @@ class Point:
     """Networks of one method that differ by seed alone."""
 
     label: str
-    latency_s: float  # mean
-    error_pct: float  # mean
+    latency_s: float  # means: as measured, or else predicted
+    error_pct: float
     deviation: float  # of the errors, %; NaN of a single network
     count: int
+    table_s: float
+    measured_s: float
+    file_bytes: float
 
 
 def points(rows: Iterable[Row]) -> List[Point]:
@@ -138,4 +142,5 @@ def _alike(rows: Sequence[Row]) -> List[List[Row]]:
 def _point(rows: Sequence[Row]) -> Point:
     errors = [r.retrain_scratch for r in rows]
     return Point(label(rows[0]), mean(r.latency_s for r in rows), mean(errors), stdev(errors) if len(rows) > 1 else NAN,
-                 len(rows))
+                 len(rows), mean(r.table_time for r in rows), mean(r.measured_time for r in rows),
+                 mean(r.file_bytes for r in rows))

@@ -28,7 +28,7 @@ class Settings:
     init_red_fact: float = 20.0  # the first step has to gain pruning_fact * initial / init_red_fact
     decay_rate: float = 0.98  # by which the gain asked for shrinks with every step
     allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
-    criterion: str = "ratio"  # "ratio": error growth per second gained; "error": the paper's, error alone
+    criterion: str = "ratio"  # one of CRITERIA
     layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
     seed: int = 0  # of that draw
 
@@ -46,11 +46,25 @@ class Candidate:
     proposal: Proposal
     error_pct: float
     growth_pct: float  # of the error over the network before the step
+    loss: float = math.nan  # cross entropy, on the same images
+    loss_growth: float = math.nan
 
     @property
     def ratio(self) -> float:
         """Error growth in % per second gained."""
         return self.growth_pct / self.proposal.gain_s
+
+    @property
+    def loss_ratio(self) -> float:
+        """Loss growth per second gained."""
+        return self.loss_growth / self.proposal.gain_s
+
+
+CRITERIA: Dict[str, Callable[[Candidate], float]] = {  # the chosen candidate has the least
+    "ratio": lambda candidate: candidate.ratio,  # error growth per second gained
+    "loss": lambda candidate: candidate.loss_ratio,  # loss growth per second gained: less coarse on few images
+    "error": lambda candidate: candidate.error_pct,  # the NetAdapt paper's
+}
 
 
 @dataclass(frozen=True)
@@ -136,8 +150,7 @@ def drawn(found: Sequence[Proposal], settings: Settings, step: int) -> List[Prop
 def rank(candidates: Iterable[Candidate], criterion: str) -> List[Candidate]:
     """Best first, without those whose error is no number; of equals the one that gains more."""
     valid = [c for c in candidates if math.isfinite(c.error_pct)]
-    cost = (lambda c: c.ratio) if criterion == "ratio" else (lambda c: c.error_pct)
-    return sorted(valid, key=lambda c: (cost(c), -c.proposal.gain_s))
+    return sorted(valid, key=lambda c: (CRITERIA[criterion](c), -c.proposal.gain_s))
 
 
 def search(network: Network, state: State, settings: Settings, latency: Latency,

@@ -8,6 +8,7 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence, Tuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from utils.data import Draws, Images, Normalisation, augment, draw
 from utils.device import Device
@@ -133,13 +134,21 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], device: Device) -> N
 
 
 @torch.inference_mode()
-def error_pct(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> float:
-    """Percentage of images whose top class is wrong; ``images`` on the model's device."""
+def judge(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> Tuple[float, float]:
+    """(images whose top class is wrong, %; mean cross entropy); ``images`` on the model's device."""
     model.eval()
     normalise = normalisation.on(images.labels.device)
     wrong = torch.zeros((), dtype=torch.int64, device=images.labels.device)
+    loss = torch.zeros((), dtype=torch.float64, device=images.labels.device)
     for i in range(0, len(images), EVAL_BATCH):
+        labels = images.labels[i:i + EVAL_BATCH]
         with device.autocast():
             logits = model(normalise(images.pixels[i:i + EVAL_BATCH]))
-        wrong += (logits.argmax(1) != images.labels[i:i + EVAL_BATCH]).sum()
-    return 100.0 * int(wrong) / len(images)
+        wrong += (logits.argmax(1) != labels).sum()
+        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+    return 100.0 * int(wrong) / len(images), float(loss) / len(images)
+
+
+def error_pct(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> float:
+    """Percentage of images whose top class is wrong; ``images`` on the model's device."""
+    return judge(model, images, normalisation, device)[0]
