@@ -5,6 +5,10 @@ On the device itself, which is all that most people need:
     python compute_table.py --mode=build --save_file='res-40-2'
     python compute_table.py --mode=validate --perf_table='res-40-2'
 
+and a whole model, such as export.py writes, beside what the table predicts for it:
+
+    python compute_table.py --mode=measure --model=model.tflite --perf_table='res-40-2'
+
 With the benchmark_model binary instead of LiteRT in Python, make the .tflite files on a desktop and time them there:
 
     python compute_table.py --mode=save --save_file='res-40-2' --output_folder='tflite_files' --jobs=2
@@ -27,7 +31,8 @@ from typing import Any, Dict
 import numpy as np
 
 from model.network import Network
-from utils import calibration, cli, journal, latency_table, measuring, outcome, sampling, tflite_files
+from utils import (calibration, cli, journal, latency_table, machine, measuring, model_file, outcome, sampling, tflite_files,
+                   whole_model)
 from utils.benchmark import BinaryRunner, LiteRTRunner, find_binary
 from utils.errors import UserError
 from utils.files import save_name, writable_folder
@@ -36,7 +41,7 @@ from utils.session import Care
 
 # There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
 PASSES, PATIENCE_S = 2, 30.0
-JUDGING_PASSES, JUDGING_PATIENCE_S = 4, 240.0
+JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S = 4, 240.0, 60.0
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,16 +50,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--img_size", type=cli.within(int, 4, 4096), default=32, help="side of the input, pixels")
     parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000), default=10, help="of the classifier")
     parser.add_argument("--num_images", type=cli.within(int, 1, 4096), default=1, help="images per inference")
-    parser.add_argument("--mode", choices=("build", "validate", "save", "load"), required=True,
+    parser.add_argument("--mode", choices=("build", "validate", "measure", "save", "load"), required=True,
                         help="build: measure the table with LiteRT in this process; validate: time whole networks "
-                             "beside a table's predictions; save: make .tflite files; load: time them, write the table")
+                             "beside a table's predictions; measure: time a .tflite model, beside a table's prediction; "
+                             "save: make .tflite files; load: time them, write the table")
     parser.add_argument("--save_file", help="name of the table, perf_tables/SAVE_FILE.pickle")
     _add_file_flags(parser)
     _add_measuring_flags(parser)
-    validate = parser.add_argument_group("--mode=validate")
-    validate.add_argument("--perf_table", help="the table to judge, perf_tables/PERF_TABLE.pickle or a path")
-    validate.add_argument("--num_networks", type=cli.within(int, 2, 10_000), default=30, help="random networks")
-    validate.add_argument("--json", action="store_true", help="print the result as JSON")
+    whole = parser.add_argument_group("--mode=validate and measure")
+    whole.add_argument("--perf_table", help="the table to judge, perf_tables/PERF_TABLE.pickle or a path; measure does "
+                                            "without")
+    whole.add_argument("--num_networks", type=cli.within(int, 2, 10_000), default=30, help="validate: random networks")
+    whole.add_argument("--model", help="measure: the .tflite file")
+    whole.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -71,27 +79,27 @@ def _add_file_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("measuring, --mode=build, load and validate")
+    group = parser.add_argument_group("measuring, --mode=build, load, validate and measure")
     group.add_argument("--num_threads", type=cli.within(int, 1, 256), help="threads of the runtime (default: 1; "
-                       "validate: the table's)")
+                       "validate, measure: the table's)")
     group.add_argument("--num_measures", type=cli.within(int, 1, 1_000_000), default=11,
                        help="timed runs per entry at least, over all passes, each after one to warm up")
     group.add_argument("--num_passes", type=cli.within(int, 1, 100), help="passes over all that is timed, each in "
                        "random order "
-                       f"(default: {PASSES}; validate: {JUDGING_PASSES})")
+                       f"(default: {PASSES}; validate, measure: {JUDGING_PASSES})")
     group.add_argument("--spread", type=cli.within(float, 1e-4, 10), default=0.05,
                        help="an entry whose two best passes differ by more is measured again")
     group.add_argument("--drift", type=cli.within(float, 1e-4, 10), default=0.05,
                        help="what was measured while the probe was slower by more is measured again")
     group.add_argument("--patience", type=cli.within(float, 0, 1e6), help="seconds to wait, in all, for a machine as fast "
-                       f"as usual (default: {PATIENCE_S:g}; validate: {JUDGING_PATIENCE_S:g})")
+                       f"as usual (default: {PATIENCE_S:g}; validate: {JUDGING_PATIENCE_S:g}; measure: {MODEL_PATIENCE_S:g})")
     group.add_argument("--max_temp", type=cli.within(float, 0, 150), default=70.0, help="pause above it, Celsius")
     group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
                        help="measure this part of the entries (0.05 without a value) and fill in the rest")
     group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=calibration.NETWORKS,
                        help="whole networks that the table's sums are fitted to; 0: leave them as they are")
-    group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for load and validate; without it LiteRT "
-                                                    "in this process")
+    group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for load, validate and measure; without "
+                                                    "it LiteRT in this process")
     group.add_argument("--timeout", type=cli.within(float, 1e-3, 1e6), default=120.0,
                        help="seconds that the binary may take for one file")
     group.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0,
@@ -225,16 +233,14 @@ def validate(args: argparse.Namespace, network: Network) -> None:
     from utils import validation
     path = latency_table.table_path(args.perf_table)
     table, note = latency_table.read_measured(path, network), latency_table.read_provenance(path)
-    runner = _runner(args, args.num_threads or validation.threads_of(note))
-    differences = list(validation.differences(note, {**runner.describe(), "num_images": args.num_images,
+    runner = _runner(args, args.num_threads or machine.threads_of(note))
+    differences = list(machine.differences(note, {**runner.describe(), "num_images": args.num_images,
                                                      "device": measuring.device()}))
     for line in differences:
         print(f"{path}: {line}", file=sys.stderr)
     networks = calibration.judging_networks(network, args.num_networks, args.seed)
-    patience_s = JUDGING_PATIENCE_S if args.patience is None else args.patience
-    care = replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=patience_s, patience_s=patience_s)
-    found = validation.validate(network, table, note, networks, runner, care, num_images=args.num_images,
-                                same_machine=not differences)
+    found = validation.validate(network, table, note, networks, runner, _judging_care(args, JUDGING_PATIENCE_S),
+                                num_images=args.num_images, same_machine=not differences)
     picture = path.with_name(f"{path.stem}-validation.png")
     print(json.dumps(found.as_json(), indent=1, allow_nan=False) if args.json else "\n".join(found.lines()))
     try:
@@ -246,16 +252,52 @@ def validate(args: argparse.Namespace, network: Network) -> None:
         print("no picture: pip install matplotlib draws it", file=sys.stderr)
 
 
+def _judging_care(args: argparse.Namespace, patience_s: float) -> Care:
+    patience_s = patience_s if args.patience is None else args.patience
+    return replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=patience_s, patience_s=patience_s)
+
+
+# --- measure ---------------------------------------------------------------------------------------------------
+
+def measure(args: argparse.Namespace) -> None:
+    path = Path(args.model)
+    model_file.check(path)
+    about = model_file.read(path)
+    if args.perf_table and about is None:
+        raise UserError(f"{path}: has no {model_file.NETWORK} in it, so --perf_table cannot predict it; export it with "
+                        "export.py, or leave --perf_table out")
+    table = latency_table.table_path(args.perf_table) if args.perf_table else None
+    runner = _runner(args, args.num_threads or machine.threads_of(latency_table.read_provenance(table) if table else {}))
+    now = {**runner.describe(), "num_images": 1, "device": measuring.device()}
+    expectation = whole_model.expect(table, about.network, about.widths, about.quantize, now) if table else None
+    found = whole_model.measure(path, path.name, runner, _judging_care(args, MODEL_PATIENCE_S), expectation)
+    if args.json:
+        print(json.dumps({"model": str(path), **now, **found.as_json()}, indent=1, allow_nan=False))
+    else:
+        print("\n".join([f"{path}: {_words(about)}, {runner.num_threads} thread(s) of {now['runtime']}", *found.lines()]))
+
+
+def _words(about) -> str:
+    if about is None:
+        return "a model that does not say what it is"
+    parameters = about.network.parameter_count(about.widths)
+    return (f"{latency_table.name_of(about.network)}, {parameters:,} parameters, "
+            f"{'float32' if about.quantize == 'none' else about.quantize}")
+
+
 def main() -> None:
     args = get_parser().parse_args()
-    needed = "perf_table" if args.mode == "validate" else "save_file"
+    needed, example = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tflite")}.get(
+        args.mode, ("save_file", "res-40-2"))
     if not getattr(args, needed):
-        raise UserError(f"--{needed} is missing: --mode={args.mode} needs the name of a table, such as "
-                        f"--{needed}=res-40-2")
+        raise UserError(f"--{needed} is missing: --mode={args.mode} needs it, such as --{needed}={example}")
+    if args.mode == "measure":  # the model says which network it is
+        measure(args)
+        return
     network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width, img_size=args.img_size,
                                    num_classes=args.num_classes)
     {"save": save, "load": load, "build": build, "validate": validate}[args.mode](args, network)
 
 
 if __name__ == "__main__":
-    cli.run(main, resumable=not any(a.endswith("validate") for a in sys.argv))
+    cli.run(main, resumable=not any(a.endswith(("validate", "measure")) for a in sys.argv))

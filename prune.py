@@ -197,10 +197,7 @@ def prune(args: argparse.Namespace) -> None:
         return
 
     device = pick_device(args, files)
-    images = data.load(args.dataset, args.data_loc, network.inputs[0].size, args.workers)
-    if len(images.classes) != network.arguments["num_classes"]:
-        raise UserError(f"{base_path}: tells {network.arguments['num_classes']} classes apart, but the data has "
-                        f"{len(images.classes)}; check --dataset and --data_loc")
+    images = data.load_for(network, base_path, args.dataset, args.data_loc, args.workers)
     train, held_out = data.split_holdout(images.train, args.holdout_prop)
     source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, args.batch_size)
     workshop = Workshop(source, held_out.to(device.name), device, args.threads, args.learning_rate, args.momentum,
@@ -221,7 +218,8 @@ def prune(args: argparse.Namespace) -> None:
     before = {"held_out": workshop.error_pct(model, workshop.held_out), "test": workshop.error_pct(model, test)}
     with journal.Journal(files.journal) as log, crew_of(args, workshop, model) as crew:
         run = pruning.Run(files, log, crew, rungs, args.criterion,
-                          {"epoch": base["epoch"], "holdout_prop": args.holdout_prop, "flags": checkpoint.flags_of(args)},
+                          {"epoch": base["epoch"], "holdout_prop": args.holdout_prop, "flags": checkpoint.flags_of(args),
+                           "classes": base.get("classes") or list(images.classes)},
                           model, [before["held_out"]], [initial_s])
         if content:
             run.model = device.place(checkpoint.build(content, files.current))
@@ -277,9 +275,8 @@ def crew_of(args: argparse.Namespace, workshop, model):
 
 def fill_data_flags(args: argparse.Namespace, base: Dict[str, Any]) -> None:
     """Data flags that were not given are the base model's; a changed hold-out is said."""
-    for flag, default in (("dataset", "cifar10"), ("data_loc", "~/Documents/CIFAR-10")):
-        if getattr(args, flag) is None:
-            setattr(args, flag, base["flags"].get(flag) or default)
+    from utils import checkpoint
+    args.dataset, args.data_loc = (getattr(args, k) or v for k, v in checkpoint.data_flags(base).items())
     if args.holdout_prop is None:
         args.holdout_prop = base["holdout_prop"] or 0.1
     if args.holdout_prop != base["holdout_prop"]:

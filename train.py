@@ -117,6 +117,7 @@ def train(args: argparse.Namespace, path: Path) -> None:
         history.append(training.error_pct(model, test, normalisation, device))
         done = epoch + 1 == args.epochs
         checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=checkpoint.flags_of(args),
+                        classes=list(images.classes),
                         holdout_prop=0.0 if args.full_train else args.holdout_prop,
                         **({} if done else {"optimizer": optimizer.state_dict()}))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (args.epochs - epoch - 1)

@@ -11,7 +11,8 @@ from tests.conftest import ROOT, environment
 PI_SIDE = ["compute_table.py", "perf_tables/merge_perf_tables.py", "model/network.py", "model/wideresnet.py",
            "model/architectures.py", "utils/cli.py", "utils/errors.py", "utils/files.py", "utils/journal.py",
            "utils/benchmark.py", "utils/calibration.py", "utils/latency_table.py", "utils/measuring.py", "utils/outcome.py",
-           "utils/sampling.py", "utils/sensors.py", "utils/session.py", "utils/tflite_files.py", "utils/progress.py"]
+           "utils/sampling.py", "utils/sensors.py", "utils/session.py", "utils/tflite_files.py", "utils/progress.py",
+           "utils/machine.py", "utils/model_file.py", "utils/quiet.py", "utils/whole_model.py"]
 # loaded only where models are written: build and validate
 WRITING = ["utils/tflite_writer.py", "utils/validation.py", "utils/plots.py", "perf_tables/plot_perf_table.py"]
 
@@ -120,8 +121,8 @@ def test_the_list_of_the_pi_side_is_complete(tmp_path):
     assert loaded == set(PI_SIDE) - {"compute_table.py"}
 
 
-@pytest.mark.parametrize("folder, forbidden", [("model", ("utils", "train", "prune", "compute_table")),
-                                               ("utils", ("train", "prune", "compute_table", "perf_tables"))])
+@pytest.mark.parametrize("folder, forbidden", [("model", ("utils", "train", "prune", "compute_table", "export")),
+                                               ("utils", ("train", "prune", "compute_table", "export", "perf_tables"))])
 def test_the_arrows_point_one_way(folder, forbidden):
     files = sorted((ROOT / folder).glob("*.py"))
     assert len(files) > 4

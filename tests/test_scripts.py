@@ -82,6 +82,7 @@ def test_prune_writes_what_it_says(ready, script):
         assert [r["group"] for r in tried if r["stopped"] == "chosen"] == [step["group"]]
         assert all(r["stopped"] and r["errors_pct"][r["rung"]] == r["error_pct"] for r in tried)
     assert {r["rung"] for r in records if r["event"] == "candidate"} == {"score", "full"}
+    assert pruned["classes"] == list("0123456789")
     assert (ready / "history/pruned.png").read_bytes()[:4] == b"\x89PNG"
     for text in ("predicted latency, ms", "held-out error, %", "test error, %", "A Board 3"):
         assert text in found.stdout

@@ -1,4 +1,4 @@
-"""Time a .tflite model: with TensorFlow Lite's benchmark_model binary, or with LiteRT in this process.
+"""Time a .tflite model: with TensorFlow Lite's benchmark_model binary, or with LiteRT in this process. Or an ONNX model.
 
 A runner has ``describe()``, what a table's sidecar says of it, and ``open(model)``, which takes a file's path or its
 bytes and gives a timer: ``timer(runs)`` is the seconds of each of so many runs, or one figure where the tool prints
@@ -6,7 +6,6 @@ no more than that. ``BenchmarkError`` says what went wrong with one model; whoev
 again. Runs on Python 3.9 with NumPy.
 """
 
-import contextlib
 import math
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any, Callable, Dict, List, Union
 import numpy as np
 
 from utils.errors import UserError
+from utils.quiet import quiet
 
 LAST_LINES = 4  # of a failing tool's output, shown to the user
 
@@ -146,11 +146,11 @@ class LiteRTRunner:
     def open(self, model: Union[Path, bytes]) -> Callable[[int], List[float]]:
         source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
         try:
-            with _quiet():
+            with quiet(2):
                 interpreter = interpreter_class()(num_threads=self.num_threads, **source)
                 interpreter.allocate_tensors()
             for detail in interpreter.get_input_details():
-                interpreter.set_tensor(detail["index"], _input_values(detail["shape"]))
+                interpreter.set_tensor(detail["index"], _input_values(detail))
             interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split()) or "no reason given; too little memory?"
@@ -191,22 +191,35 @@ def _version(module: str) -> str:
         return "unknown"
 
 
-@contextlib.contextmanager
-def _quiet():
-    """Without what the C++ side writes to stderr while it loads a file; what goes wrong is raised as well."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+def _input_values(detail) -> np.ndarray:
+    """Values in 0..1, of integers in 0..127, by what the interpreter says of an input: left alone, it holds whatever was
+    in memory, denormal numbers included."""
+    shape, kind = detail["shape"], np.dtype(detail["dtype"])
+    most = 127 if kind in (np.int8, np.uint8) else 1
+    return np.linspace(0, most, int(np.prod(shape))).reshape(shape).astype(kind)
 
 
-def _input_values(shape) -> np.ndarray:
-    """Values in 0..1: left alone, an input holds whatever was in memory, denormal numbers included."""
-    return np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+# --- ONNX Runtime in this process ------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class OnnxRunner:
+    """Loads the bytes of an ONNX model of one input on the CPU, runs it once to warm up, then times every run."""
+
+    num_threads: int
+
+    def describe(self) -> Dict[str, Any]:
+        return {"runtime": "onnxruntime", "version": _version("onnxruntime"), "threads": self.num_threads}
+
+    def open(self, model: bytes) -> Callable[[int], List[float]]:
+        import onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        entry, = session.get_inputs()
+        shape = [n if isinstance(n, int) else 1 for n in entry.shape]  # a name stands for any number
+        invoke = partial(session.run, None, {entry.name: _input_values({"shape": shape, "dtype": np.float32})})
+        invoke()
+        return lambda runs: [_time_once(invoke) for _ in range(runs)]
 
 
 def _time_once(invoke) -> float:

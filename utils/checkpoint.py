@@ -5,6 +5,7 @@
     error_history  test error after every epoch, % (pruned networks: held-out error after every step)
     normalisation  {"mean": [...], "std": [...]} of pixels in 0..1    flags       the command line it was made with
     holdout_prop   part of the training images that was held out; 0 where none was
+    classes        class names in the order of the logits (older checkpoints: absent)
 Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
 (predicted latency after every step, seconds, the unpruned network first). Unfinished ones: optimizer.
 """
@@ -47,19 +48,21 @@ def load(path: Path) -> Dict[str, Any]:
         raise UserError(f"{path}: not a whole checkpoint of this project "
                         f"({type(error).__name__} while reading); restore it or train it again") from error
     wrong = [k for k, kind in REQUIRED.items() if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
-    if not wrong and not _sound_numbers(content):
-        wrong = ["normalisation, error_history or data_loc"]
+    if not wrong and not _sound_values(content):
+        wrong = ["normalisation, error_history, classes or data_loc"]
     if wrong:
         raise UserError(f"{path}: expected a checkpoint of this project, but {', '.join(wrong)} is missing in it or of "
                         "another type")
     return content
 
 
-def _sound_numbers(content: Dict[str, Any]) -> bool:
+def _sound_values(content: Dict[str, Any]) -> bool:
     mean, std = (content["normalisation"].get(k) for k in ("mean", "std"))
     return (all(isinstance(v, list) and len(v) == 3 and all(isinstance(x, float) for x in v) for v in (mean, std))
             and all(0 < x < float("inf") for x in std)
             and all(isinstance(x, float) for x in content["error_history"])
+            and isinstance(content.get("classes", []), list)
+            and all(isinstance(name, str) for name in content.get("classes", []))
             and all(isinstance(content["flags"].get(k, ""), str) for k in ("dataset", "data_loc"))
             and isinstance(content["flags"].get("epochs", 0), int))
 
@@ -82,6 +85,12 @@ def build(content: Dict[str, Any], path: Path) -> TorchNet:
 def flags_of(args) -> Dict[str, Any]:
     """The command line, for the checkpoint: --resume makes no difference to what it made."""
     return {k: v for k, v in vars(args).items() if k != "resume"}
+
+
+def data_flags(content: Dict[str, Any]) -> Dict[str, str]:
+    """--dataset and --data_loc that the network was trained with."""
+    return {flag: content["flags"].get(flag) or default
+            for flag, default in (("dataset", "cifar10"), ("data_loc", "~/Documents/CIFAR-10"))}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, content: Dict[str, Any], path: Path) -> None:

@@ -39,8 +39,9 @@ def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True)
                        help="width factor k" + ("" if defaults else " (default: the checkpoint's)"))
 
 
-def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
-    """Where the images come from; without ``defaults`` the data flags are None unless given, as above."""
+def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True, holdout: bool = True) -> None:
+    """Where the images come from, and (``holdout``) which are held out; without ``defaults`` these flags are None unless
+    given, as above."""
     group = parser.add_argument_group("data")
     other = "" if defaults else " (default: the checkpoint's)"
     group.add_argument("--dataset", choices=("cifar10", "digits"), default="cifar10" if defaults else None,
@@ -48,8 +49,9 @@ def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) ->
     group.add_argument("--data_loc", default="~/Documents/CIFAR-10" if defaults else None,
                        help="folder with torchvision's CIFAR-10 (downloaded if missing), or with train/CLASS/* and "
                             "test/CLASS/* images" + other)
-    group.add_argument("--holdout_prop", type=fraction, default=0.1 if defaults else None,
-                       help="part of the training images that is held out to judge pruning" + other)
+    if holdout:
+        group.add_argument("--holdout_prop", type=fraction, default=0.1 if defaults else None,
+                           help="part of the training images that is held out to judge pruning" + other)
     group.add_argument("--workers", type=within(int, 0, 256), default=2, help="threads that read images")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.network import Network
 from utils.errors import UserError
 from utils.progress import progress
 
@@ -132,6 +133,15 @@ def load(dataset: str, data_loc: str, img_size: int, workers: int) -> Dataset:
     found = _cifar10(folder)
     return found if img_size == 32 else replace(found, train=_resized(found.train, img_size),
                                                 test=_resized(found.test, img_size))
+
+
+def load_for(network: Network, path: Path, dataset: str, data_loc: str, workers: int) -> Dataset:
+    """``load`` for the network of the checkpoint at ``path``; raises UserError also for other than its number of classes."""
+    images = load(dataset, data_loc, network.inputs[0].size, workers)
+    if len(images.classes) != network.arguments["num_classes"]:
+        raise UserError(f"{path}: tells {network.arguments['num_classes']} classes apart, but the data has "
+                        f"{len(images.classes)}; check --dataset and --data_loc")
+    return images
 
 
 def _digits(img_size: int) -> Dataset:

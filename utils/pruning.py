@@ -68,7 +68,7 @@ class Run:
     crew: Crew
     rungs: Tuple[Rung, ...]
     criterion: str
-    carried: Dict[str, Any]  # keys of the checkpoint that pruning does not change: epoch, holdout_prop, flags
+    carried: Dict[str, Any]  # keys of the checkpoint that pruning does not change: epoch, classes, flags, ...
     model: TorchNet  # after the last step, on its device
     error_history: List[float]  # held-out error, %: of the unpruned network, then after every step
     table_costs_history: List[float]  # predicted seconds, likewise

@@ -1,0 +1,41 @@
+"""The ONNX file of a torch network, through torch's own exporter."""
+
+import io
+from typing import Mapping, Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from model.torch_net import TorchNet
+
+
+class FromPixels(nn.Module):
+    """A network with its normalisation in front: [N, channels, size, size] of 0..255 -> [N, num_classes] logits."""
+
+    def __init__(self, model: TorchNet, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.model = model
+        for name, values in (("mean", mean), ("std", std)):  # of pixels in 0..1, per channel
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1) * 255)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model((image - self.mean) / self.std)
+
+
+def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about: Mapping[str, str]) -> bytes:
+    """The ONNX file: ``image`` float32 [N, channels, size, size] of 0..255 -> ``logits`` float32 [N, num_classes].
+
+    Any number of images N; about: what stands in the file's metadata.
+    """
+    whole, (entry,) = FromPixels(model, mean, std).eval(), model.network.inputs
+    example = torch.zeros(2, len(mean), entry.size, entry.size)
+    program = torch.onnx.export(whole, (example,), dynamo=True, verbose=False, input_names=["image"],
+                                output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("N")},))
+    content = program.model_proto
+    for key, value in about.items():
+        content.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(content)
+    buffer = io.BytesIO()
+    onnx.save(content, buffer)
+    return buffer.getvalue()
