@@ -161,12 +161,13 @@ def grid(base: Base, depths: List[int], pruning_fact: float) -> Iterator[Network
 
 def errand_of(args: argparse.Namespace, base: Base, folder: Path, task: Task) -> Errand:
     """The commands that make a network: prune, retrain from scratch, export."""
-    name, flags = task.name, base.content["flags"]
-    data = [f"--{k}={v}" for k, v in (("dataset", args.dataset or flags.get("dataset")),
-                                      ("data_loc", args.data_loc or flags.get("data_loc"))) if v]
-    arguments = task.network.arguments
+    from utils import checkpoint
+    name, arguments, known = task.name, task.network.arguments, checkpoint.data_flags(base.content)
+    data = [f"--dataset={args.dataset or known['dataset']}",
+            f"--data_loc={Path(args.data_loc or known['data_loc']).expanduser().resolve()}"]
     train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width")), *data, f"--seed={task.seed}",
-             f"--holdout_prop={base.content['holdout_prop'] or 0.1}", *args.train_flags, f"--save_file={name}", "--resume"]
+             f"--holdout_prop={base.content['holdout_prop'] or 0.1}", *map(found_from_here, args.train_flags),
+             f"--save_file={name}", "--resume"]
     commands = []
     if task.method not in TRAINED_ONLY:
         commands.append(["prune.py", f"--base_model={base.path}", f"--perf_table={base.table_path}", *data,
@@ -177,6 +178,12 @@ def errand_of(args: argparse.Namespace, base: Base, folder: Path, task: Task) ->
     if not args.no_measure:
         commands.append(["export.py", f"--checkpoint={name}", f"--output=exported/{name}.tflite", *data])
     return Errand(name, str(folder), f"logs/{name}.log", tuple((str(HERE / script), *more) for script, *more in commands))
+
+
+def found_from_here(flag: str) -> str:
+    """A teacher is named as seen from the user's folder, while the commands run in the comparison's."""
+    name, _, value = flag.partition("=")
+    return f"--teacher={locate(value, 'checkpoints', '.t7').resolve()}" if name == "--teacher" and value else flag
 
 
 def row_of(base: Base, folder: Path, task: Task) -> Row:
@@ -234,8 +241,9 @@ def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tupl
                 yield None, f"{log}: {errands.last_line(log)}"
                 continue
             row = row_of(base, folder, todo[outcome.name])
+            before = "" if math.isnan(row.no_fine_tune) else f" (before retraining {row.no_fine_tune:.2f}%)"
             print(f"{done}/{len(todo)}  {row.file_name}: {row.table_time * 1e3:.4f} ms predicted, test error "
-                  f"{row.retrain_scratch:.2f}% (before retraining {row.no_fine_tune:.2f}%)  {left:.0f} min left", flush=True)
+                  f"{row.retrain_scratch:.2f}%{before}  {left:.0f} min left", flush=True)
             yield row, ""
 
 

@@ -99,21 +99,24 @@ def plot_tables(path: Path, tables: Mapping[str, Mapping[str, np.ndarray]]) -> N
 
 
 def plot_comparison(path: Path, rows: Sequence[Row], title: str) -> None:
-    """PNG: error against latency, a dot per network, the mean and deviation over the seeds, and the Pareto front."""
+    """PNG: error against latency, a dot per network, means and deviations over the seeds, and the Pareto front. A colour
+    per method, a marker for each of its criteria."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(figsize=(10, 6.5), layout="constrained")
     rows, points = comparison.drawable(rows), comparison.points(rows)
-    labels = list(dict.fromkeys(map(comparison.label, rows)))
-    colours = pyplot.get_cmap("tab10" if len(labels) <= 10 else "tab20")
-    for number, label in enumerate(labels):
-        colour, mine = colours(number), [p for p in points if p.label == label]
-        axes.plot([r.latency_s * 1e3 for r in rows if comparison.label(r) == label],
-                  [r.retrain_scratch for r in rows if comparison.label(r) == label], ".", color=colour, alpha=0.4, markersize=5)
-        axes.errorbar([p.latency_s * 1e3 for p in mine], [p.error_pct for p in mine],
-                      [0 if math.isnan(p.deviation) else p.deviation for p in mine], fmt=MARKERS[number % len(MARKERS)],
-                      color=colour, capsize=3, markersize=6, label=_plain(label))
+    methods = list(dict.fromkeys(r.method for r in rows))
+    for row in {comparison.label(r): r for r in reversed(rows)}.values():  # the first row of every label
+        label = comparison.label(row)
+        labels = list(dict.fromkeys(comparison.label(r) for r in rows if r.method == row.method))
+        colour, marker = pyplot.get_cmap("tab10")(methods.index(row.method) % 10), MARKERS[labels.index(label) % len(MARKERS)]
+        mine, means = [r for r in rows if comparison.label(r) == label], [p for p in points if p.label == label]
+        axes.plot([r.latency_s * 1e3 for r in mine], [r.retrain_scratch for r in mine], ".", color=colour, alpha=0.35,
+                  markersize=5)
+        axes.errorbar([p.latency_s * 1e3 for p in means], [p.error_pct for p in means],
+                      [0 if math.isnan(p.deviation) else p.deviation for p in means], fmt=marker, color=colour, capsize=3,
+                      markersize=6, label=_plain(label))
     front = comparison.front(points)
     axes.plot([p.latency_s * 1e3 for p in front], [p.error_pct for p in front], color="grey", linewidth=1, zorder=0,
               label="Pareto front")
