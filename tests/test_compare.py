@@ -135,6 +135,18 @@ def session_of(pid):
         return None
 
 
+def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script):
+    said = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+                  "uniform", "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--jobs=2", check=True).stdout
+    for row in results(priced):
+        exported = priced / f"comparisons/c/exported/{row.file_name}.tflite"
+        assert row.file_bytes == exported.stat().st_size and 0 < row.measured_time < 1
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{row.method} ")]
+        assert f"{row.measured_time * 1e3:.4f} (" in line and f"{row.retrain_scratch:.2f}" in line
+        timed = script("compute_table.py", "--mode=measure", f"--model={exported}", "--json", check=True)
+        assert 0.2 < json.loads(timed.stdout)["measured_s"] / row.measured_time < 5  # the same thing, on a noisy machine
+
+
 def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, script):
     found = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "0.999",
                    "--methods", "uniform", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure")

@@ -64,6 +64,12 @@ def test_criteria():
     assert netadapt.rank([lasting, cheap], "error") == [cheap, lasting]
 
 
+def test_the_criterion_of_the_loss_looks_at_nothing_else():
+    by_loss = [Candidate(Proposal("a", 10, 5, 1.0), 10.0, 0.0, 0.5, 0.02), Candidate(Proposal("b", 10, 5, 2.0), 12.0, 2.0, 0.51, 0.03)]
+    assert [c.proposal.group for c in netadapt.rank(by_loss, "loss")] == ["b", "a"]
+    assert [c.proposal.group for c in netadapt.rank(by_loss, "ratio")] == ["a", "b"]
+
+
 def test_equal_candidates_and_nan():
     one, two = candidate("a", 1.0, 10.0, 0.0), candidate("b", 2.0, 10.0, 0.0)
     assert netadapt.rank([one, two], "ratio") == [two, one]
