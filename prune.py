@@ -51,6 +51,9 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--criterion", choices=tuple(netadapt.CRITERIA), default="ratio",
                        help="what the chosen candidate has least of: ratio: error growth per second gained; loss: loss "
                             "growth per second gained; error: error")
+    group.add_argument("--reach", type=cli.within(float, 1, 1e6), default=6.0,
+                       help="a proposal may gain up to so many times what is asked for, to get to the end of a latency "
+                            "step; 1: always the largest width that gains enough, NetAdapt's own rule")
     group.add_argument("--search", choices=("halving", "full"), default="halving",
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")
@@ -110,7 +113,7 @@ def plan(args: argparse.Namespace) -> None:
     settings = settings_of(args)
     total = latency(widths)
     target = netadapt.target_gain_s(settings, total, 1)
-    found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings)
+    found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings, settings.reach)
     if args.json:
         print(json.dumps({"total_latency_s": total, "target_gain_s": target, "proposals": [
             {"group": group, "width": widths[group], "proposed_width": p.proposed_width if p else None,
@@ -142,7 +145,7 @@ def planned_network(args: argparse.Namespace):
 
 def settings_of(args: argparse.Namespace) -> netadapt.Settings:
     return netadapt.Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
-                             args.criterion, args.layer_fraction, args.seed)
+                             args.criterion, args.reach, args.layer_fraction, args.seed)
 
 
 def check_network(args: argparse.Namespace, network: Network, path: Path) -> None:

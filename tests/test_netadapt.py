@@ -47,6 +47,21 @@ def test_a_gain_equal_to_the_target_does_not_exceed_it():
     assert (proposal.proposed_width, proposal.gain_s) == (8, 1.0)
 
 
+@pytest.mark.parametrize("reach, expected", [(1, 6), (18, 6), (19, 4), (1000, 4)])
+def test_a_proposal_reaches_for_the_end_of_a_latency_step(reach, expected):
+    step = lambda w: 0.1 * w["b"] + (5.0 if w["b"] > 4 else 0.0)  # from 10 to 4 channels: 5.6 s, 18.7 times 0.3 s
+    proposal = netadapt.propose(NETWORK, FULL, "b", step, 0.3, allow_small=False, reach=reach)
+    assert (proposal.proposed_width, proposal.gain_s) == (expected, step(FULL) - step(dict(FULL, b=expected)))
+
+
+def test_without_steps_reach_makes_no_difference():
+    bent = lambda w: 0.1 * w["b"] ** 1.2  # a little more per channel the more there are
+    for reach in (1, 6, 100):
+        assert netadapt.propose(NETWORK, FULL, "b", bent, 0.2, allow_small=False, reach=reach).proposed_width == 8
+    steeper = lambda w: 1.0 - 0.001 * (10 - w["b"]) ** 1.1
+    assert netadapt.propose(NETWORK, FULL, "b", steeper, 0.0015, allow_small=False, reach=4).proposed_width == 8
+
+
 def test_small_prunings_let_a_whole_block_go_below_the_target():
     assert netadapt.propose(NETWORK, FULL, "b", latency, 7.0, allow_small=True) == Proposal("b", 10, 0, 6.0)
     assert netadapt.propose(NETWORK, FULL, "a", latency, 7.0, allow_small=True) is None

@@ -7,6 +7,7 @@ tensors, with generators of their own, so that a seed fixes every batch whatever
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Callable, NamedTuple, Tuple
 
@@ -120,8 +121,11 @@ def _reflect(index: Tensor, size: int) -> Tensor:
 
 # --- loading ---------------------------------------------------------------------------------------------------
 
+@lru_cache(maxsize=1)
 def load(dataset: str, data_loc: str, img_size: int, workers: int) -> Dataset:
     """Load ``cifar10`` (torchvision's files or train/CLASS folders in ``data_loc``) or ``digits`` into memory.
+
+    A process that runs several scripts, as a comparison's do, reads them once; nobody changes what is loaded.
 
     Raises UserError naming the folder or the image that is missing or broken.
     """

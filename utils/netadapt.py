@@ -17,6 +17,8 @@ from utils.errors import UserError
 
 Latency = Callable[[Widths], float]
 
+STEEPER = 1.5  # what makes a latency step: so much more gain per channel
+
 
 class NoWayOn(UserError):
     """No proposal gains what a step asks for, or no candidate is left to choose."""
@@ -29,6 +31,7 @@ class Settings:
     decay_rate: float = 0.98  # by which the gain asked for shrinks with every step
     allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
     criterion: str = "ratio"  # one of CRITERIA
+    reach: float = 1.0  # how many times what is asked for a proposal may gain, for the sake of a latency step
     layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
     seed: int = 0  # of that draw
 
@@ -39,6 +42,10 @@ class Proposal:
     width: int
     proposed_width: int
     gain_s: float
+
+    @property
+    def per_channel_s(self) -> float:
+        return self.gain_s / (self.width - self.proposed_width)
 
 
 @dataclass(frozen=True)
@@ -102,18 +109,26 @@ def budget_s(settings: Settings, initial_s: float) -> float:
     return (1 - settings.pruning_fact) * initial_s
 
 
-def propose(network: Network, widths: Widths, group: str, latency: Latency, target_s: float,
-            allow_small: bool) -> Optional[Proposal]:
-    """The largest width of ``group`` whose gain exceeds ``target_s``, or None.
+def propose(network: Network, widths: Widths, group: str, latency: Latency, target_s: float, allow_small: bool,
+            reach: float = 1.0) -> Optional[Proposal]:
+    """The largest width of ``group`` whose gain exceeds ``target_s`` (section 3.2), or None.
 
-    A removable group may go to 0 if no width above does it and removal alone exceeds the target, or with
-    ``allow_small`` whatever it gains (more than nothing). A gain is always latency(before) - latency(after).
+    Kernels have latency steps: the channel at the end of one may gain as much as ten others. So it is a smaller width,
+    that gains at most ``reach`` times the target, if that gains STEEPER times as much per channel. A removable group
+    may go to 0 if no width above does it and removal alone exceeds the target, or with ``allow_small`` whatever it gains
+    (more than nothing). A gain is always latency(before) - latency(after).
     """
     before, width = latency(widths), widths[group]
+    found = []
     for proposed in range(width - 1, 0, -1):
         gain = before - latency({**widths, group: proposed})
-        if gain > target_s:
-            return Proposal(group, width, proposed, gain)
+        if gain > target_s and (not found or gain <= reach * target_s):
+            found.append(Proposal(group, width, proposed, gain))
+            if reach <= 1:
+                break
+    if found:
+        steepest = max(found, key=lambda p: p.per_channel_s)
+        return steepest if steepest.per_channel_s >= STEEPER * found[0].per_channel_s else found[0]
     if network.group[group].removable and width > 0:
         gain = before - latency({**widths, group: 0})
         if gain > (0 if allow_small else target_s):
@@ -121,17 +136,17 @@ def propose(network: Network, widths: Widths, group: str, latency: Latency, targ
     return None
 
 
-def proposals(network: Network, widths: Widths, latency: Latency, target_s: float,
-              allow_small: bool) -> List[Tuple[str, Optional[Proposal]]]:
+def proposals(network: Network, widths: Widths, latency: Latency, target_s: float, allow_small: bool,
+              reach: float = 1.0) -> List[Tuple[str, Optional[Proposal]]]:
     """(group, its proposal or None) for every prunable group, in the network's order."""
-    return [(g.name, propose(network, widths, g.name, latency, target_s, allow_small))
+    return [(g.name, propose(network, widths, g.name, latency, target_s, allow_small, reach))
             for g in network.groups if g.prunable]
 
 
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
     """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for."""
     target_s = asked_gain_s(settings, state, latency)
-    everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings)
+    everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
     found = [p for _, p in everything if p]
     if not found:
         raise NoWayOn(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "

@@ -7,6 +7,7 @@ While a run is unfinished it lives in these files, and ends by turning them into
     checkpoints/NAME.candidates/        where the candidates stand that are still in the running for the step in hand
 """
 
+import copy
 import io
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -216,13 +217,11 @@ class _Judge:
     run: Run
     step: int
     make: Make
-    parent: Dict[Optional[int], Tuple[float, float]]  # its (error in %, loss), by the number of images it is judged on
+    parents: Dict[str, Tuple[float, float]]  # the parent's (error in %, loss), by rung
 
     def __call__(self, rung: Rung, going: Sequence[Proposal]) -> List[Candidate]:
         run, workshop = self.run, self.run.crew.workshop
-        if rung.images not in self.parent:
-            self.parent[rung.images] = workshop.judge(run.model, workshop.judged(self.step, rung.images))
-        before = self.parent[rung.images]
+        before = self._parent(rung)
         run.drop_states(set(run.states) - {p.group for p in going})
         waiting = {p.group: p for p in going if (p.group, rung.name) not in run.trials}
         if rung.images is not None or len(run.rungs) > 1:
@@ -233,6 +232,17 @@ class _Judge:
             self._keep(rung, candidate, made.state, found)
             found.append(candidate)
         return sorted(found, key=lambda c: [p.group for p in going].index(c.proposal.group))
+
+    def _parent(self, rung: Rung) -> Tuple[float, float]:
+        """What candidates are held against: before any fine-tuning the parent with its batch norms measured anew, as theirs
+        are, since that alone changes the error."""
+        if rung.name not in self.parents:
+            run, workshop, model = self.run, self.run.crew.workshop, self.run.model
+            if rung.recalibration and not rung.batches:
+                model = copy.deepcopy(model)
+                workshop.recalibrate(model, self.step, rung.recalibration)
+            self.parents[rung.name] = workshop.judge(model, workshop.judged(self.step, rung.images))
+        return self.parents[rung.name]
 
     def _keep(self, rung: Rung, candidate: Candidate, state: State, others: Sequence[Candidate]) -> None:
         """Write down the trial, and where the candidate stands if it can go on; of the last rung only the best one."""
