@@ -34,13 +34,14 @@ demo: .venv/installed
 		--learning_rate=0.05 --lr_type=cosine --save_file=digits
 	@echo "\n--- 2. measure every layer at every width on this machine"
 	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=build --save_file=here
-	@echo "\n--- 3. prune 40% of the latency"
-	cd demo && ../$(PY) ../prune.py --base_model=digits --perf_table=here --pruning_fact=0.4 --batch_size=32 $(STEPS) \
-		--save_file=digits-pruned
-	@echo "\nEverything is in demo/: look at demo/history/digits-pruned.png"
-	@echo "\n--- 4. hold the table's predictions to whole networks, timed on this machine"
+	@echo "\n--- 3. prune 40% of the latency, uniformly and with NetAdapt; retrain from scratch, export, measure"
+	cd demo && ../$(PY) ../compare.py --base_model=digits --perf_table=here --pruning_facts 0.4 --seeds 0 \
+		--methods unpruned uniform netadapt --prune_flags="--batch_size=32 $(STEPS)" \
+		--train_flags="--epochs=$(EPOCHS) --batch_size=32 --learning_rate=0.05 --lr_type=cosine" --save_file=digits
+	@echo "\n--- 4. hold the table's predictions to random networks, timed on this machine"
 	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=validate --perf_table=here --num_networks=$(JUDGED) \
 		--patience=30
+	@echo "\nEverything is in demo/: look at demo/comparisons/digits/digits.png, and at history/ beside it"
 
 demo-small:
 	$(MAKE) demo EPOCHS=4 NETWORK="--depth=10 --width=0.5" JUDGED=5 \

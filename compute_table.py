@@ -26,12 +26,12 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 
 from model.network import Network
-from utils import (calibration, cli, journal, latency_table, machine, measuring, model_file, outcome, sampling, tflite_files,
+from utils import (calibration, channels, cli, journal, latency_table, machine, measuring, model_file, outcome, sampling, tflite_files,
                    whole_model)
 from utils.benchmark import BinaryRunner, LiteRTRunner, find_binary
 from utils.errors import UserError
@@ -62,6 +62,8 @@ def get_parser() -> argparse.ArgumentParser:
                                             "without")
     whole.add_argument("--num_networks", type=cli.within(int, 2, 10_000), default=30, help="validate: random networks")
     whole.add_argument("--model", help="measure: the .tflite file")
+    whole.add_argument("--channels", help="measure: channels of a model that export.py did not write, "
+                                          "nbr_channels/CHANNELS.pickle or a path")
     whole.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -262,10 +264,10 @@ def _judging_care(args: argparse.Namespace, patience_s: float) -> Care:
 def measure(args: argparse.Namespace) -> None:
     path = Path(args.model)
     model_file.check(path)
-    about = model_file.read(path)
+    about = model_file.read(path) or _by_flags(args)
     if args.perf_table and about is None:
         raise UserError(f"{path}: has no {model_file.NETWORK} in it, so --perf_table cannot predict it; export it with "
-                        "export.py, or leave --perf_table out")
+                        "export.py, name its --channels, or leave --perf_table out")
     table = latency_table.table_path(args.perf_table) if args.perf_table else None
     runner = _runner(args, args.num_threads or machine.threads_of(latency_table.read_provenance(table) if table else {}))
     now = {**runner.describe(), "num_images": 1, "device": measuring.device()}
@@ -275,6 +277,19 @@ def measure(args: argparse.Namespace) -> None:
         print(json.dumps({"model": str(path), **now, **found.as_json()}, indent=1, allow_nan=False))
     else:
         print("\n".join([f"{path}: {_words(about)}, {runner.num_threads} thread(s) of {now['runtime']}", *found.lines()]))
+
+
+def _by_flags(args: argparse.Namespace) -> Optional[model_file.Description]:
+    """What --channels and the network's flags say of a model that does not say it itself, taken to be float32."""
+    if not args.channels:
+        return None
+    network = _network(args)
+    return model_file.Description(network, channels.read_channels(channels.channels_path(args.channels), network), "none")
+
+
+def _network(args: argparse.Namespace) -> Network:
+    return cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width, img_size=args.img_size,
+                                num_classes=args.num_classes)
 
 
 def _words(about) -> str:
@@ -294,9 +309,7 @@ def main() -> None:
     if args.mode == "measure":  # the model says which network it is
         measure(args)
         return
-    network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width, img_size=args.img_size,
-                                   num_classes=args.num_classes)
-    {"save": save, "load": load, "build": build, "validate": validate}[args.mode](args, network)
+    {"save": save, "load": load, "build": build, "validate": validate}[args.mode](args, _network(args))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prune a trained network with NetAdapt until it meets the latency asked for.
+"""Prune a trained network until it meets the latency asked for, with NetAdapt or a simpler method to compare it with.
 
     python prune.py --save_file='res-40-2-pruned' --pruning_fact=0.4 --base_model='res-40-2' --perf_table='res-40-2'
     python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # what the first step would propose
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import pickle
 import sys
 import time
 from dataclasses import asdict
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import Any, Dict
 
 from model.network import Network, Widths
-from utils import cli, journal, latency_table, netadapt
+from utils import baselines, cli, journal, latency_table, netadapt
+from utils.channels import write_channels
 from utils.errors import UserError
-from utils.files import locate, save_name, writable_folder, write_whole
+from utils.files import locate, save_name, writable_folder
 
 FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs", "backend")
 
@@ -34,14 +34,23 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--perf_table", required=True, help="latency table, perf_tables/PERF_TABLE.pickle or a path")
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
-    group = parser.add_argument_group("search")
+    group = parser.add_argument_group("method")
+    group.add_argument("--method", choices=("netadapt", *baselines.METHODS), default="netadapt",
+                       help="netadapt: step by step, by candidates tried; at once, with nothing tried: uniform: every "
+                            "group by the same factor; random: a part of a random group, again and again; knapsack: the "
+                            "channels that are worth most within the latency")
+    group.add_argument("--pruning_method", choices=("l2", "fisher", "taylor", "bn", "random"),
+                       help="what a channel's score is: the norm of its filters, the loss's change when it goes (to "
+                            "second or first order), the scale of its batch norm, or drawn (default: l2; knapsack: taylor)")
+    group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
     group.add_argument("--decay_rate", type=cli.within(float, 1e-9, 1), default=0.98, help="of that gain, from step to step")
     group.add_argument("--allow_small_prunings", action="store_true",
                        help="let a whole block go even where that gains less than a step asks for")
-    group.add_argument("--criterion", choices=("ratio", "error"), default="ratio",
-                       help="what the chosen candidate has least of: error growth per second gained, or error")
+    group.add_argument("--criterion", choices=tuple(netadapt.CRITERIA), default="ratio",
+                       help="what the chosen candidate has least of: ratio: error growth per second gained; loss: loss "
+                            "growth per second gained; error: error")
     group.add_argument("--search", choices=("halving", "full"), default="halving",
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")
@@ -57,7 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
     cli.add_run_flags(parser, resume="go on after an interruption; repeats at most the candidates in hand")
     group = parser.add_argument_group("workers")
     group.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
-                       help="processes that make candidates, on the GPUs in turn where there are several")
+                       help="processes that make candidates, each on a GPU of its own where there are several")
     group.add_argument("--threads", type=cli.within(int, 1, 4096),
                        help="of each process; the result depends on it (default: what the machine has, shared out)")
     group.add_argument("--backend", choices=("local", "ray"), default="local",
@@ -71,6 +80,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = get_parser().parse_args()
+    args.pruning_method = args.pruning_method or ("taylor" if args.method == "knapsack" else "l2")
     if args.plan:
         plan(args)
         return
@@ -88,6 +98,8 @@ def main() -> None:
 
 def plan(args: argparse.Namespace) -> None:
     """Print what the first step would propose; needs neither data nor a checkpoint, writes nothing."""
+    if args.method != "netadapt":
+        raise UserError(f"--plan shows the first step of --method=netadapt; --method={args.method} has no steps")
     network, widths = planned_network(args)
     path = latency_table.table_path(args.perf_table)
     table = latency_table.read_table(path, network)
@@ -174,8 +186,9 @@ def prune(args: argparse.Namespace) -> None:
         return latency_table.latency_s(network, widths, table)
 
     settings, initial_s = settings_of(args), latency(model.widths)
-    start = netadapt.State(model.widths, float("nan"), initial_s)
-    netadapt.proposals_of_step(network, start, settings, latency)  # a target out of reach is said before any work
+    if args.method == "netadapt":
+        start = netadapt.State(model.widths, float("nan"), initial_s)
+        netadapt.proposals_of_step(network, start, settings, latency)  # a target out of reach is said before any work
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
     if finished(files, args):
@@ -188,7 +201,7 @@ def prune(args: argparse.Namespace) -> None:
     train, held_out = data.split_holdout(images.train, args.holdout_prop)
     source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, args.batch_size)
     workshop = Workshop(source, held_out.to(device.name), device, args.threads, args.learning_rate, args.momentum,
-                        args.weight_decay, args.seed)
+                        args.weight_decay, args.seed, args.pruning_method)
     rungs = halving.ladder(args.search, args.short_term_fine_tune)
     header = {"event": "start", "base_model": base_path.name, "base_model_sha256": sha256(base_path),
               "perf_table": table_path.name, "perf_table_sha256": sha256(table_path),
@@ -213,7 +226,11 @@ def prune(args: argparse.Namespace) -> None:
             run.prune_history, run.error_history = content["prune_history"], content["error_history"]
             run.table_costs_history = content["table_costs_history"]
         run.take_up_trials(done)
-        search(run, settings, initial_s, latency)
+        with run.tidied():
+            if args.method == "netadapt":
+                search(run, settings, initial_s, latency)
+            elif not run.prune_history:
+                prune_at_once(args.method, run, netadapt.budget_s(settings, initial_s), latency, args.seed)
         finish(args, run, model, before, header, test)
 
 
@@ -240,7 +257,7 @@ def crew_of(args: argparse.Namespace, workshop, model):
     from utils import memory
     from utils.parcels import Crew
     from utils.workers import Workers
-    if args.jobs == 1 and args.backend == "local":
+    if args.jobs == 1 and args.backend == "local" or args.method != "netadapt":
         yield Crew(workshop)
         return
     jobs = min(args.jobs, sum(g.prunable for g in model.network.groups))  # a step has no more candidates
@@ -293,13 +310,28 @@ def search(run, settings: netadapt.Settings, initial_s: float, latency: netadapt
     network, budget = run.model.network, netadapt.budget_s(settings, initial_s)
     state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
     began, first_s = time.monotonic(), run.table_costs_history[-1]
-    for step in run.guarded(netadapt.search(network, state, settings, latency, run.evaluate)):
+    for step in netadapt.search(network, state, settings, latency, run.evaluate):
         run.adopt(step)
         chosen, gained = step.chosen.proposal, first_s - step.latency_s
         left = (time.monotonic() - began) * max(step.latency_s - budget, 0) / gained
         print(f"step {step.state.step}: {chosen.group} {chosen.width} -> {chosen.proposed_width}; "
               f"{step.latency_s * 1e3:.4f} ms, asked for {budget * 1e3:.4f}; held-out error {step.state.error_pct:.2f}%; "
               f"about {left / 60:.1f} min left", flush=True)
+
+
+def prune_at_once(method: str, run, budget_s: float, latency: netadapt.Latency, seed: int) -> None:
+    """Prune by a method that tries no candidates."""
+    network, widths = run.model.network, run.model.widths
+    if method == "knapsack":
+        saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
+        chosen = baselines.knapsack(network, widths, latency, budget_s, saliency)
+    elif method == "random":
+        chosen = baselines.at_random(network, widths, latency, budget_s, seed)
+    else:
+        chosen = baselines.uniform(network, widths, latency, budget_s)
+    run.adopt_at_once(method, chosen, latency(chosen))
+    print(f"{method}: {run.table_costs_history[-1] * 1e3:.4f} ms, asked for {budget_s * 1e3:.4f}; held-out error "
+          f"{run.error_history[-1]:.2f}% with batch norms measured anew, before any fine-tuning", flush=True)
 
 
 def finish(args: argparse.Namespace, run, base_model, before: Dict[str, float], header: Dict[str, Any], test) -> None:
@@ -313,7 +345,7 @@ def finish(args: argparse.Namespace, run, base_model, before: Dict[str, float], 
     after = {"held_out": workshop.error_pct(run.model, workshop.held_out), "test": workshop.error_pct(run.model, test)}
     channels, latency_s = network.conv_channels(run.model.widths), run.table_costs_history[-1]
     run.save(files.checkpoint, run.model, test_error=after["test"])
-    write_whole(files.channels, pickle.dumps(channels, latency_table.PROTOCOL))
+    write_channels(files.channels, network, run.model.widths)
     plots.plot_pruning(files.picture, latencies_s=run.table_costs_history, errors_pct=run.error_history,
                        target_s=header["target_latency_s"], before=network.conv_channels(base_model.widths),
                        after=channels, title=f"{files.checkpoint.stem}: {header['base_model']} pruned by the latencies "

@@ -3,6 +3,7 @@
     python train.py --net='res' --depth=40 --width=2.0 --save_file='res-40-2'                  # CIFAR-10, 200 epochs
     python train.py --depth=16 --width=1 --data_loc=DIR --epochs=20 --lr_type=cosine --save_file='res-16-1'
     python train.py --depth=10 --width=1 --dataset=digits --epochs=10 --save_file='digits'     # needs no download
+    python train.py --channels='res-40-2-pruned' --teacher='res-40-2' --save_file='res-40-2-retrained'    # what prune.py left
 
 The checkpoint is written after every epoch; after an interruption the same command with --resume goes on, and ends
 where an uninterrupted run would have.
@@ -15,8 +16,9 @@ from pathlib import Path
 
 from utils.cli import (add_data_flags, add_network_flags, add_run_flags, changed_flags, describe_or_fail, fraction,
                        new_parser, optimiser_flags, run, within)
+from utils import channels
 from utils.errors import UserError
-from utils.files import save_name, writable_folder
+from utils.files import locate, save_name, writable_folder
 
 FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and its resumption
 
@@ -24,6 +26,7 @@ FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and i
 def get_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__.splitlines()[0])
     add_network_flags(parser)
+    parser.add_argument("--channels", help="train what pruning left of that network, nbr_channels/CHANNELS.pickle or a path")
     add_data_flags(parser)
     parser.add_argument("--full_train", action="store_true", help="train on the held-out images too")
     group = parser.add_argument_group("optimisation (SGD)")
@@ -33,6 +36,11 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--epoch_step", type=epoch_list, default=[60, 120, 160],
                        help="multistep: epochs at which the rate is multiplied by --lr_decay_ratio")
     group.add_argument("--lr_decay_ratio", type=fraction, default=0.2, help="multistep: the factor")
+    group = parser.add_argument_group("knowledge distillation")
+    group.add_argument("--teacher", help="learn from the logits of this network too, checkpoints/TEACHER.t7 or a path")
+    group.add_argument("--temperature", type=within(float, 1e-2, 1e3), default=4.0, help="by which logits are divided")
+    group.add_argument("--teacher_weight", type=within(float, 0, 1), default=0.9,
+                       help="part of the loss that is the teacher's; the rest is the labels'")
     add_run_flags(parser, resume="go on after an interruption")
     parser.add_argument("--save_file", required=True, help="name of the checkpoint, checkpoints/SAVE_FILE.t7")
     return parser
@@ -51,11 +59,19 @@ def epoch_list(text: str) -> list:
 def main() -> None:
     args = get_parser().parse_args()
     name = save_name(args.save_file)
-    describe_or_fail(net=args.net, depth=args.depth, width=args.width)  # before torch is loaded and images are read
+    network_of(args)  # before torch is loaded and images are read
     path = writable_folder("checkpoints") / f"{name}.t7"
     from utils import device
     with device.memory_errors():
         train(args, path)
+
+
+def network_of(args: argparse.Namespace, **more):
+    """(network, widths) of the flags."""
+    network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, **more)
+    if args.channels is None:
+        return network, network.full_widths
+    return network, channels.read_channels(channels.channels_path(args.channels), network)
 
 
 def train(args: argparse.Namespace, path: Path) -> None:
@@ -68,12 +84,13 @@ def train(args: argparse.Namespace, path: Path) -> None:
     device = devices.pick(args.device, args.precision)
     args.precision = device.precision
     devices.settle(device, torch.get_num_threads())
-    torch.manual_seed(args.seed)
     images = data.load(args.dataset, args.data_loc, 32, args.workers)
-    network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, num_classes=len(images.classes))
+    network, widths = network_of(args, num_classes=len(images.classes))
     held_in = images.train if args.full_train else data.split_holdout(images.train, args.holdout_prop)[0]
-    normalisation = data.measure_normalisation(held_in)
-    model = TorchNet(network, network.full_widths)
+    teacher, normalisation = teacher_of(args, network, device)
+    normalisation = normalisation or data.measure_normalisation(held_in)
+    torch.manual_seed(args.seed)
+    model = TorchNet(network, widths)
     if saved:
         model = checkpoint.build(saved, path)
     model = device.place(model)
@@ -83,6 +100,8 @@ def train(args: argparse.Namespace, path: Path) -> None:
         history, first = saved["error_history"], saved["epoch"]
         if saved["arguments"] != network.arguments:
             raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
+        if saved["widths"] != widths:
+            raise UserError(f"{path}: began with other channels than {args.channels} has now; remove one of them")
     if saved and first < args.epochs:
         checkpoint.restore_optimizer(optimizer, saved, path)
     print(f"{args.net}-{args.depth}-{args.width:g}: {network.parameter_count(model.widths):,} parameters on "
@@ -94,7 +113,7 @@ def train(args: argparse.Namespace, path: Path) -> None:
     for epoch in range(first, args.epochs):
         rate = training.learning_rate(epoch, base=args.learning_rate, lr_type=args.lr_type, epochs=args.epochs,
                                       epoch_step=args.epoch_step, decay_ratio=args.lr_decay_ratio)
-        loss = training.train_epoch(model, optimizer, source, device, rate, (args.seed, epoch), f"epoch {epoch + 1}")
+        loss = training.train_epoch(model, optimizer, source, device, rate, (args.seed, epoch), f"epoch {epoch + 1}", teacher)
         history.append(training.error_pct(model, test, normalisation, device))
         done = epoch + 1 == args.epochs
         checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=checkpoint.flags_of(args),
@@ -105,6 +124,23 @@ def train(args: argparse.Namespace, path: Path) -> None:
         print(f"epoch {epoch + 1}/{args.epochs}  rate {rate:.4g}  loss {loss:.4f}  test error {history[-1]:.2f}%  "
               f"{left / 60:.1f} min left", flush=True)
     print(f"{path}: test error {history[-1]:.2f}% after {args.epochs} epochs")
+
+
+def teacher_of(args: argparse.Namespace, network, device):
+    """(the teacher, the normalisation of the images that it takes); (None, None) without --teacher."""
+    from utils import checkpoint
+    from utils.distillation import Teacher
+    if args.teacher is None:
+        return None, None
+    path = locate(args.teacher, "checkpoints", ".t7")
+    content = checkpoint.load(path)
+    model = checkpoint.build(content, path)
+    for what in ("num_classes", "img_size"):
+        if model.network.arguments.get(what) != network.arguments.get(what):
+            raise UserError(f"{path}: a teacher of {what} {model.network.arguments.get(what)}, expected "
+                            f"{network.arguments.get(what)} as in the data; choose another --teacher")
+    model = device.place(model).eval().requires_grad_(False)
+    return Teacher(model, args.temperature, args.teacher_weight), checkpoint.normalisation_of(content)
 
 
 def unfinished(path: Path, args: argparse.Namespace):
@@ -121,10 +157,11 @@ def unfinished(path: Path, args: argparse.Namespace):
     if "prune_history" in saved:
         raise UserError(f"{path}: a network made by prune.py; choose another --save_file")
     if args.resume:
-        began = saved["flags"].setdefault("precision", "fp32")  # there was nothing else once
-        if args.precision == "auto" and began in ("fp32", "bf16"):
-            args.precision = began
-        changed = changed_flags(saved["flags"], vars(args), FREE_FLAGS)
+        older = {**vars(get_parser().parse_args(["--save_file=x"])), "precision": "fp32"}  # what an older version did
+        began = {**older, **saved["flags"]}
+        if args.precision == "auto" and began["precision"] in ("fp32", "bf16"):
+            args.precision = began["precision"]
+        changed = changed_flags(began, vars(args), FREE_FLAGS)
         if changed:
             raise UserError(f"{path}: cannot resume, it was made with other flags: {changed}")
         return saved

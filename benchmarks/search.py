@@ -32,6 +32,7 @@ from utils import cli, device as devices, halving, journal, latency_table, netad
 from utils.candidates import Workshop
 from utils.data import Images, Normalisation
 from utils.parcels import Crew
+from utils.scores import filter_norms
 from utils.workers import Workers
 
 NORMALISATION = Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
@@ -116,7 +117,7 @@ def rounds(args, parent: TorchNet, proposals, workshop: Workshop) -> Dict[str, L
     found = {"plain_batch": [], "plain_image": [], "plain_training": [], "training": []}
     for number in range(args.rounds):
         proposal = proposals[number * len(proposals) // args.rounds]
-        keep = surgery.best_channels(surgery.channel_scores(parent, proposal.group), proposal.proposed_width)
+        keep = surgery.best_channels(filter_norms(parent, proposal.group), proposal.proposed_width)
         candidate = plainly(surgery.slice_channels(parent, {proposal.group: keep}), name)
         whole = plainly(TorchNet(parent.network, parent.widths), name)
         fast = workshop.device.place(TorchNet(parent.network, parent.widths))

@@ -27,6 +27,7 @@ from utils import candidates, checkpoint, cli, data, device as devices, halving,
 from utils.errors import UserError
 from utils.files import locate, write_whole
 from utils.netadapt import Candidate, Proposal
+from utils.scores import filter_norms
 
 OTHER_SEED = 1000  # of the second full run: added to the first one's
 
@@ -131,7 +132,7 @@ def candidate_of(record) -> Candidate:
 
 
 def piece_of(parent, proposal: Proposal, state=None) -> candidates.Piece:
-    keep = surgery.best_channels(surgery.channel_scores(parent, proposal.group), proposal.proposed_width)
+    keep = surgery.best_channels(filter_norms(parent, proposal.group), proposal.proposed_width)
     return candidates.Piece(proposal.group, 1 + [g.name for g in parent.network.groups].index(proposal.group), keep, state)
 
 

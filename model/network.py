@@ -241,6 +241,32 @@ class Network:
         alive = {layer.node.name: layer.cout for layer in self.layers(widths)}
         return {n.name: alive.get(n.name, 0) for n in self.nodes if n.kind in ("conv", "depthwise")}
 
+    def widths_of_channels(self, channels: Mapping[str, int]) -> Dict[str, int]:
+        """The widths that :meth:`conv_channels` gives these channels for.
+
+        Raises ValueError naming the convolution that is missing, unknown, or does not fit the others.
+        """
+        known = self.conv_channels(self.full_widths)
+        for name in sorted(set(channels) ^ set(known)):
+            raise ValueError(f"{name}: {'no convolution of this network' if name in channels else 'missing'}")
+        widths, writer = dict(self.full_widths), {}
+        for node in (n for n in self.nodes if n.name in channels):
+            if channels[node.name] == 0 and not self.group[node.group].removable:
+                continue  # gone with its block; the group's other writers say how wide it is
+            other = writer.setdefault(node.group, node.name)
+            if channels[node.name] != channels[other]:
+                raise ValueError(f"{node.name}: {channels[node.name]} channels, but {other}, which writes the same stream, "
+                                 f"has {channels[other]}")
+            widths[node.group] = channels[node.name]
+        try:
+            derived = self.conv_channels(widths)
+        except ValueError as error:
+            raise ValueError(f"no such channels in this network ({error})") from error
+        for name, count in derived.items():
+            if channels[name] != count:
+                raise ValueError(f"{name}: expected {count} channels, as the layers around it have, found {channels[name]}")
+        return widths
+
     def weight_shapes(self, widths: Widths) -> Dict[str, Tuple[int, ...]]:
         """Shape of every parameter and statistic by name, in PyTorch's names and layouts."""
         shapes: Dict[str, Tuple[int, ...]] = {}
@@ -257,6 +283,12 @@ class Network:
             if layer.node.bn:
                 shapes.update({f"{name}_bn.{k}": (layer.cout,) for k in BATCH_NORM})
         return shapes
+
+    def multiply_adds(self, widths: Widths) -> int:
+        """Multiply-accumulate operations (MACs) of the filters for one image; additions and batch norms not counted."""
+        outputs = {layer.node.name: layer.out_size ** 2 for layer in self.layers(widths)}
+        return sum(prod(shape) * outputs[name[:-len(".weight")]] for name, shape in self.weight_shapes(widths).items()
+                   if len(shape) > 1)
 
     def parameter_count(self, widths: Widths) -> int:
         """Trainable parameters: weights, biases, and the scale and shift of batch norms."""

@@ -13,6 +13,7 @@ from utils.candidates import Order, Piece, Workshop
 from utils.device import Device
 from utils.halving import Rung
 from utils.parcels import Crew
+from utils.scores import filter_norms
 from utils.workers import Workers
 
 SCORE, SHORT, FULL = Rung("score", 0, 20, 3), Rung("short", 2, 20, 3), Rung("full", 5, None, 3)
@@ -34,7 +35,7 @@ def pieces(parent):
     found = []
     for number, group in enumerate(parent.network.groups, 1):
         if group.prunable:
-            scores = surgery.channel_scores(parent, group.name)
+            scores = filter_norms(parent, group.name)
             widths = {0, group.width // 2} if group.removable else {group.width // 2}
             found += [Piece(group.name, number, surgery.best_channels(scores, w)) for w in sorted(widths)]
     return tuple(found)

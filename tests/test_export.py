@@ -20,7 +20,7 @@ from tests.conftest import ROOT, environment
 from tests.test_imports import NOT_FOR_TRAINING, NOT_ON_A_PI, blocked
 from tests.test_imports import script as as_code
 from tests.test_latency_table import arithmetic_table
-from utils import checkpoint, data, model_file, proof, surgery, whole_model
+from utils import checkpoint, data, model_file, proof, scores, surgery, whole_model
 from utils.benchmark import LiteRTRunner
 from utils.errors import UserError
 from utils.latency_table import latency_s, write_table
@@ -44,7 +44,7 @@ def checkpoints(tmp_path_factory):
     model = checkpoint.build(content, folder)
     more = {k: content[k] for k in ("epoch", "error_history", "flags", "holdout_prop", "classes")}
     for name, change in (("narrower", NARROWER), ("removed", REMOVED)):
-        keep = {g: surgery.best_channels(surgery.channel_scores(model, g), width) for g, width in change.items()}
+        keep = {g: surgery.best_channels(scores.filter_norms(model, g), width) for g, width in change.items()}
         checkpoint.save(folder / f"checkpoints/{name}.t7", surgery.slice_channels(model, keep),
                         checkpoint.normalisation_of(content), **more)
     return folder / "checkpoints"

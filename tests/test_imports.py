@@ -10,11 +10,11 @@ from tests.conftest import ROOT, environment
 
 PI_SIDE = ["compute_table.py", "perf_tables/merge_perf_tables.py", "model/network.py", "model/wideresnet.py",
            "model/architectures.py", "utils/cli.py", "utils/errors.py", "utils/files.py", "utils/journal.py",
-           "utils/benchmark.py", "utils/calibration.py", "utils/latency_table.py", "utils/measuring.py", "utils/outcome.py",
+           "utils/benchmark.py", "utils/calibration.py", "utils/channels.py", "utils/latency_table.py", "utils/measuring.py", "utils/outcome.py",
            "utils/sampling.py", "utils/sensors.py", "utils/session.py", "utils/tflite_files.py", "utils/progress.py",
            "utils/machine.py", "utils/model_file.py", "utils/quiet.py", "utils/whole_model.py"]
 # loaded only where models are written: build and validate
-WRITING = ["utils/tflite_writer.py", "utils/validation.py", "utils/plots.py", "perf_tables/plot_perf_table.py"]
+WRITING = ["utils/tflite_writer.py", "utils/validation.py", "utils/plots.py", "utils/comparison.py", "perf_tables/plot_perf_table.py"]
 
 
 def blocked(modules, code, cwd, flags=()):

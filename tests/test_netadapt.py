@@ -64,6 +64,12 @@ def test_criteria():
     assert netadapt.rank([lasting, cheap], "error") == [cheap, lasting]
 
 
+def test_the_criterion_of_the_loss_looks_at_nothing_else():
+    by_loss = [Candidate(Proposal("a", 10, 5, 1.0), 10.0, 0.0, 0.5, 0.02), Candidate(Proposal("b", 10, 5, 2.0), 12.0, 2.0, 0.51, 0.03)]
+    assert [c.proposal.group for c in netadapt.rank(by_loss, "loss")] == ["b", "a"]
+    assert [c.proposal.group for c in netadapt.rank(by_loss, "ratio")] == ["a", "b"]
+
+
 def test_equal_candidates_and_nan():
     one, two = candidate("a", 1.0, 10.0, 0.0), candidate("b", 2.0, 10.0, 0.0)
     assert netadapt.rank([one, two], "ratio") == [two, one]
@@ -94,8 +100,15 @@ def test_search_meets_the_budget_and_books_every_gain_through_one_function():
     for number, step in enumerate(steps, 1):
         assert step.state.step == number
         assert step.latency_s == latency(step.state.widths) == pytest.approx(before - step.chosen.proposal.gain_s)
-        assert step.chosen.proposal.gain_s > step.target_gain_s == netadapt.target_gain_s(Settings(0.4, 4), 10.0, number)
+        asked = min(netadapt.target_gain_s(Settings(0.4, 4), 10.0, number), before - 6.0)  # at last only what is missing
+        assert step.chosen.proposal.gain_s > step.target_gain_s == pytest.approx(asked)
         before = step.latency_s
+
+
+def test_the_last_step_takes_no_more_than_is_missing():
+    steps = run(Settings(0.21, 1.5, 1.0), lambda step, p: 10.0 if p.group == "a" else 99.0)
+    assert [s.chosen.proposal.proposed_width for s in steps] == [6, 4]  # 1.4 s are asked for, then the 0.5 s left
+    assert [s.target_gain_s for s in steps] == pytest.approx([1.4, 0.5])
 
 
 def test_search_takes_the_least_growth_per_second():

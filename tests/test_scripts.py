@@ -104,6 +104,16 @@ def test_a_pruned_network_can_be_pruned_again(ready, script):
     assert costs[1][0] == costs[0][-1] and costs[1][-1] <= 0.8 * costs[1][0]
 
 
+def test_the_criterion_of_the_loss(ready, script):
+    script(*PRUNE, "--criterion=loss", "--search=full", "--init_red_fact=4", check=True)
+    records = [json.loads(line) for line in (ready / "history/pruned.jsonl").read_text().splitlines()]
+    for step in [r for r in records if r["event"] == "step"]:
+        tried = [r for r in records if r["event"] == "candidate" and r["step"] == step["step"]]
+        assert step["group"] == min(tried, key=lambda r: r["loss_growth"] / r["gain_s"])["group"]
+        assert len({r["loss"] for r in tried}) == len(tried) and all(0 < r["loss"] < 100 for r in tried)
+        assert len({round(r["loss"] - r["loss_growth"], 9) for r in tried}) == 1  # all grow from the parent's
+
+
 def test_other_fine_tuning_and_criterion(ready, script):
     script(*PRUNE, "--criterion=error", "--long_term_fine_tune=2", "--allow_small_prunings", check=True)
     records = [json.loads(line) for line in (ready / "history/pruned.jsonl").read_text().splitlines()]

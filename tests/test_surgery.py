@@ -94,26 +94,6 @@ def test_the_given_network_is_left_alone():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_scores_are_the_mean_norm_over_all_writers_of_a_stream():
-    network = NETWORKS["wideresnet-16-0.5"]
-    model = TorchNet(network, network.full_widths)
-    with torch.no_grad():
-        for name, value in (("Conv_1_0_2", 1.0), ("Conv_1_1_2", 2.0), ("Skip_1", 3.0)):
-            getattr(model, name).weight.fill_(0)
-            getattr(model, name).weight[2, 0, 0, 0] = value
-        model.Skip_1.weight[5, 0, 0, 0] = -9.0
-    scores = surgery.channel_scores(model, "Conv_1_0_2")
-    torch.testing.assert_close(scores, torch.tensor([0, 0, 2.0, 0, 0, 3.0, 0, 0]))
-    assert surgery.best_channels(scores, 3).tolist() == [0, 2, 5]
-
-
-def test_scores_leave_out_writers_that_are_gone():
-    network = NETWORKS["wideresnet-16-0.5"]
-    model = TorchNet(network, dict(network.full_widths, Conv_1_0_1=0, Conv_1_1_1=0))
-    expected = model.Skip_1.weight.detach().flatten(1).norm(dim=1)
-    torch.testing.assert_close(surgery.channel_scores(model, "Conv_1_0_2"), expected)
-
-
 @pytest.mark.parametrize("keep, message", [({"Conv_9": [0]}, "Conv_9: not a group"), ({"Conv_0": [0, 16]}, "0..15"),
                                            ({"Conv_0": [-1]}, "0..15"), ({"Conv_0": [3, 3]}, "different channels"),
                                            ({"Conv_0": []}, "Conv_0: expected 1 to 16")])

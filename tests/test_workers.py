@@ -15,10 +15,10 @@ import pytest
 from tests.conftest import ROOT, environment
 from tests.test_latency_table import arithmetic_table
 from model.architectures import describe
-from utils import memory
+from utils import memory, parcels
 from utils.errors import UserError
 from utils.latency_table import write_table
-from utils.workers import Workers
+from utils.workers import Workers, worker_number
 
 NETWORK = describe("res", depth=10, width=0.5)
 TRAIN = ["train.py", "--depth=10", "--width=0.5", "--dataset=digits", "--epochs=2", "--save_file=net", "--batch_size=64",
@@ -69,6 +69,36 @@ def test_every_task_is_done_once_on_arrays_that_are_shared():
         again = list(workers.results(square, (common,), [7]))
     assert sorted(f[:2] for f in found) == [(i, i * i) for i in range(40)]
     assert again[0][:2] == (7, 49) and again[0][2] in {f[2] for f in found} and os.getpid() not in {f[2] for f in found}
+
+
+def numbered(task):
+    time.sleep(0.1)
+    return os.getpid(), worker_number()
+
+
+def test_workers_have_numbers_that_follow_each_other():
+    """So each of two has a GPU of two for itself, also after both were replaced."""
+    with Workers(2) as workers:
+        for _ in range(2):
+            found = set(workers.results(numbered, (), list(range(8))))
+            assert len(found) == 2 and {number % 2 for _, number in found} == {0, 1}
+            workers._stop()
+            workers._start()
+    assert worker_number() == 0
+
+
+def opened_once(run, step, task):
+    """(this worker, whether what it has open is the same as at its first task)"""
+    first = parcels._once("run", run["name"], object) is parcels._once("run", run["name"], object)
+    parcels._once("step", step["name"], object)
+    return os.getpid(), first, len(parcels._shelf("run")), len(parcels._shelf("step"))
+
+
+def test_a_worker_has_one_run_and_one_step_open():
+    with Workers(2) as workers:
+        for step in range(3):
+            found = list(workers.results(opened_once, ({"name": "a"}, {"name": str(step)}), list(range(6))))
+            assert {f[1:] for f in found} == {(True, 1, 1)}
 
 
 def test_a_worker_that_dies_is_replaced_and_its_task_done_again(tmp_path, capsys):

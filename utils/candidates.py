@@ -11,12 +11,14 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.torch_net import TorchNet
 from utils import surgery, training
 from utils.data import Images
 from utils.device import Device
 from utils.halving import Rung
+from utils.scores import DATA_BATCHES, Scores, channel_scores
 
 State = Dict[str, Any]  # where a candidate stands: "batches" it was fine-tuned on, what changed in its "model", "optimizer"
 
@@ -33,6 +35,12 @@ class Workshop:
     momentum: float
     weight_decay: float
     seed: int
+    pruning_method: str = "l2"  # one of scores.METHODS
+
+    def scores(self, model: TorchNet, step: int) -> Scores:
+        """Of the channels that a step may take."""
+        batches = self.source.batches(0, DATA_BATCHES, self.seed, step, 0)
+        return channel_scores(model, self.pruning_method, batches, training.seeded((self.seed, step)))
 
     def judged(self, step: int, count: Optional[int]) -> Images:
         """``count`` of the held-out images, the same for all candidates of a step; None: all."""
@@ -42,13 +50,20 @@ class Workshop:
         return self.held_out[order[:count].to(self.held_out.labels.device)]
 
     def error_pct(self, model: TorchNet, images: Images) -> float:
-        return training.error_pct(model, images, self.source.normalisation, self.device)
+        return self.judge(model, images)[0]
+
+    def judge(self, model: TorchNet, images: Images) -> Tuple[float, float]:
+        """(error in %, loss)"""
+        return training.judge(model, images, self.source.normalisation, self.device)
 
     def tune(self, model: TorchNet, batches: int, *seeds: int) -> bool:
         """Fine-tune in place; False if the loss is no number any more."""
         optimizer = training.sgd(model, self.learning_rate, self.momentum, self.weight_decay)
         loss = training.fit(model, optimizer, self.source.batches(0, batches, self.seed, *seeds, 0), self.device)
         return math.isfinite(loss)
+
+    def recalibrate(self, model: TorchNet, step: int, batches: int) -> None:
+        training.recalibrate(model, self.source.batches(0, batches, self.seed, step, 0), self.device)
 
     def calibration(self, step: int, batches: int) -> Iterator[Tensor]:
         """Training images to measure batch-norm statistics on, the same for all candidates of a step."""
@@ -80,6 +95,7 @@ class Made:
 
     group: str
     error_pct: float
+    loss: float
     state: State
 
 
@@ -119,8 +135,8 @@ def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, state: State, ord
     batches = workshop.source.batches(state["batches"], order.rung.batches, workshop.seed, order.step, piece.number)
     loss = training.fit(model, optimizer, batches, workshop.device)
     sound = math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in model.parameters())
-    error = workshop.error_pct(model, judged) if sound else float("nan")
-    return Made(piece.group, error, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
+    error, mean_loss = workshop.judge(model, judged) if sound else (float("nan"), float("nan"))
+    return Made(piece.group, error, mean_loss, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
                                      "optimizer": _copied(optimizer.state_dict())})
 
 
@@ -156,10 +172,7 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
         end = len(candidate.layers)
         with device.autocast():
             _, logits = _advance(candidate, measured, seen, cut, end)
-        wrong = sum((_only(out).argmax(1) != labels).sum() for out, labels
-                    in zip(logits, judged.labels.split(training.EVAL_BATCH)))
-        error = 100.0 * int(wrong) / len(judged) if len(judged) else float("nan")
-        yield Made(piece.group, error, {"batches": 0, "model": _copied(dict(candidate.named_buffers()))})
+        yield Made(piece.group, *_judged(logits, judged), {"batches": 0, "model": _copied(dict(candidate.named_buffers()))})
 
 
 Values = List[Dict[str, Tensor]]  # per batch, the live tensors by name
@@ -181,6 +194,15 @@ def _first_change(parent: TorchNet, piece: Piece) -> int:
     """The number of the first layer that the candidate does not share with its parent."""
     layers = parent.network.layers({**parent.widths, piece.group: len(piece.keep)})
     return next(i for i, (a, b) in enumerate(zip(parent.layers, layers)) if a != b)
+
+
+def _judged(values: Values, images: Images) -> Tuple[float, float]:
+    """(error in %, loss) of the logits of images in batches; NaN without images."""
+    if not len(images):
+        return float("nan"), float("nan")
+    found = torch.cat([_only(out).float() for out in values])
+    loss = F.cross_entropy(found.double(), images.labels)
+    return 100.0 * int((found.argmax(1) != images.labels).sum()) / len(images), float(loss)
 
 
 def _only(values: Dict[str, Tensor]) -> Tensor:

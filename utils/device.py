@@ -20,7 +20,7 @@ class Device:
         return model.to(self.name, memory_format=torch.channels_last)
 
     def one_each(self, backend: str) -> List[str]:
-        """Devices for several workers: all GPUs in turn, unless one of them was named or a cluster shares them out."""
+        """Devices that workers share out: all GPUs, unless one of them was named or a cluster shares them out itself."""
         if self.name == "cuda" and backend == "local":
             return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         return [self.name]

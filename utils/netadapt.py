@@ -28,7 +28,7 @@ class Settings:
     init_red_fact: float = 20.0  # the first step has to gain pruning_fact * initial / init_red_fact
     decay_rate: float = 0.98  # by which the gain asked for shrinks with every step
     allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
-    criterion: str = "ratio"  # "ratio": error growth per second gained; "error": the paper's, error alone
+    criterion: str = "ratio"  # one of CRITERIA
     layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
     seed: int = 0  # of that draw
 
@@ -46,11 +46,25 @@ class Candidate:
     proposal: Proposal
     error_pct: float
     growth_pct: float  # of the error over the network before the step
+    loss: float = math.nan  # cross entropy, on the same images
+    loss_growth: float = math.nan
 
     @property
     def ratio(self) -> float:
         """Error growth in % per second gained."""
         return self.growth_pct / self.proposal.gain_s
+
+    @property
+    def loss_ratio(self) -> float:
+        """Loss growth per second gained."""
+        return self.loss_growth / self.proposal.gain_s
+
+
+CRITERIA: Dict[str, Callable[[Candidate], float]] = {  # the chosen candidate has the least
+    "ratio": lambda candidate: candidate.ratio,  # error growth per second gained
+    "loss": lambda candidate: candidate.loss_ratio,  # loss growth per second gained: less coarse on few images
+    "error": lambda candidate: candidate.error_pct,  # the NetAdapt paper's
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,12 @@ class Step:
 def target_gain_s(settings: Settings, initial_s: float, step: int) -> float:
     """Seconds that step number ``step`` (from 1) has to gain (section 3.2, the schedule of resource reduction)."""
     return settings.pruning_fact * initial_s / settings.init_red_fact * settings.decay_rate ** (step - 1)
+
+
+def asked_gain_s(settings: Settings, state: State, latency: Latency) -> float:
+    """Seconds that the step after ``state`` has to gain: the schedule's, and in the last one no more than what is missing."""
+    missing = latency(state.widths) - budget_s(settings, state.initial_s)
+    return min(target_gain_s(settings, state.initial_s, state.step + 1), max(missing, 0.0))
 
 
 def budget_s(settings: Settings, initial_s: float) -> float:
@@ -110,7 +130,7 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
 
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
     """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for."""
-    target_s = target_gain_s(settings, state.initial_s, state.step + 1)
+    target_s = asked_gain_s(settings, state, latency)
     everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings)
     found = [p for _, p in everything if p]
     if not found:
@@ -130,8 +150,7 @@ def drawn(found: Sequence[Proposal], settings: Settings, step: int) -> List[Prop
 def rank(candidates: Iterable[Candidate], criterion: str) -> List[Candidate]:
     """Best first, without those whose error is no number; of equals the one that gains more."""
     valid = [c for c in candidates if math.isfinite(c.error_pct)]
-    cost = (lambda c: c.ratio) if criterion == "ratio" else (lambda c: c.error_pct)
-    return sorted(valid, key=lambda c: (cost(c), -c.proposal.gain_s))
+    return sorted(valid, key=lambda c: (CRITERIA[criterion](c), -c.proposal.gain_s))
 
 
 def search(network: Network, state: State, settings: Settings, latency: Latency,
@@ -149,7 +168,7 @@ def search(network: Network, state: State, settings: Settings, latency: Latency,
         if not ranked:
             raise NoWayOn(f"step {number}: the loss of every candidate became NaN; lower --learning_rate")
         chosen = ranked[0]
+        asked_s = asked_gain_s(settings, state, latency)
         widths = {**state.widths, chosen.proposal.group: chosen.proposal.proposed_width}
         state = replace(state, widths=widths, error_pct=chosen.error_pct, step=number)
-        yield Step(state, latency(widths), target_gain_s(settings, state.initial_s, number), chosen,
-                   tuple(p for p in found if p not in tried))
+        yield Step(state, latency(widths), asked_s, chosen, tuple(p for p in found if p not in tried))

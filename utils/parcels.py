@@ -1,8 +1,13 @@
-"""Candidates made here or by workers, to which parcels travel: dicts of arrays, one for a run and one for every step."""
+"""Candidates made here or by workers, to which parcels travel: dicts of arrays, one for a run and one for every step.
+
+A worker opens a parcel once, on the one device that is its own for as long as it lives.
+"""
 
 import io
+import uuid
 import warnings
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -14,18 +19,18 @@ from utils.candidates import Made, Order, Piece, Workshop
 from utils.data import Images
 from utils.device import Device
 from utils.halving import Rung
-from utils.workers import Workers
+from utils.workers import Workers, worker_number
 
 Parcel = Dict[str, Any]
 Make = Callable[[int, Rung, Sequence[Piece]], Iterator[Made]]  # of a step, to a rung
 
 
 class Crew:
-    """Whoever makes the candidates of a run: this process, or workers, on the GPUs in turn where there are several."""
+    """Whoever makes the candidates of a run: this process, or workers, each on a GPU of its own where there are several."""
 
     def __init__(self, workshop: Workshop, workers: Optional[Workers] = None):
         self.workshop, self._workers = workshop, workers
-        self._parcel = _pack_workshop(workshop) if workers else None
+        self._parcel = _pack_workshop(workshop, workshop.device.one_each(workers.backend)) if workers else None
 
     def of_step(self, parent: TorchNet) -> Make:
         """What brings candidates of ``parent`` to a rung, yielding each when it is done, in any order."""
@@ -36,10 +41,8 @@ class Crew:
                 with devices.memory_errors():
                     yield from candidates.carry_out(self.workshop, parent, Order(step, rung, tuple(pieces)))
                 return
-            names = self.workshop.device.one_each(self._workers.backend)
-            tasks = [{"order": Order(step, rung, part), "device": names[i % len(names)]}
-                     for i, part in enumerate(self._parts(parent, rung, pieces))]
-            for several in self._workers.results(carry_out, (self._parcel, parcel), tasks):
+            orders = [Order(step, rung, part) for part in self._parts(parent, rung, pieces)]
+            for several in self._workers.results(carry_out, (self._parcel, parcel), orders):
                 yield from several
         return make
 
@@ -50,10 +53,11 @@ class Crew:
         return [tuple(pieces[i:i + size]) for i in range(0, len(pieces), size)]
 
 
-def _pack_workshop(workshop: Workshop) -> Parcel:
-    """What a run needs everywhere, the images as arrays."""
+def _pack_workshop(workshop: Workshop, devices: Sequence[str]) -> Parcel:
+    """What a run needs everywhere, the images as arrays; the workers of a machine share its ``devices`` out."""
     empty = Images(torch.empty(0), torch.empty(0))
-    return {"train": _pack_images(workshop.source.images), "held_out": _pack_images(workshop.held_out),
+    return {"name": str(uuid.uuid4()), "devices": list(devices),
+            "train": _pack_images(workshop.source.images), "held_out": _pack_images(workshop.held_out),
             "workshop": replace(workshop, source=replace(workshop.source, images=empty), held_out=empty)}
 
 
@@ -61,24 +65,48 @@ def _pack_model(model: TorchNet) -> Parcel:
     """A network and its weights, these as one array."""
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
-    return {"network": model.network, "widths": model.widths, "weights": np.frombuffer(buffer.getbuffer(), np.uint8)}
+    return {"name": str(uuid.uuid4()), "network": model.network, "widths": model.widths,
+            "weights": np.frombuffer(buffer.getbuffer(), np.uint8)}
 
 
-def carry_out(run: Parcel, step: Parcel, task: Dict[str, Any]) -> List[Made]:
-    """Open the parcels and do what the task asks: {"order": an order, "device": the name of the device to do it on}.
+def carry_out(run: Parcel, step: Parcel, order: Order) -> List[Made]:
+    """Open the parcels, unless this worker has them open, and do what is ordered.
 
     Raises MemoryError where the device has too little.
     """
-    order: Order = task["order"]
     packed: Workshop = run["workshop"]
-    device = Device(task["device"], packed.device.precision)
+    device = Device(run["devices"][worker_number() % len(run["devices"])], packed.device.precision)
     devices.settle(device, packed.threads)
     with devices.memory_errors():
-        workshop = replace(packed, device=device, held_out=_open_images(run["held_out"], device),
-                           source=replace(packed.source, images=_open_images(run["train"], device)))
-        parent = TorchNet(step["network"], step["widths"])
-        parent.load_state_dict(torch.load(io.BytesIO(step["weights"].tobytes()), map_location="cpu", weights_only=True))
-        return list(candidates.carry_out(workshop, device.place(parent), order))
+        workshop = _once("run", run["name"], lambda: _open_workshop(run, device))
+        return list(candidates.carry_out(workshop, _once("step", step["name"], lambda: _open_model(step, device)), order))
+
+
+def _once(kind: str, name: str, make: Callable[[], Any]) -> Any:
+    """What ``make`` gives, made only the first time in a process that a parcel of this name comes."""
+    kept = _shelf(kind)
+    if name not in kept:
+        kept.clear()  # what is open of the step before, first
+        kept[name] = make()
+    return kept[name]
+
+
+@lru_cache(maxsize=None)
+def _shelf(kind: str) -> Dict[str, Any]:
+    """Where a worker keeps what it has open: one run, one step."""
+    return {}
+
+
+def _open_workshop(run: Parcel, device: Device) -> Workshop:
+    packed: Workshop = run["workshop"]
+    source = replace(packed.source, images=_open_images(run["train"], device))
+    return replace(packed, device=device, held_out=_open_images(run["held_out"], device), source=source)
+
+
+def _open_model(step: Parcel, device: Device) -> TorchNet:
+    model = TorchNet(step["network"], step["widths"])
+    model.load_state_dict(torch.load(io.BytesIO(step["weights"].tobytes()), map_location="cpu", weights_only=True))
+    return device.place(model)
 
 
 def _pack_images(images: Images) -> Dict[str, np.ndarray]:

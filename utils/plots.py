@@ -1,14 +1,18 @@
 """Pictures, drawn without a screen."""
 
 import io
+import math
 from pathlib import Path
 from typing import Dict, Mapping, Sequence
 
 import numpy as np
 
+from utils import comparison
+from utils.comparison import Row
 from utils.files import write_whole
 
 LINE_STYLES = ("-", "--", ":", "-.")
+MARKERS = "osD^vP*Xhp"
 
 
 def plot_pruning(path: Path, *, latencies_s: Sequence[float], errors_pct: Sequence[float], target_s: float,
@@ -91,6 +95,37 @@ def plot_tables(path: Path, tables: Mapping[str, Mapping[str, np.ndarray]]) -> N
             _draw_heat_map(figure.add_subplot(grid[row, 2 * column]), key, first[key])
         _draw_lines(figure.add_subplot(lines), key, [table[key] for table in tables.values()], list(tables))
     _save(figure, path, dpi=72)
+    pyplot.close(figure)
+
+
+def plot_comparison(path: Path, rows: Sequence[Row], title: str) -> None:
+    """PNG: error against latency, a dot per network, means and deviations over the seeds, and the Pareto front. A colour
+    per method, a marker for each of its criteria."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(10, 6.5), layout="constrained")
+    rows, points = comparison.drawable(rows), comparison.points(rows)
+    methods = list(dict.fromkeys(r.method for r in rows))
+    for row in {comparison.label(r): r for r in reversed(rows)}.values():  # the first row of every label
+        label = comparison.label(row)
+        labels = list(dict.fromkeys(comparison.label(r) for r in rows if r.method == row.method))
+        colour, marker = pyplot.get_cmap("tab10")(methods.index(row.method) % 10), MARKERS[labels.index(label) % len(MARKERS)]
+        mine, means = [r for r in rows if comparison.label(r) == label], [p for p in points if p.label == label]
+        axes.plot([r.latency_s * 1e3 for r in mine], [r.retrain_scratch for r in mine], ".", color=colour, alpha=0.35,
+                  markersize=5)
+        axes.errorbar([p.latency_s * 1e3 for p in means], [p.error_pct for p in means],
+                      [0 if math.isnan(p.deviation) else p.deviation for p in means], fmt=marker, color=colour, capsize=3,
+                      markersize=6, label=_plain(label))
+    front = comparison.front(points)
+    axes.plot([p.latency_s * 1e3 for p in front], [p.error_pct for p in front], color="grey", linewidth=1, zorder=0,
+              label="Pareto front")
+    measured = all(not math.isnan(r.measured_time) for r in rows)
+    axes.set(title=_plain(title), xlabel=f"{'measured' if measured else 'measured or predicted'} latency (ms per inference)",
+             ylabel="test error, retrained from scratch (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
     pyplot.close(figure)
 
 

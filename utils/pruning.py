@@ -8,12 +8,14 @@ While a run is unfinished it lives in these files, and ends by turning them into
 """
 
 import io
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 
+from model.network import Widths
 from model.torch_net import TorchNet
 from utils import candidates, checkpoint, cli, halving, journal, netadapt, surgery
 from utils.candidates import Piece, State
@@ -22,6 +24,7 @@ from utils.files import write_whole
 from utils.halving import Fate, Rung
 from utils.netadapt import Candidate, Proposal
 from utils.parcels import Crew, Make
+from utils.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,14 @@ class Run:
     table_costs_history: List[float]  # predicted seconds, likewise
     prune_history: List[Dict[str, Any]] = field(default_factory=list)  # the step records of the journal
     # of the step in hand, by group:
-    trials: Dict[Tuple[str, str], float] = field(default_factory=dict)  # error in %, by (group, rung)
+    trials: Dict[Tuple[str, str], Tuple[float, float]] = field(default_factory=dict)  # (error in %, loss), by (group, rung)
     states: Dict[str, State] = field(default_factory=dict)  # how far candidates are made
     fates: Dict[str, Fate] = field(default_factory=dict)
+    scores: Optional[Scores] = None  # of the channels, made when first needed
 
     def evaluate(self, step: int, proposals: Sequence[Proposal]) -> List[Candidate]:
         """The candidates of the last rung, with their errors: those to choose from."""
-        judge = _Judge(self, step, self.crew.of_step(self.model), {None: self.error_history[-1]})
+        judge = _Judge(self, step, self.crew.of_step(self.model), {})
         self.fates = halving.climb(proposals, self.rungs, judge, self.rank)
         return [fate.candidate for fate in self.fates.values() if fate.rung == self.rungs[-1]]
 
@@ -93,29 +97,49 @@ class Run:
                   "latency_s": step.latency_s, "target_gain_s": step.target_gain_s}
         for candidate_record in self._candidate_records(step):
             self.log.append(candidate_record)
+        self._keep_step(record, model)
+
+    def adopt_at_once(self, method: str, widths: Widths, latency_s: float) -> None:
+        """Make the network what one of utils/baselines.py chose, with the channels of the highest scores, as one step."""
+        narrowed = {g: w for g, w in widths.items() if w != self.model.widths[g]}
+        keep = {g: surgery.best_channels(self.scores_of_step()[g], w) for g, w in narrowed.items()}
+        model = self.crew.workshop.device.place(surgery.slice_channels(self.model, keep))
+        self.crew.workshop.recalibrate(model, 1, halving.RECALIBRATION)
+        error = self.crew.workshop.error_pct(model, self.crew.workshop.held_out)
+        self._keep_step({"event": "step", "step": 1, "method": method, "error_pct": error, "latency_s": latency_s,
+                         "widths": {g: [self.model.widths[g], w] for g, w in narrowed.items()}}, model)
+
+    def scores_of_step(self) -> Scores:
+        if self.scores is None:
+            self.scores = self.crew.workshop.scores(self.model, len(self.prune_history) + 1)
+        return self.scores
+
+    def _keep_step(self, record: Dict[str, Any], model: TorchNet) -> None:
         self.log.append(record)
         self.log.sync()
         self.model = model
         self.prune_history.append(record)
-        self.error_history.append(step.state.error_pct)
-        self.table_costs_history.append(step.latency_s)
+        self.error_history.append(record["error_pct"])
+        self.table_costs_history.append(record["latency_s"])
         self.save(self.files.current, self.model)
-        self.trials, self.states, self.fates = {}, {}, {}
+        self.trials, self.states, self.fates, self.scores = {}, {}, {}, None
         self.files.remove_candidates()
 
     def _candidate_records(self, step: netadapt.Step) -> Iterator[Dict[str, Any]]:
         """For every candidate of the step how far it went and why no further; then those that were not drawn."""
         for group, fate in self.fates.items():
             found = fate.candidate
-            errors = {rung.name: _number(self.trials[group, rung.name]) for rung in self.rungs
+            errors = {rung.name: _number(self.trials[group, rung.name][0]) for rung in self.rungs
                       if (group, rung.name) in self.trials}
             yield {"event": "candidate", "step": step.state.step, **asdict(found.proposal), "rung": fate.rung.name,
                    "batches": fate.rung.batches, "error_pct": _number(found.error_pct),
                    "growth_pct": _number(found.growth_pct), "growth_pct_per_s": _number(found.ratio), "errors_pct": errors,
+                   "loss": _number(found.loss), "loss_growth": _number(found.loss_growth),
                    "stopped": "chosen" if found.proposal == step.chosen.proposal else fate.stopped}
         for proposal in step.left_out:
             yield {"event": "candidate", "step": step.state.step, **asdict(proposal), "rung": None, "batches": 0,
-                   "error_pct": None, "growth_pct": None, "growth_pct_per_s": None, "errors_pct": {},
+                   "error_pct": None, "growth_pct": None, "growth_pct_per_s": None, "errors_pct": {}, "loss": None,
+                   "loss_growth": None,
                    "stopped": "not drawn"}
 
     def rank(self, found: Iterable[Candidate]) -> List[Candidate]:
@@ -123,7 +147,7 @@ class Run:
 
     def piece(self, proposal: Proposal, rung: Rung) -> Piece:
         """What is to be brought to this rung; a state that is not one on the way there is left aside."""
-        keep = surgery.best_channels(surgery.channel_scores(self.model, proposal.group), proposal.proposed_width)
+        keep = surgery.best_channels(self.scores_of_step()[proposal.group], proposal.proposed_width)
         shapes = self.model.network.weight_shapes({**self.model.widths, proposal.group: proposal.proposed_width})
         state = self.states.get(proposal.group)
         return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(),
@@ -149,7 +173,8 @@ class Run:
 
     def take_up_trials(self, done: List[Dict[str, Any]]) -> None:
         """Go on inside a step: its trials that are ``done``, and the candidates on the disk."""
-        self.trials = {(r["group"], r["rung"]): float("nan") if r["error_pct"] is None else r["error_pct"] for r in done}
+        self.trials = {(r["group"], r["rung"]): tuple(float("nan") if r.get(k) is None else r[k]
+                                                      for k in ("error_pct", "loss")) for r in done}
         for path in sorted(self.files.candidates.glob("*.t7")):
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -171,10 +196,11 @@ class Run:
         write_whole(self.files.history, "".join(lines))
         self.files.remove_unfinished()
 
-    def guarded(self, steps: Iterator[netadapt.Step]) -> Iterator[netadapt.Step]:
-        """``steps``; where the search finds no way on, leave nothing that was not worth a step, and say what there is."""
+    @contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Where the method finds no way on, leave nothing that was not worth a step, and say what there is."""
         try:
-            yield from steps
+            yield
         except netadapt.NoWayOn as error:
             if not self.prune_history:
                 self.files.remove_unfinished()
@@ -190,20 +216,20 @@ class _Judge:
     run: Run
     step: int
     make: Make
-    before_pct: Dict[Optional[int], float]  # the parent's error, by the number of images it is judged on
+    parent: Dict[Optional[int], Tuple[float, float]]  # its (error in %, loss), by the number of images it is judged on
 
     def __call__(self, rung: Rung, going: Sequence[Proposal]) -> List[Candidate]:
         run, workshop = self.run, self.run.crew.workshop
-        if rung.images not in self.before_pct:
-            self.before_pct[rung.images] = workshop.error_pct(run.model, workshop.judged(self.step, rung.images))
-        before = self.before_pct[rung.images]
+        if rung.images not in self.parent:
+            self.parent[rung.images] = workshop.judge(run.model, workshop.judged(self.step, rung.images))
+        before = self.parent[rung.images]
         run.drop_states(set(run.states) - {p.group for p in going})
         waiting = {p.group: p for p in going if (p.group, rung.name) not in run.trials}
         if rung.images is not None or len(run.rungs) > 1:
             print(f" step {self.step}, {rung.name}: {len(going)} candidates", flush=True)
         found = [_candidate(p, run.trials[p.group, rung.name], before) for p in going if p.group not in waiting]
         for made in self.make(self.step, rung, [run.piece(p, rung) for p in waiting.values()]) if waiting else ():
-            candidate = _candidate(waiting[made.group], made.error_pct, before)
+            candidate = _candidate(waiting[made.group], (made.error_pct, made.loss), before)
             self._keep(rung, candidate, made.state, found)
             found.append(candidate)
         return sorted(found, key=lambda c: [p.group for p in going].index(c.proposal.group))
@@ -218,16 +244,17 @@ class _Judge:
         if proposal.group not in lost:
             run.keep_state(self.step, proposal.group, state)
         run.drop_states(lost)
-        run.trials[proposal.group, rung.name] = error
+        run.trials[proposal.group, rung.name] = error, candidate.loss
         run.log.append({"event": "trial", "step": self.step, "rung": rung.name, **asdict(proposal),
-                        "error_pct": _number(error)})
+                        "error_pct": _number(error), "loss": _number(candidate.loss)})
         print(f"  {proposal.group:<12}{proposal.width:>4} -> {proposal.proposed_width:<4} gains "
               f"{proposal.gain_s * 1e3:8.4f} ms   error " + (f"{error:6.2f}%" if error == error else
                                                               "NaN, out of this step"), flush=True)
 
 
-def _candidate(proposal: Proposal, error_pct: float, before_pct: float) -> Candidate:
-    return Candidate(proposal, error_pct, error_pct - before_pct)
+def _candidate(proposal: Proposal, judged: Tuple[float, float], before: Tuple[float, float]) -> Candidate:
+    (error_pct, loss), (before_pct, before_loss) = judged, before
+    return Candidate(proposal, error_pct, error_pct - before_pct, loss, loss - before_loss)
 
 
 def _fits(state: Any, shapes: Dict[str, Tuple[int, ...]]) -> bool:
@@ -283,7 +310,6 @@ def _is_record(record: Any) -> bool:
     if not isinstance(record, dict) or record.get("event") not in ("trial", "candidate", "step", "end"):
         return False
     number = isinstance(record.get("step"), int) or record["event"] == "end"
-    error = record.get("error_pct")
     return number and (record["event"] != "trial" or (
         isinstance(record.get("group"), str) and isinstance(record.get("rung"), str)
-        and (error is None or isinstance(error, (int, float)))))
+        and all(record.get(k) is None or isinstance(record[k], (int, float)) for k in ("error_pct", "loss"))))

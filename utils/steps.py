@@ -1,12 +1,14 @@
 """One step of SGD, on a GPU captured as a CUDA graph once it is warm: launching its kernels costs more than running them."""
 
 import sys
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from utils import distillation
 from utils.device import Device
+from utils.distillation import Teacher
 
 WARM_UP = 3  # steps before the capture: they make what the optimizer keeps, and choose the kernels
 
@@ -19,8 +21,8 @@ class Step:
     of another shape is done step by step.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: Device):
-        self._model, self._optimizer, self._device = model, optimizer, device
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: Device, teacher: Optional[Teacher] = None):
+        self._model, self._optimizer, self._device, self._teacher = model, optimizer, device, teacher
         self._warm = 0 if torch.device(device.name).type == "cuda" else None  # None: never to be captured
         self._graph = None
 
@@ -45,7 +47,7 @@ class Step:
     def _eager(self, images: Tensor, labels: Tensor) -> Tensor:
         self._optimizer.zero_grad(set_to_none=True)
         with self._device.autocast():
-            loss = F.cross_entropy(self._model(images), labels)
+            loss = distillation.loss(self._model(images), images, labels, self._teacher)
         loss.backward()
         self._optimizer.step()
         return loss.detach()

@@ -1,4 +1,4 @@
-"""Channel scores, and slicing a network into a narrower one. The network that is given is never changed."""
+"""Slicing a network into a narrower one. The network that is given is never changed."""
 
 from typing import Dict, Mapping
 
@@ -9,18 +9,6 @@ from model.network import Network
 from model.torch_net import TorchNet
 
 Keep = Mapping[str, Tensor]  # {group: sorted indices of the channels that stay}, int64
-
-
-def channel_scores(model: TorchNet, group: str) -> Tensor:
-    """L2 norm of the filters of each channel of ``group``, the mean over all live layers that write it: [width].
-
-    As in the NetAdapt paper (arXiv 1804.03230, section 3.3), over every writer: a residual stream is also written
-    by its skip convolution.
-    """
-    alive = {layer.node.name for layer in model.layers}
-    norms = [getattr(model, node.name).weight.detach().flatten(1).norm(dim=1)
-             for node in model.network.producers(group) if node.name in alive]
-    return torch.stack(norms).mean(0)
 
 
 def best_channels(scores: Tensor, width: int) -> Tensor:

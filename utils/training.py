@@ -3,14 +3,16 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Callable, Iterable, Iterator, Sequence, Tuple
+from typing import Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from utils.data import Draws, Images, Normalisation, augment, draw
 from utils.device import Device
+from utils.distillation import Teacher
 from utils.errors import UserError
 from utils.progress import progress
 from utils.steps import Step
@@ -86,20 +88,21 @@ def seeded(seeds: Sequence[int]) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
 
 
-def fit(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch], device: Device) -> float:
-    """One pass of SGD with cross entropy over ``batches`` of (images, labels); returns the mean loss per batch.
+def fit(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch], device: Device,
+        teacher: Optional[Teacher] = None) -> float:
+    """One pass of SGD over ``batches`` of (images, labels); returns the mean loss per batch.
 
     NaN is returned, not raised: a search drops the candidate, a training stops. The loss is summed on the device.
     """
     model.train()
-    step, total, count = Step(model, optimizer, device), 0.0, 0
+    step, total, count = Step(model, optimizer, device, teacher), 0.0, 0
     for images, labels in batches:
         total, count = total + step(images, labels), count + 1
     return float(total) / max(count, 1)
 
 
 def train_epoch(model, optimizer, source: BatchSource, device: Device, rate: float, seeds: Sequence[int],
-                title: str) -> float:
+                title: str, teacher: Optional[Teacher] = None) -> float:
     """One pass over the training images at one learning rate, with a bar; returns the mean loss.
 
     Raises UserError when the loss is no longer finite.
@@ -107,7 +110,7 @@ def train_epoch(model, optimizer, source: BatchSource, device: Device, rate: flo
     for group in optimizer.param_groups:
         group["lr"] = rate
     steps = -(-len(source.images) // source.batch_size)
-    loss = fit(model, optimizer, progress(source.epoch(*seeds), title, steps), device)
+    loss = fit(model, optimizer, progress(source.epoch(*seeds), title, steps), device, teacher)
     if not math.isfinite(loss):
         raise UserError(f"{title}: the loss is no longer a number; try a lower --learning_rate. "
                         "What was finished is kept")
@@ -115,13 +118,37 @@ def train_epoch(model, optimizer, source: BatchSource, device: Device, rate: flo
 
 
 @torch.inference_mode()
-def error_pct(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> float:
-    """Percentage of images whose top class is wrong; ``images`` on the model's device."""
+def recalibrate(model: nn.Module, batches: Iterable[Batch], device: Device) -> None:
+    """Measure the batch norms' statistics anew, as the mean over ``batches`` (EagleEye, arXiv 2007.02491)."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # every batch counts alike
+    model.train()
+    for images, _ in batches:
+        with device.autocast():
+            model(images)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+
+
+@torch.inference_mode()
+def judge(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> Tuple[float, float]:
+    """(images whose top class is wrong, %; mean cross entropy); ``images`` on the model's device."""
     model.eval()
     normalise = normalisation.on(images.labels.device)
     wrong = torch.zeros((), dtype=torch.int64, device=images.labels.device)
+    loss = torch.zeros((), dtype=torch.float64, device=images.labels.device)
     for i in range(0, len(images), EVAL_BATCH):
+        labels = images.labels[i:i + EVAL_BATCH]
         with device.autocast():
             logits = model(normalise(images.pixels[i:i + EVAL_BATCH]))
-        wrong += (logits.argmax(1) != images.labels[i:i + EVAL_BATCH]).sum()
-    return 100.0 * int(wrong) / len(images)
+        wrong += (logits.argmax(1) != labels).sum()
+        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+    return 100.0 * int(wrong) / len(images), float(loss) / len(images)
+
+
+def error_pct(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> float:
+    """Percentage of images whose top class is wrong; ``images`` on the model's device."""
+    return judge(model, images, normalisation, device)[0]

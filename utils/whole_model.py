@@ -20,6 +20,7 @@ from utils.session import Care, Session, State, low
 
 SECONDS = 5.0  # to spend on the passes, about
 ITEMS = (4, 200)  # times that the model is measured, each with all passes
+TURNS = (4, 12)  # where several are, each of them: they are all in memory at once
 CARE = Care(passes=4, runs=3, max_visits=10)
 
 
@@ -135,6 +136,21 @@ def measure(model: Union[Path, bytes], name: str, runner, care: Care, expectatio
     Session(care, state, lambda item: timer(model), timer(probe or model)).run("timing the model")
     return Timing(state.result(care), int(state.unsettled(care).sum()), state.usual_s / then_s if then_s else None,
                   expectation)
+
+
+def measure_together(models: Mapping[str, Path], runner, care: Care) -> Dict[str, float]:
+    """Seconds of each of several models by name, visited in turn and at random, so that all meet the same machine; the
+    first one is the probe. Raises UserError naming the model that cannot be timed."""
+    def timer(number: int):
+        path = models[names[number % len(names)]]
+        return patiently(lambda: path, runner, str(path), "")
+
+    names = list(models)
+    turns = int(np.clip(max(_items(timer(i), care) for i in range(len(names))) // len(names), *TURNS))
+    state = State(turns * len(names), care.max_visits)
+    Session(care, state, [timer(i) for i in range(turns * len(names))].__getitem__, timer(0)).run(f"timing {len(names)} models")
+    seconds = state.result(care).reshape(turns, len(names))
+    return {name: low(seconds[:, i]) for i, name in enumerate(names)}
 
 
 def _items(timer, care: Care) -> int:

@@ -138,6 +138,13 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def worker_number() -> int:
+    """Which of this machine's workers this process is: their numbers follow each other. 0 for any other process."""
+    import multiprocessing
+    kind, _, number = multiprocessing.current_process().name.rpartition("-")  # loky counts the processes that it starts
+    return int(number) if kind.startswith("Loky") and number.isdigit() else 0
+
+
 def _end_with(parent: int) -> None:
     """Let this worker end when the process that it works for is killed."""
     def watch() -> None:

@@ -1,0 +1,168 @@
+"""The comparison: rows and points, the picture of any CSV, and compare.py as a user meets it."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT, environment
+from tests.test_baselines import priced  # noqa: F401
+from tests.test_latency_table import proportional_table
+from tests.test_scripts import TINY, contents, ready, refused, trained  # noqa: F401 (fixtures)
+from utils import comparison
+from utils.comparison import Point, Row
+from utils.errors import UserError
+from utils.latency_table import latency_s, write_table
+
+COMPARE = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+           "uniform", "netadapt --pruning_method=bn", "grid", "unpruned", "--grid_depths", "10", "--train_flags=--epochs=2",
+           "--prune_flags=--init_red_fact=2 --short_term_fine_tune=1"]
+NAMES = {f"{m}-seed{s}" for m in ("uniform-0.3", "netadapt-bn-0.3", "grid-res-10-0.0625-0.3", "unpruned") for s in (0, 1)}
+
+
+# --- rows and points -------------------------------------------------------------------------------------------
+
+def rows():
+    return [Row("a", "uniform", "", "n", "0", 0.4, math.nan, 6.0, 2.0, 2.2), Row("b", "uniform", "", "n", "1", 0.4, math.nan, 8.0, 2.0, 2.0),
+            Row("c", "uniform", "", "n", "0", 0.2, 9.5, 4.0, 3.0, 3.0), Row("d", "netadapt", "bn", "n", "0", 0.4, 5.0, 5.0, 1.9, 1.9, 10, 20),
+            Row("e", "unpruned", retrain_scratch=4.5, measured_time=5.0)]
+
+
+def test_a_csv_gives_its_rows_back(tmp_path):
+    (tmp_path / "r.csv").write_text(comparison.to_csv(rows()))
+    assert (tmp_path / "r.csv").read_text().splitlines()[4] == "d,netadapt,bn,n,0,0.4,5,5,1.9,1.9,10,20,NaN"
+    assert comparison.to_csv(comparison.read_csv(tmp_path / "r.csv")) == comparison.to_csv(rows())
+
+
+def test_points_are_means_over_the_seeds_and_the_front_has_the_best():
+    found = comparison.points(rows())
+    nan = pytest.approx(math.nan, nan_ok=True)
+    assert found[0] == Point("netadapt bn", 1.9, 5.0, nan, 1, 1.9, 1.9, nan)
+    assert found[1] == Point("uniform", pytest.approx(2.1), 7.0, pytest.approx(math.sqrt(2)), 2, 2.0, pytest.approx(2.1), nan)
+    assert [p.label for p in comparison.front(found)] == ["netadapt bn", "uniform"]
+    assert [p.latency_s for p in comparison.front(found)] == [1.9, 3.0]  # 4.5% at 5 s is worse than 4% at 3 s
+
+
+def test_published_results_are_read_and_drawn(shared, tmp_path, script):
+    (tmp_path / "published.csv").write_bytes((shared / "data/reference/pruning_methods.csv").read_bytes())
+    found = comparison.read_csv(tmp_path / "published.csv")
+    by_hand = [r for r in found if (r.method, r.criterion) == ("NetAdapt", "l2") and 0.2 < r.latency_s < 0.22]
+    point = next(p for p in comparison.points(found) if p.label == "NetAdapt l2" and 0.2 < p.latency_s < 0.22)
+    assert point.count == len(by_hand) == 3
+    assert point.error_pct == pytest.approx((5.37 + 5.56 + 5.33) / 3)
+    said = script("compare.py", "--plot_only=published.csv", check=True).stdout
+    assert said.startswith("published.png: ") and (tmp_path / "published.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("text, words", [
+    ("", "expected the columns"), ("method,measured_time\na,1\n", "expected the columns"),
+    ("method,retrain_scratch,measured_time\na,x,1\n", "line 2: retrain_scratch: expected a number, found 'x'"),
+    ("method,retrain_scratch,measured_time\na,NaN,1\n", "no line in it has")])
+def test_a_broken_csv_is_named(tmp_path, script, text, words):
+    (tmp_path / "r.csv").write_text(text)
+    refused(script("compare.py", "--plot_only=r.csv"), "r.csv: ", words)
+    refused(script("compare.py", "--plot_only=gone.csv"), "gone.csv: ")
+    assert not (tmp_path / "r.png").exists()
+    with pytest.raises(UserError):
+        comparison.read_csv(tmp_path / "r.csv")
+
+
+# --- the script ------------------------------------------------------------------------------------------------
+
+def trained_epochs(folder):
+    """{network: how many epochs its log says were trained}."""
+    return {log.stem: len(re.findall(r"epoch \d+/2  rate", log.read_text()))
+            for log in (folder / "comparisons/c/logs").iterdir()}
+
+
+def results(folder):
+    return comparison.read_csv(folder / "comparisons/c/c.csv")
+
+
+def test_killed_and_resumed_no_network_is_trained_twice(priced):
+    """Killed twice while it works, by two workers; then the whole table, and once more with nothing to do."""
+    flags = [sys.executable, str(ROOT / COMPARE[0]), *COMPARE[1:], "--seeds", "0", "1", "--jobs=2", "--no_measure"]
+    journal = priced / "comparisons/c/journal.jsonl"
+    for finished in (1, 4):
+        process = subprocess.Popen([*flags, "--resume"], cwd=priced, env=environment(), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None and not (journal.exists() and len(journal.read_text().splitlines()) > finished):
+            time.sleep(0.01)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+        wait_for_the_workers_end(process.pid)
+    refused(subprocess.run(flags, cwd=priced, env=environment(), capture_output=True, text=True), "journal.jsonl", "add --resume")
+    done = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert {r.file_name for r in results(priced)} == NAMES
+    epochs = trained_epochs(priced)
+    assert set(epochs) == NAMES and set(epochs.values()) <= {2, 3}  # an epoch in hand may be trained again
+    order = [json.loads(line)["file_name"] for line in journal.read_text().splitlines()[1:]]
+    assert len(order) == len(set(order)) == len(NAMES)
+    assert sum(epochs.values()) <= 2 * len(NAMES) + 4  # two workers, killed twice
+    for row in results(priced):
+        assert row.parameters > 0 and row.macs > 0 and 0 <= row.retrain_scratch <= 100
+        assert math.isnan(row.no_fine_tune) == (row.method in ("grid", "unpruned"))
+        full = latency_s(TINY, TINY.full_widths, proportional_table(TINY))
+        assert row.table_time == pytest.approx(full) if row.method == "unpruned" else row.table_time <= 0.7 * full
+    before = trained_epochs(priced)
+    again = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True, timeout=300)
+    assert "8 networks, 0 to be made" in again.stdout and trained_epochs(priced) == before
+    assert (priced / "comparisons/c/c.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def wait_for_the_workers_end(session):
+    """Workers end by themselves when their parent is killed."""
+    for _ in range(500):
+        if not any(session_of(p) == session for p in os.listdir("/proc") if p.isdigit()):
+            return
+        time.sleep(0.02)
+    os.killpg(session, signal.SIGKILL)
+    raise AssertionError("workers outlived their parent by ten seconds")
+
+
+def session_of(pid):
+    try:
+        return os.getsid(int(pid))
+    except (OSError, ProcessLookupError):
+        return None
+
+
+def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script):
+    said = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+                  "uniform", "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--jobs=2", check=True).stdout
+    for row in results(priced):
+        exported = priced / f"comparisons/c/exported/{row.file_name}.tflite"
+        assert row.file_bytes == exported.stat().st_size and 0 < row.measured_time < 1
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{row.method} ")]
+        assert f"{row.measured_time * 1e3:.4f} (" in line and f"{row.retrain_scratch:.2f}" in line
+        timed = script("compute_table.py", "--mode=measure", f"--model={exported}", "--json", check=True)
+        assert 0.2 < json.loads(timed.stdout)["measured_s"] / row.measured_time < 5  # the same thing, on a noisy machine
+
+
+def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, script):
+    found = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "0.999",
+                   "--methods", "uniform", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure")
+    refused(found, "1 of 2 networks could not be made", "logs/uniform-0.999-seed0.log", "lower --pruning_fact")
+    assert [r.file_name for r in results(priced)] == ["uniform-0.3-seed0"]
+
+
+def test_two_comparisons_are_not_mixed(priced, script):
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "unpruned", "--seeds", "0",
+             "--no_measure", "--resume"]
+    script(*flags, "--train_flags=--epochs=1", check=True)
+    before = contents(priced)
+    refused(script(*flags, "--train_flags=--epochs=2"), "journal.jsonl", "train_flags")
+    refused(script(*flags, "--train_flags=--epochs=1", "--methods", "best"), "--methods: expected netadapt", "'best'")
+    table = proportional_table(TINY)
+    write_table(priced / "perf_tables/table.pickle", {k: v * 2 for k, v in table.items()}, {})
+    refused(script(*flags, "--train_flags=--epochs=1"), "perf_table")
+    assert {k: v for k, v in contents(priced).items() if "perf_tables" not in k} == \
+        {k: v for k, v in before.items() if "perf_tables" not in k}

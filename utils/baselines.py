@@ -1,0 +1,109 @@
+"""Other ways than NetAdapt's to a latency: all widths chosen at once, no candidate tried.
+
+Each takes the network, its widths, ``latency(widths)`` in seconds and a budget in seconds, and gives widths that meet it.
+Raises NoWayOn where none do.
+"""
+
+import random
+from typing import Dict, List, Mapping, Sequence
+
+from model.network import Network, Widths
+from utils.netadapt import Latency, NoWayOn
+
+METHODS = ("uniform", "random", "knapsack")
+FACTORS = 1000  # so finely uniform scales
+PARTS = 16  # of a group's full width: what random takes at a time
+DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack's price, and of its groups at one price
+
+
+def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float) -> Dict[str, int]:
+    """Every prunable group by the same factor, the largest that meets the budget; at least 1 channel stays."""
+    for factor in range(FACTORS, -1, -1):
+        scaled = {g: max(round(w * factor / FACTORS), min(w, 1)) if network.group[g].prunable else w
+                  for g, w in widths.items()}
+        if latency(scaled) <= budget_s:
+            return scaled
+    raise _out_of_reach("uniform", latency(scaled), budget_s)
+
+
+def at_random(network: Network, widths: Widths, latency: Latency, budget_s: float, seed: int) -> Dict[str, int]:
+    """A sixteenth of the channels of a group drawn at random, again and again; at least 1 channel stays."""
+    draw, widths = random.Random(seed), dict(widths)
+    while latency(widths) > budget_s:
+        left = [g.name for g in network.groups if g.prunable and widths[g.name] > 1]
+        if not left:
+            raise _out_of_reach("random", latency(widths), budget_s)
+        group = draw.choice(left)
+        widths[group] = max(widths[group] - max(network.group[group].width // PARTS, 1), 1)
+    return widths
+
+
+def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float,
+             saliency: Mapping[str, Sequence[float]]) -> Dict[str, int]:
+    """The widths whose channels are worth most within the budget (HALP, arXiv 2210.06659, section 3).
+
+    saliency: {group: worth of each channel}; the best ones of a group are those that stay. A group's price depends on
+    the widths of its neighbours: at one price of a second, group after group takes the width that is worth most beyond
+    what it costs beside the others, until none changes; the price is bisected. What the budget leaves is given back,
+    most worth for a second first.
+    """
+    worth = {g: _cumulative(values) for g, values in saliency.items()}
+    low, high = 0.0, sum(total[-1] for total in worth.values()) / latency(widths)
+    best = _at_price(network, widths, latency, worth, high)
+    for _ in range(DOUBLINGS):
+        if latency(best) <= budget_s:
+            break
+        low, high = high, high * 2
+        best = _at_price(network, best, latency, worth, high)
+    else:
+        raise _out_of_reach("knapsack", latency(best), budget_s)
+    start = dict(widths)
+    for _ in range(HALVINGS):
+        price = (low + high) / 2
+        found = _at_price(network, start, latency, worth, price)
+        if latency(found) <= budget_s:
+            high, best = price, found
+        else:
+            low, start = price, found
+    return _filled(best, latency, budget_s, worth)
+
+
+def _cumulative(values: Sequence[float]) -> List[float]:
+    """worth[width]: what the best ``width`` channels are worth together."""
+    totals = [0.0]
+    for value in sorted(values, reverse=True):
+        totals.append(totals[-1] + value)
+    return totals
+
+
+def _at_price(network: Network, widths: Widths, latency: Latency, worth: Mapping[str, List[float]],
+              price: float) -> Dict[str, int]:
+    widths = dict(widths)
+    for _ in range(SWEEPS):
+        before = dict(widths)
+        for group, totals in worth.items():
+            choices = range(0 if network.group[group].removable else 1, len(totals))
+            widths[group] = max(choices, key=lambda w: totals[w] - price * latency({**widths, group: w}))
+        if widths == before:
+            break
+    return widths
+
+
+def _filled(widths: Widths, latency: Latency, budget_s: float, worth: Mapping[str, List[float]]) -> Dict[str, int]:
+    widths = dict(widths)
+    while True:
+        now, found = latency(widths), []
+        for group, totals in worth.items():
+            for width in range(widths[group] + 1, len(totals)):
+                then = latency({**widths, group: width})
+                if then <= budget_s:
+                    found.append(((totals[width] - totals[widths[group]]) / max(then - now, 1e-12), group, width))
+        if not found:
+            return widths
+        _, group, width = max(found)
+        widths[group] = width
+
+
+def _out_of_reach(method: str, latency_s: float, budget_s: float) -> NoWayOn:
+    return NoWayOn(f"--method={method}: {latency_s * 1e3:.4g} ms are left at the least, asked for "
+                   f"{budget_s * 1e3:.4g}; lower --pruning_fact")

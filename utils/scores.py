@@ -1,0 +1,79 @@
+"""How much each channel matters, by several measures of the literature.
+
+A channel belongs to a group, which several layers may write: its score counts all of them. Taylor's and Fisher's scores
+ask what the loss would do if the channel were zero, which is what pruning makes it (law 1: zero after the batch norm and
+the ReLU, wherever filters read it): a gate of 1 stands at each such place, and the loss is derived by the gates.
+"""
+
+from typing import Dict, Iterable, Sequence, Tuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.torch_net import TorchNet
+from utils.errors import UserError
+
+Scores = Dict[str, Tensor]  # {prunable group: [width], larger is better}
+Batches = Iterable[Tuple[Tensor, Tensor]]  # normalised images [N, C, H, W] and labels [N], on the model's device
+
+METHODS = ("l2", "fisher", "taylor", "bn", "random")
+DATA_BATCHES = 10  # that the methods which look at data take
+
+
+def channel_scores(model: TorchNet, method: str, batches: Batches, generator: torch.Generator) -> Scores:
+    """Scores of the channels of every prunable group that is left.
+
+    l2: norm of the filters (NetAdapt, arXiv 1804.03230, section 3.3); bn: scale of the batch norms (arXiv 1708.06519);
+    taylor: first-order change of the loss (arXiv 1611.06440); fisher: its second-order change by the empirical Fisher
+    information (arXiv 1801.05787); random: by ``generator``. ``batches`` are drawn by taylor and fisher alone.
+    Raises UserError for bn in a group without batch norm.
+    """
+    groups = [g.name for g in model.network.groups if g.prunable and model.widths[g.name]]
+    if method in ("taylor", "fisher"):
+        return _gate_scores(model, method, groups, batches)
+    one = {"l2": filter_norms, "bn": _batch_norm_scales,
+           "random": lambda model, group: torch.rand(model.widths[group], generator=generator)}[method]
+    return {group: one(model, group) for group in groups}
+
+
+def filter_norms(model: TorchNet, group: str) -> Tensor:
+    """L2 norm of each channel's filters, the mean over all live layers that write it: also a residual stream's skip."""
+    alive = {layer.node.name for layer in model.layers}
+    norms = [getattr(model, node.name).weight.detach().flatten(1).norm(dim=1)
+             for node in model.network.producers(group) if node.name in alive]
+    return torch.stack(norms).mean(0)
+
+
+def _batch_norm_scales(model: TorchNet, group: str) -> Tensor:
+    """Absolute scale of each channel's batch norms, the mean over all of them."""
+    scales = [getattr(model, layer.node.name + "_bn").weight.detach().abs()
+              for layer in model.layers if layer.node.group == group and layer.node.bn]
+    if not scales:
+        raise UserError(f"--pruning_method=bn: no batch norm follows {group}; choose another method")
+    return torch.stack(scales).mean(0)
+
+
+def _gate_scores(model: TorchNet, method: str, groups: Sequence[str], batches: Batches) -> Scores:
+    model.eval()
+    totals, count = {group: torch.zeros(model.widths[group], device=model.device) for group in groups}, 0
+    for images, labels in batches:
+        for group, slope in _gate_slopes(model, groups, images, labels).items():
+            totals[group] += (slope.abs() if method == "taylor" else slope.square() / 2).sum(0)
+        count += len(labels)
+    return {group: total / count for group, total in totals.items()}
+
+
+def _gate_slopes(model: TorchNet, groups: Sequence[str], images: Tensor, labels: Tensor) -> Scores:
+    """Every image's loss derived by the gates of its channels: {group: [N, width]}."""
+    gates = {group: torch.ones(len(labels), model.widths[group], device=images.device, requires_grad=True)
+             for group in groups}
+    read_by_filters = {name for layer in model.layers if layer.node.kind != "add" for name in layer.inputs}
+    values = {model.network.inputs[0].name: images}
+    for number, layer in enumerate(model.layers):
+        values = model.advance(values, number, number + 1)
+        name, gate = layer.node.name, gates.get(layer.node.group)
+        if gate is not None and name in read_by_filters:
+            values[name] = values[name] * gate.view(*gate.shape, *[1] * (values[name].dim() - 2))
+    loss = F.cross_entropy(values[model.layers[-1].node.name], labels, reduction="sum")
+    return dict(zip(groups, torch.autograd.grad(loss, [gates[group] for group in groups])))
