@@ -40,7 +40,7 @@ class Timing:
 
     items_s: np.ndarray  # every item's, the lowest of its visits
     unsettled: int  # items whose visits do not agree, or that never met the machine at its usual speed
-    slower: Optional[float]  # the probe now over the probe while the table was measured; None: not known
+    ratio: Optional[float]  # the probe now over the probe while the table was measured; None: not known
     expectation: Optional[Expectation]
 
     @property
@@ -53,8 +53,13 @@ class Timing:
 
     @property
     def predicted_s(self) -> Optional[float]:
-        """What the table predicts for the machine as fast as it is now."""
-        return self.expectation and self.expectation.table_s * (self.slower or 1)
+        """What the table predicts for the machine as fast as it is now, if it is the same machine."""
+        return self.expectation and self.expectation.table_s * (self.ratio if self.alike else 1)
+
+    @property
+    def alike(self) -> bool:
+        """Does the probe say that the table is of this machine?"""
+        return self.ratio is not None and machine.alike(1, self.ratio)
 
     def as_json(self) -> Dict[str, Any]:
         """What --json prints; errors are relative to the measured time."""
@@ -62,7 +67,7 @@ class Timing:
                  "unsettled_items": self.unsettled}
         if self.expectation:
             found.update(predicted_s=self.predicted_s, error=self._error(self.predicted_s),
-                         probe_now_over_then=self.slower, without_probe={
+                         probe_now_over_then=self.ratio, without_probe={
                              "predicted_s": self.expectation.table_s, "error": self._error(self.expectation.table_s)})
         return found
 
@@ -75,10 +80,13 @@ class Timing:
         if not self.expectation:
             return
         yield f"predicted {_ms(self.predicted_s)} ({self._error(self.predicted_s):+.1%}) by {self.expectation.table}"
-        if self.slower is not None:
+        if self.alike:
             plain = self.expectation.table_s
-            yield (f"the probe takes {self.slower - 1:+.1%} against when the table was measured; without that: "
+            yield (f"the probe takes {self.ratio - 1:+.1%} against when the table was measured; without that: "
                    f"{_ms(plain)} ({self._error(plain):+.1%})")
+        elif self.ratio is not None:
+            yield (f"the probe takes {self.ratio:.2f} times as long as when the table was measured: another machine, or a "
+                   "busy one; measure the table anew")
 
     def _error(self, predicted_s: float) -> float:
         return predicted_s / self.measured_s - 1
@@ -126,8 +134,8 @@ def measure(model: Union[Path, bytes], name: str, runner, care: Care, expectatio
     then_s = expectation.then_s if probe else None
     state = State(_items(timer(model), care), care.max_visits, then_s or np.inf)
     Session(care, state, lambda item: timer(model), timer(probe or model)).run("timing the model")
-    slower = state.usual_s / then_s if then_s and machine.alike(then_s, state.usual_s) else None
-    return Timing(state.result(care), int(state.unsettled(care).sum()), slower, expectation)
+    return Timing(state.result(care), int(state.unsettled(care).sum()), state.usual_s / then_s if then_s else None,
+                  expectation)
 
 
 def measure_together(models: Mapping[str, Path], runner, care: Care) -> Dict[str, float]:
