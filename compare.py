@@ -2,7 +2,7 @@
 
     python compare.py --save_file=res-16-1 --base_model=res-16-1 --perf_table=res-16-1 --pruning_facts 0.3 0.5 \\
         --methods netadapt uniform random knapsack grid --seeds 0 1 2 --train_flags='--epochs=20 --lr_type=cosine' --jobs=2
-    python compare.py --plot_only=results.csv                      # the picture of a CSV file, of any origin
+    python compare.py --plot-only results.csv                      # the picture of a CSV file, of any origin
 
 A method may have flags of prune.py of its own: --methods netadapt 'netadapt --pruning_method=fisher'. ``grid`` is smaller
 networks of the same architecture, ``unpruned`` the network as it is; both are only trained. Everything happens in
@@ -32,13 +32,17 @@ TRAINED_ONLY = ("grid", "unpruned")
 
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__.splitlines()[0])
-    parser.add_argument("--plot_only", metavar="CSV", help="draw the picture of this CSV file beside it, and do nothing else")
+    parser.add_argument("--plot_only", "--plot-only", metavar="CSV",
+                        help="draw the picture of this CSV file beside it, and do nothing else")
     parser.add_argument("--save_file", help="name of the comparison, comparisons/SAVE_FILE/")
     parser.add_argument("--base_model", help="trained network, checkpoints/BASE_MODEL.t7 or a path")
     parser.add_argument("--perf_table", help="its latency table, perf_tables/PERF_TABLE.pickle or a path")
-    parser.add_argument("--pruning_facts", type=cli.fraction, nargs="+", default=[0.4], help="parts of the latency to remove")
-    parser.add_argument("--methods", nargs="+", default=["netadapt", "uniform", "random", "knapsack", "grid", "unpruned"],
-                        help="what to compare: methods of prune.py, each with flags of its own if it has any; grid; unpruned")
+    parser.add_argument("--pruning_facts", type=cli.fraction, nargs="+", default=[0.4],
+                        help="parts of the latency to remove")
+    parser.add_argument("--methods", type=shlex.split, nargs="+",
+                        default=[[m] for m in ("netadapt", "uniform", "random", "knapsack", "grid", "unpruned")],
+                        help="what to compare: methods of prune.py, each with flags of its own if it has any; grid; "
+                             "unpruned")
     parser.add_argument("--seeds", type=cli.within(int, 0, 2 ** 32 - 1), nargs="+", default=[0, 1, 2],
                         help="of pruning and of retraining")
     parser.add_argument("--grid_depths", type=int, nargs="+", default=[16, 22, 28, 40],
@@ -48,10 +52,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", choices=("cifar10", "digits"), help="(default: the base model's)")
     parser.add_argument("--data_loc", help="(default: the base model's)")
     parser.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1, help="networks that are made at a time")
-    parser.add_argument("--num_threads", type=cli.within(int, 1, 256), help="of the runtime that measures (default: the table's)")
-    parser.add_argument("--no_measure", action="store_true", help="neither export nor measure: the picture is of predicted latencies")
-    parser.add_argument("--resume", action="store_true", help="go on after an interruption, or with more methods, seeds or "
-                                                              "latencies")
+    parser.add_argument("--num_threads", type=cli.within(int, 1, 256),
+                        help="of the runtime that measures (default: the table's)")
+    parser.add_argument("--no_measure", action="store_true",
+                        help="neither export nor measure: the picture is of predicted latencies")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on after an interruption, or with more methods, seeds or latencies")
     return parser
 
 
@@ -109,7 +115,7 @@ def main() -> None:
             raise UserError(f"--{flag} is needed (only --plot_only goes without)")
     folder = writable_folder(Path("comparisons") / save_name(args.save_file))
     base = open_base(args)
-    tasks = list(tasks_of(args, base))
+    tasks = list({task.name: task for task in tasks_of(args, base)}.values())
     with journal.locked(folder / "journal.jsonl"):
         compare(args, folder, base, tasks)
 
@@ -136,10 +142,11 @@ def open_base(args: argparse.Namespace) -> Base:
 def tasks_of(args: argparse.Namespace, base: Base) -> Iterator[Task]:
     """The networks of one seed after those of another: an interrupted comparison has something of everything."""
     for seed in args.seeds:
-        for text in args.methods:
-            method, *flags = shlex.split(text) or [""]
+        for words in args.methods:
+            method, *flags = words or [""]
             if method not in ("netadapt", *baselines.METHODS, *TRAINED_ONLY):
-                raise UserError(f"--methods: expected netadapt, {', '.join(baselines.METHODS + TRAINED_ONLY)}, found {text!r}")
+                known = ", ".join(("netadapt", *baselines.METHODS, *TRAINED_ONLY))
+                raise UserError(f"--methods: expected {known}, found {method!r}")
             if method == "unpruned":
                 yield Task(method, (), math.nan, seed, base.network)
                 continue

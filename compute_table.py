@@ -31,8 +31,8 @@ from typing import Any, Dict, Optional
 import numpy as np
 
 from model.network import Network
-from utils import (calibration, channels, cli, journal, latency_table, machine, measuring, model_file, outcome, sampling, tflite_files,
-                   whole_model)
+from utils import (calibration, channels, cli, journal, latency_table, machine, measuring, model_file, outcome, sampling,
+                   tflite_files, whole_model)
 from utils.benchmark import BinaryRunner, LiteRTRunner, find_binary
 from utils.errors import UserError
 from utils.files import save_name, writable_folder

@@ -3,7 +3,7 @@
     python train.py --net='res' --depth=40 --width=2.0 --save_file='res-40-2'                  # CIFAR-10, 200 epochs
     python train.py --depth=16 --width=1 --data_loc=DIR --epochs=20 --lr_type=cosine --save_file='res-16-1'
     python train.py --depth=10 --width=1 --dataset=digits --epochs=10 --save_file='digits'     # needs no download
-    python train.py --channels='res-40-2-pruned' --teacher='res-40-2' --save_file='res-40-2-retrained'    # what prune.py left
+    python train.py --channels='res-40-2-pruned' --teacher='res-40-2' --save_file='res-40-2-retrained'  # what pruning left
 
 The checkpoint is written after every epoch; after an interruption the same command with --resume goes on, and ends
 where an uninterrupted run would have.
@@ -113,7 +113,8 @@ def train(args: argparse.Namespace, path: Path) -> None:
     for epoch in range(first, args.epochs):
         rate = training.learning_rate(epoch, base=args.learning_rate, lr_type=args.lr_type, epochs=args.epochs,
                                       epoch_step=args.epoch_step, decay_ratio=args.lr_decay_ratio)
-        loss = training.train_epoch(model, optimizer, source, device, rate, (args.seed, epoch), f"epoch {epoch + 1}", teacher)
+        loss = training.train_epoch(model, optimizer, source, device, rate, (args.seed, epoch), f"epoch {epoch + 1}",
+                                    teacher)
         history.append(training.error_pct(model, test, normalisation, device))
         done = epoch + 1 == args.epochs
         checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=checkpoint.flags_of(args),

@@ -61,7 +61,8 @@ def read_csv(path: Path) -> List[Row]:
         lines = list(csv.DictReader(io.StringIO(Path(path).read_text())))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
-    if not lines or not {"method", "retrain_scratch"} <= set(lines[0]) or not {"measured_time", "table_time"} & set(lines[0]):
+    columns = set(lines[0]) if lines else set()
+    if not {"method", "retrain_scratch"} <= columns or not {"measured_time", "table_time"} & columns:
         raise UserError(f"{path}: expected the columns method, retrain_scratch and measured_time (or table_time), as "
                         "compare.py writes them")
     rows = [_row(path, number, line) for number, line in enumerate(lines, 2)]

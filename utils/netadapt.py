@@ -99,7 +99,7 @@ def target_gain_s(settings: Settings, initial_s: float, step: int) -> float:
 
 
 def asked_gain_s(settings: Settings, state: State, latency: Latency) -> float:
-    """Seconds that the step after ``state`` has to gain: the schedule's, and in the last one no more than what is missing."""
+    """Seconds that the step after ``state`` has to gain: the schedule's, in the last one no more than what is missing."""
     missing = latency(state.widths) - budget_s(settings, state.initial_s)
     return min(target_gain_s(settings, state.initial_s, state.step + 1), max(missing, 0.0))
 

@@ -21,7 +21,8 @@ class Step:
     of another shape is done step by step.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: Device, teacher: Optional[Teacher] = None):
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: Device,
+                 teacher: Optional[Teacher] = None):
         self._model, self._optimizer, self._device, self._teacher = model, optimizer, device, teacher
         self._warm = 0 if torch.device(device.name).type == "cuda" else None  # None: never to be captured
         self._graph = None

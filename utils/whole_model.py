@@ -147,8 +147,9 @@ def measure_together(models: Mapping[str, Path], runner, care: Care) -> Dict[str
 
     names = list(models)
     turns = int(np.clip(max(_items(timer(i), care) for i in range(len(names))) // len(names), *TURNS))
-    state = State(turns * len(names), care.max_visits)
-    Session(care, state, [timer(i) for i in range(turns * len(names))].__getitem__, timer(0)).run(f"timing {len(names)} models")
+    timers = [timer(i) for i in range(turns * len(names))]
+    state = State(len(timers), care.max_visits)
+    Session(care, state, lambda item: timers[item], timer(0)).run(f"timing {len(names)} models")
     seconds = state.result(care).reshape(turns, len(names))
     return {name: low(seconds[:, i]) for i, name in enumerate(names)}
 
