@@ -17,7 +17,7 @@ import shlex
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from model.network import Network, Widths
 from utils import baselines, cli, comparison, errands, journal, latency_table, netadapt
@@ -256,11 +256,10 @@ def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tupl
 
 def take_up(args: argparse.Namespace, path: Path, base: Base, tasks: List[Task]) -> Dict[str, Row]:
     """The networks that are finished, of those asked for. Raises UserError rather than mix two comparisons."""
-    def digest(file: Path) -> str:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-
-    header = {"base_model": base.path.name, "base_model_sha256": digest(base.path), "perf_table": base.table_path.name,
-              "perf_table_sha256": digest(base.table_path), "prune_flags": args.prune_flags, "train_flags": args.train_flags}
+    header = {"base_model": base.path.name, "base_weights_sha256": weights_sha256(base.content["state_dict"]),
+              "perf_table": base.table_path.name,
+              "perf_table_sha256": hashlib.sha256(base.table_path.read_bytes()).hexdigest(),
+              "prune_flags": args.prune_flags, "train_flags": args.train_flags}
     found = journal.read(path)
     if found and not args.resume:
         raise UserError(f"{path}: a comparison of that name; add --resume to go on, or choose another --save_file")
@@ -279,6 +278,14 @@ def take_up(args: argparse.Namespace, path: Path, base: Base, tasks: List[Task])
         if row.file_name in asked:
             rows[row.file_name] = row
     return rows
+
+
+def weights_sha256(state: Mapping[str, Any]) -> str:
+    """Of the weights alone: the same network trained again with the same seed may be compared on too."""
+    found = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        found.update(f"{name} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
+    return found.hexdigest()
 
 
 # --- measuring and reporting -----------------------------------------------------------------------------------
