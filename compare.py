@@ -7,27 +7,36 @@
 A method may have flags of prune.py of its own: --methods netadapt 'netadapt --pruning_method=fisher'. ``grid`` is smaller
 networks of the same architecture, ``unpruned`` the network as it is; both are only trained. Everything happens in
 comparisons/SAVE_FILE/, by the commands that comparisons/SAVE_FILE/logs/ shows; SAVE_FILE.csv and SAVE_FILE.png there have
-a line and a dot for every network that is finished. After an interruption --resume goes on.
+a line and a dot for every network that is finished. After an interruption --resume goes on. A network's result depends on
+its seed and on --threads, not on --jobs. All jobs of a machine share its first GPU.
 """
 
 import argparse
 import hashlib
 import math
+import os
+import re
 import shlex
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
 
 from model.network import Network, Widths
-from utils import baselines, cli, comparison, errands, journal, latency_table, netadapt
+from utils import baselines, cli, commands, comparison, journal, latency_table, netadapt
+from utils.channels import write_channels
+from utils.commands import Job
 from utils.comparison import Row
-from utils.errands import Command, Errand
 from utils.errors import UserError
 from utils.files import locate, save_name, writable_folder, write_whole
 
 HERE = Path(__file__).resolve().parent
 TRAINED_ONLY = ("grid", "unpruned")
+OURS = ("net", "depth", "width", "channels", "dataset", "data_loc", "holdout_prop", "seed", "threads", "save_file", "resume",
+        "base_model", "perf_table", "method", "pruning_fact", "plan", "json")  # flags that a comparison sets itself
+LONGEST = 80  # characters of a network's name
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,6 +61,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", choices=("cifar10", "digits"), help="(default: the base model's)")
     parser.add_argument("--data_loc", help="(default: the base model's)")
     parser.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1, help="networks that are made at a time")
+    parser.add_argument("--threads", type=cli.within(int, 1, 4096),
+                        help="of each of them; results depend on it (default: the machine's cores, shared out)")
     parser.add_argument("--num_threads", type=cli.within(int, 1, 256),
                         help="of the runtime that measures (default: the table's)")
     parser.add_argument("--no_measure", action="store_true",
@@ -73,7 +84,7 @@ class Task:
 
     @property
     def criterion(self) -> str:
-        return " ".join(f.lstrip("-").replace("pruning_method=", "") for f in self.flags)
+        return " ".join(self.flags).replace("--pruning_method=", "").replace("--", "")
 
     @property
     def size(self) -> str:
@@ -82,9 +93,10 @@ class Task:
 
     @property
     def name(self) -> str:
-        words = [self.method, *self.criterion.replace("=", "-").split(), *([self.size] if self.method == "grid" else []),
-                 *([] if math.isnan(self.pruning_fact) else [f"{self.pruning_fact:g}"]), f"seed{self.seed}"]
-        return "-".join(words).replace("/", "_")
+        words = [self.method, *self.flags, *([self.size] if self.method == "grid" else []),
+                 *([] if math.isnan(self.pruning_fact) else [repr(self.pruning_fact)]), f"seed{self.seed}"]
+        whole = re.sub(r"[^\w.]+", "-", "-".join(words))
+        return whole if len(whole) <= LONGEST else f"{whole[:LONGEST - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -113,10 +125,13 @@ def main() -> None:
     for flag in ("save_file", "base_model", "perf_table"):
         if not getattr(args, flag):
             raise UserError(f"--{flag} is needed (only --plot_only goes without)")
-    folder = writable_folder(Path("comparisons") / save_name(args.save_file))
+    folder = Path("comparisons") / save_name(args.save_file)
+    check_flags(args)
     base = open_base(args)
-    tasks = list({task.name: task for task in tasks_of(args, base)}.values())
-    with journal.locked(folder / "journal.jsonl"):
+    tasks = {task.name: task for task in tasks_of(args, base)}
+    if not tasks:
+        raise UserError("nothing to make: no network of --grid_depths meets --pruning_facts")
+    with journal.locked(writable_folder(folder) / "journal.jsonl"):
         compare(args, folder, base, tasks)
 
 
@@ -137,16 +152,35 @@ def open_base(args: argparse.Namespace) -> Base:
     return Base(content, path, table_path, model.network, model.widths, latency_table.read_table(table_path, model.network))
 
 
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that prune.py and train.py would refuse, hours later, or that a comparison sets itself."""
+    import prune
+    import train
+    needed = {prune: ["--perf_table=x", "--pruning_fact=0.5"], train: ["--save_file=x"]}
+    several = [("--train_flags", train, args.train_flags), ("--prune_flags", prune, args.prune_flags)]
+    for words in args.methods:
+        method, *flags = words or [""]
+        known = ("netadapt", *baselines.METHODS, *TRAINED_ONLY)
+        if method not in known:
+            raise UserError(f"--methods: expected {', '.join(known)}, found {method!r}")
+        if method in TRAINED_ONLY and flags:
+            raise UserError(f"--methods: {method} is only trained and takes no flags, found {' '.join(flags)}")
+        several.append(("--methods", prune, flags))
+    for where, script, flags in several:
+        for flag in flags:
+            if flag.startswith("--") and flag[2:].partition("=")[0] in OURS:
+                raise UserError(f"{where}: {flag} is for the comparison to set; leave it out")
+        cli.parsed(script.get_parser(), [*needed[script], *flags], where)
+    teacher = cli.parsed(train.get_parser(), [*needed[train], *args.train_flags], "--train_flags").teacher
+    args.teacher = locate(teacher, "checkpoints", ".t7").resolve() if teacher else None
+
+
 # --- what is made ----------------------------------------------------------------------------------------------
 
 def tasks_of(args: argparse.Namespace, base: Base) -> Iterator[Task]:
     """The networks of one seed after those of another: an interrupted comparison has something of everything."""
     for seed in args.seeds:
-        for words in args.methods:
-            method, *flags = words or [""]
-            if method not in ("netadapt", *baselines.METHODS, *TRAINED_ONLY):
-                known = ", ".join(("netadapt", *baselines.METHODS, *TRAINED_ONLY))
-                raise UserError(f"--methods: expected {known}, found {method!r}")
+        for method, *flags in args.methods:
             if method == "unpruned":
                 yield Task(method, (), math.nan, seed, base.network)
                 continue
@@ -164,33 +198,37 @@ def grid(base: Base, depths: List[int], pruning_fact: float) -> Iterator[Network
             if base.latency_s(network, network.full_widths) <= base.budget_s(pruning_fact):
                 yield network
                 break
+        else:
+            print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for", flush=True)
 
 
-def errand_of(args: argparse.Namespace, base: Base, folder: Path, task: Task) -> Errand:
+def job_of(args: argparse.Namespace, base: Base, folder: Path, task: Task) -> Job:
     """The commands that make a network: prune, retrain from scratch, export."""
     from utils import checkpoint
     name, arguments, known = task.name, task.network.arguments, checkpoint.data_flags(base.content)
     data = [f"--dataset={args.dataset or known['dataset']}",
             f"--data_loc={Path(args.data_loc or known['data_loc']).expanduser().resolve()}"]
-    train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width")), *data, f"--seed={task.seed}",
-             f"--holdout_prop={base.content['holdout_prop'] or 0.1}", *map(found_from_here, args.train_flags),
-             f"--save_file={name}", "--resume"]
-    commands = []
-    if task.method not in TRAINED_ONLY:
-        commands.append(["prune.py", f"--base_model={base.path}", f"--perf_table={base.table_path}", *data,
-                         f"--method={task.method}", f"--pruning_fact={task.pruning_fact}", f"--seed={task.seed}",
-                         *args.prune_flags, *task.flags, f"--save_file={name}-pruned", "--resume"])
+    run = [f"--seed={task.seed}", f"--threads={args.threads}", "--resume"]
+    train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width")), *data, *run, *args.train_flags,
+             f"--holdout_prop={base.content['holdout_prop'] or 0.1}", f"--save_file={name}",
+             *([f"--teacher={args.teacher}"] if args.teacher else [])]  # as seen from here, not from there
+    todo = []
+    if task.method == "unpruned":
+        train.append("--channels=base")
+    elif task.method != "grid":
+        todo.append(["prune.py", f"--base_model={base.path}", f"--perf_table={base.table_path}", *data, *run,
+                     f"--method={task.method}", f"--pruning_fact={task.pruning_fact}", *args.prune_flags, *task.flags,
+                     f"--save_file={name}-pruned"])
         train.append(f"--channels={name}-pruned")
-    commands.append(train)
+    todo.append(train)
     if not args.no_measure:
-        commands.append(["export.py", f"--checkpoint={name}", f"--output=exported/{name}.tflite", *data])
-    return Errand(name, str(folder), f"logs/{name}.log", tuple((str(HERE / script), *more) for script, *more in commands))
+        todo.append(["export.py", f"--checkpoint={name}", f"--output={exported(name)}", "--no_measure", *data])
+    return Job(name, str(folder), f"logs/{name}.log", tuple((str(HERE / script), *flags) for script, *flags in todo))
 
 
-def found_from_here(flag: str) -> str:
-    """A teacher is named as seen from the user's folder, while the commands run in the comparison's."""
-    name, _, value = flag.partition("=")
-    return f"--teacher={locate(value, 'checkpoints', '.t7').resolve()}" if name == "--teacher" and value else flag
+def exported(name: str) -> Path:
+    """From the comparison's folder."""
+    return Path("exported") / f"{name}.tflite"
 
 
 def row_of(base: Base, folder: Path, task: Task) -> Row:
@@ -206,13 +244,14 @@ def row_of(base: Base, folder: Path, task: Task) -> Row:
 
 # --- making it -------------------------------------------------------------------------------------------------
 
-def compare(args: argparse.Namespace, folder: Path, base: Base, tasks: List[Task]) -> None:
+def compare(args: argparse.Namespace, folder: Path, base: Base, tasks: Dict[str, Task]) -> None:
     """Make every network that is not made yet, then measure them all together, and write what is known after each."""
     path = folder / "journal.jsonl"
-    rows = take_up(args, path, base, tasks)
-    for name in ("logs", "exported"):
+    rows = take_up(args, path, base)
+    for name in ("logs", "exported", "nbr_channels"):
         writable_folder(folder / name)
-    todo = {task.name: task for task in tasks if task.name not in rows}
+    write_channels(folder / "nbr_channels/base.pickle", base.network, base.widths)
+    todo = {name: task for name, task in tasks.items() if not finished(args, folder, rows.get(name))}
     print(f"{folder}: {len(tasks)} networks, {len(todo)} to be made", flush=True)
     failed = []
     with journal.Journal(path) as log:
@@ -224,12 +263,19 @@ def compare(args: argparse.Namespace, folder: Path, base: Base, tasks: List[Task
             log.append(asdict(row))
             log.sync()
             write_results(folder, rows.values())
-    if not args.no_measure and rows:
-        measure(args, folder, base, rows)
-    report(folder, rows.values())
+        if not args.no_measure:
+            measure(args, folder, base, rows, log)
+    if rows:
+        report(folder, rows.values())
     if failed:
         raise UserError(f"{len(failed)} of {len(tasks)} networks could not be made, first {failed[0]}; the others are kept, "
                         "the same command with --resume tries again")
+
+
+def finished(args: argparse.Namespace, folder: Path, row: Optional[Row]) -> bool:
+    """Whether a network is trained, and, where it is to be measured, was or can be."""
+    return row is not None and (args.no_measure or not math.isnan(row.measured_time)
+                                or (folder / exported(row.file_name)).exists())
 
 
 def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tuple[Optional[Row], str]]:
@@ -239,13 +285,13 @@ def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tupl
         return
     began, done = time.monotonic(), 0
     with Workers(min(args.jobs, len(todo))) as workers:
-        for outcome in workers.results(errands.carry_out, (), [errand_of(args, base, folder, t) for t in todo.values()]):
+        for outcome in workers.results(commands.carry_out, (), [job_of(args, base, folder, t) for t in todo.values()]):
             done += 1
             left = (time.monotonic() - began) / done * (len(todo) - done) / 60
             log = folder / "logs" / f"{outcome.name}.log"
             if outcome.code:
                 print(f"{outcome.name}: exit code {outcome.code}, see {log}", flush=True)
-                yield None, f"{log}: {errands.last_line(log)}"
+                yield None, f"{log}: {commands.last_line(log)}"
                 continue
             row = row_of(base, folder, todo[outcome.name])
             before = "" if math.isnan(row.no_fine_tune) else f" (before retraining {row.no_fine_tune:.2f}%)"
@@ -254,51 +300,58 @@ def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tupl
             yield row, ""
 
 
-def take_up(args: argparse.Namespace, path: Path, base: Base, tasks: List[Task]) -> Dict[str, Row]:
-    """The networks that are finished, of those asked for. Raises UserError rather than mix two comparisons."""
-    header = {"base_model": base.path.name, "base_weights_sha256": weights_sha256(base.content["state_dict"]),
-              "perf_table": base.table_path.name,
-              "perf_table_sha256": hashlib.sha256(base.table_path.read_bytes()).hexdigest(),
-              "prune_flags": args.prune_flags, "train_flags": args.train_flags}
+def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
+    """The networks that are finished, whoever asked for them. Raises UserError rather than mix two comparisons."""
+    from utils import checkpoint
     found = journal.read(path)
     if found and not args.resume:
         raise UserError(f"{path}: a comparison of that name; add --resume to go on, or choose another --save_file")
+    known = checkpoint.data_flags(base.content)
+    cores = max((os.cpu_count() or 1) // args.jobs, 1)
+    args.threads = args.threads or (found[0].get("threads") if found else None) or cores
+    header = {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
+              "perf_table": base.table_path.name, "perf_table_sha256": table_sha256(base.table),
+              "dataset": args.dataset or known["dataset"], "images": Path(args.data_loc or known["data_loc"]).name,
+              "prune_flags": args.prune_flags, "train_flags": args.train_flags, "threads": args.threads,
+              "teacher_weights_sha256": args.teacher and checkpoint.weights_sha256(checkpoint.load(args.teacher))}
     if not found:
         journal.begin(path, header)
         return {}
     for key, value in header.items():
         if found[0].get(key) != value:
             raise UserError(f"{path}: began with {key} {found[0].get(key)!r}, now {value!r}; choose another --save_file")
-    asked, rows = {task.name for task in tasks}, {}
-    for record in found[1]:  # of one network the last line counts
+    rows = {}
+    for number, record in enumerate(found[1], 2):  # of one network the last line counts
         try:
-            row = Row(**record)
-        except TypeError:
-            raise UserError(f"{path}: a line in it is no network of a comparison; choose another --save_file") from None
-        if row.file_name in asked:
-            rows[row.file_name] = row
+            row = comparison.from_record(record)
+        except ValueError as error:
+            raise UserError(f"{path}: line {number}: no network of a comparison ({error}); choose another --save_file") from None
+        rows[row.file_name] = row
     return rows
 
 
-def weights_sha256(state: Mapping[str, Any]) -> str:
-    """Of the weights alone: the same network trained again with the same seed may be compared on too."""
+def table_sha256(table: latency_table.LatencyTable) -> str:
+    """Of the entries as they are summed, the note's correction in them."""
     found = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        found.update(f"{name} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
+    for key, array in sorted(table.items()):
+        found.update(f"{key} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
 
 
 # --- measuring and reporting -----------------------------------------------------------------------------------
 
-def measure(args: argparse.Namespace, folder: Path, base: Base, rows: Dict[str, Row]) -> None:
+def measure(args: argparse.Namespace, folder: Path, base: Base, rows: Dict[str, Row], log: journal.Journal) -> None:
     """Time all exported networks in one session, in random order, so that they meet the same machine."""
     from utils import machine, whole_model
     from utils.benchmark import LiteRTRunner
-    files = {name: folder / "exported" / f"{name}.tflite" for name in rows}
+    files = {name: folder / exported(name) for name in rows if (folder / exported(name)).exists()}
+    if not files:
+        return
     runner = LiteRTRunner(args.num_threads or machine.threads_of(latency_table.read_provenance(base.table_path)))
     measured = whole_model.measure_together(files, runner, whole_model.CARE)
     for name, seconds in measured.items():
         rows[name] = replace(rows[name], measured_time=seconds, file_bytes=files[name].stat().st_size)
+        log.append(asdict(rows[name]))
     write_results(folder, rows.values())
 
 

@@ -49,6 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--num_threads", type=cli.within(int, 1, 256), help="of the runtime (default: the table's, else 1)")
     group.add_argument("--patience", type=cli.within(float, 0, 1e6), default=30.0,
                        help="seconds to wait, at most, for a machine as fast as usual")
+    group.add_argument("--no_measure", action="store_true", help="leave the measurement out")
     group.add_argument("--perf_table", help="print what this table predicts beside it; perf_tables/PERF_TABLE.pickle or "
                                             "a path")
     return parser
@@ -108,8 +109,10 @@ def export(args: argparse.Namespace, source: Path, output: Path, kind: str) -> N
         found = proof.tflite_logits(raw)(pixels)
     proved = proof.Proof(expected, found, truth)
     proved.check(str(output), args.quantize, args.min_agreement)
-    care = replace(whole_model.CARE, patience_s=args.patience, short_wait_s=args.patience, seed=args.seed)
-    timing = whole_model.measure(raw, output.name, runner, care, expectation)
+    timing = None
+    if not args.no_measure:
+        care = replace(whole_model.CARE, patience_s=args.patience, short_wait_s=args.patience, seed=args.seed)
+        timing = whole_model.measure(raw, output.name, runner, care, expectation)
     write_whole(output, raw)
     report(args, output, raw, proved, timing, runner)
 
@@ -218,10 +221,11 @@ def report(args: argparse.Namespace, output: Path, raw: bytes, proved, timing, r
         print(f"test error  torch {proved.torch_error_pct:.2f}%, {output.name} {proved.error_pct:.2f}% ({count} images)")
     print(f"outputs     the same top class on {proved.agreement_pct:.1f}% of the images; logits differ by up to "
           f"{proved.difference:.2g}")
-    for line in timing.lines():
-        print(line)
-    about = runner.describe()
-    print(f"            on {about['threads']} thread{'s' * (about['threads'] > 1)} of {about['runtime']} {about['version']}")
+    if timing:
+        for line in timing.lines():
+            print(line)
+        about = runner.describe()
+        print(f"            on {about['threads']} thread{'s' * (about['threads'] > 1)} of {about['runtime']} {about['version']}")
     print(f"{output}: {len(raw) / 1000:,.1f} KB, {'float32' if args.quantize == 'none' else args.quantize}")
 
 

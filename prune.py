@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict
 
@@ -51,7 +52,7 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--criterion", choices=tuple(netadapt.CRITERIA), default="ratio",
                        help="what the chosen candidate has least of: ratio: error growth per second gained; loss: loss "
                             "growth per second gained; error: error")
-    group.add_argument("--reach", type=cli.within(float, 1, 1e6), default=6.0,
+    group.add_argument("--reach", type=cli.within(float, 1, 1e6), default=1.0,
                        help="a proposal may gain up to so many times what is asked for, to get to the end of a latency "
                             "step; 1: always the largest width that gains enough, NetAdapt's own rule")
     group.add_argument("--search", choices=("halving", "full"), default="halving",
@@ -119,7 +120,7 @@ def plan(args: argparse.Namespace) -> None:
             {"group": group, "width": widths[group], "proposed_width": p.proposed_width if p else None,
              "gain_s": p.gain_s if p else None} for group, p in found]}))
         return
-    print(f"{latency_table.name_of(network)}; {about_table(path, network, table)}\n"
+    print(f"{latency_table.name_of(network)}; {about_table(path, network)}\n"
           f"total latency {total * 1e3:.4f} ms, to be brought to {netadapt.budget_s(settings, total) * 1e3:.4f} ms; "
           f"the first step has to gain {target * 1e3:.4f} ms\n\n"
           f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
@@ -156,14 +157,14 @@ def check_network(args: argparse.Namespace, network: Network, path: Path) -> Non
             raise UserError(f"{path}: a network of {flag} {found}, but --{flag}={wanted} was asked for")
 
 
-def about_table(path: Path, network: Network, table) -> str:
+def about_table(path: Path, network: Network) -> str:
     """The table, and where it was measured if its sidecar says so."""
     provenance = latency_table.read_provenance(path)
     merged = provenance.get("measurements")
     source = latency_table.plain_dict(merged[0] if isinstance(merged, list) and merged else provenance)
     device = latency_table.plain_dict(source.get("device"))
     words = [str(w) for w in (device.get("model") or device.get("processor"), source.get("runtime")) if w]
-    joins = latency_table.missing_joins(network, table)
+    joins = latency_table.missing_joins(network, latency_table.read_arrays(path))
     return (f"latency table {path}" + (f" ({', '.join(words)})" if words else "")
             + (f"; it has no {', '.join(joins)}: additions count as free" if joins else ""))
 
@@ -171,8 +172,8 @@ def about_table(path: Path, network: Network, table) -> str:
 # --- prune -----------------------------------------------------------------------------------------------------
 
 def prune(args: argparse.Namespace) -> None:
-    from utils import checkpoint, data, halving, pruning, training
-    from utils.candidates import Workshop
+    """Look at everything that may be wrong, then prune, alone on these files."""
+    from utils import checkpoint, pruning
     files = pruning.files_of(save_name(args.save_file))
     base_path = locate(args.base_model, "checkpoints", ".t7")
     if base_path.resolve() == files.checkpoint.resolve():
@@ -183,22 +184,27 @@ def prune(args: argparse.Namespace) -> None:
     check_network(args, network, base_path)
     fill_data_flags(args, base)
     table_path = latency_table.table_path(args.perf_table)
-    table = latency_table.read_table(table_path, network)
-
-    def latency(widths: Widths) -> float:
-        return latency_table.latency_s(network, widths, table)
-
-    settings, initial_s = settings_of(args), latency(model.widths)
+    latency = partial(latency_table.latency_s, network, table=latency_table.read_table(table_path, network))
     if args.method == "netadapt":
+        settings, initial_s = settings_of(args), latency(model.widths)
         start = netadapt.State(model.widths, float("nan"), initial_s)
         netadapt.proposals_of_step(network, start, settings, latency)  # a target out of reach is said before any work
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
-    if finished(files, args):
-        files.remove_unfinished()
-        print(f"{files.checkpoint}: finished already")
-        return
+    with journal.locked(files.journal):
+        if finished(files, args):
+            files.remove_unfinished()
+            print(f"{files.checkpoint}: finished already")
+        else:
+            run_pruning(args, files, base, base_path, model, table_path, latency)
 
+
+def run_pruning(args: argparse.Namespace, files, base: Dict[str, Any], base_path: Path, model, table_path: Path,
+                latency: netadapt.Latency) -> None:
+    """Begin, or go on where an interrupted run was; base: the content of the checkpoint of ``model``."""
+    from utils import checkpoint, data, halving, pruning, training
+    from utils.candidates import Workshop
+    network, settings, initial_s = model.network, settings_of(args), latency(model.widths)
     device = pick_device(args, files)
     images = data.load_for(network, base_path, args.dataset, args.data_loc, args.workers)
     train, held_out = data.split_holdout(images.train, args.holdout_prop)
@@ -214,7 +220,7 @@ def prune(args: argparse.Namespace) -> None:
     content, done = pruning.take_up(files, header, resume=args.resume)
     model = device.place(model)
     test = images.test.to(device.name)
-    print(f"{latency_table.name_of(network)}; {about_table(table_path, network, table)}\n"
+    print(f"{latency_table.name_of(network)}; {about_table(table_path, network)}\n"
           f"{initial_s * 1e3:.4f} ms to be brought to {header['target_latency_s'] * 1e3:.4f} ms; "
           f"{len(train):,} images to fine-tune on, {len(held_out):,} to judge on; on {device.name} in {device.precision}",
           flush=True)

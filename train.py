@@ -16,7 +16,7 @@ from pathlib import Path
 
 from utils.cli import (add_data_flags, add_network_flags, add_run_flags, changed_flags, describe_or_fail, fraction,
                        new_parser, optimiser_flags, run, within)
-from utils import channels
+from utils import channels, journal
 from utils.errors import UserError
 from utils.files import locate, save_name, writable_folder
 
@@ -42,6 +42,8 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--teacher_weight", type=within(float, 0, 1), default=0.9,
                        help="part of the loss that is the teacher's; the rest is the labels'")
     add_run_flags(parser, resume="go on after an interruption")
+    parser.add_argument("--threads", type=within(int, 1, 4096),
+                        help="of this process; the result depends on it (default: what torch takes)")
     parser.add_argument("--save_file", required=True, help="name of the checkpoint, checkpoints/SAVE_FILE.t7")
     return parser
 
@@ -62,7 +64,7 @@ def main() -> None:
     network_of(args)  # before torch is loaded and images are read
     path = writable_folder("checkpoints") / f"{name}.t7"
     from utils import device
-    with device.memory_errors():
+    with journal.locked(path), device.memory_errors():
         train(args, path)
 
 
@@ -83,11 +85,12 @@ def train(args: argparse.Namespace, path: Path) -> None:
     saved = unfinished(path, args)
     device = devices.pick(args.device, args.precision)
     args.precision = device.precision
-    devices.settle(device, torch.get_num_threads())
+    args.threads = args.threads or torch.get_num_threads()
+    devices.settle(device, args.threads)
     images = data.load(args.dataset, args.data_loc, 32, args.workers)
     network, widths = network_of(args, num_classes=len(images.classes))
     held_in = images.train if args.full_train else data.split_holdout(images.train, args.holdout_prop)[0]
-    teacher, normalisation = teacher_of(args, network, device)
+    teacher, normalisation, taught = teacher_of(args, network, device)
     normalisation = normalisation or data.measure_normalisation(held_in)
     torch.manual_seed(args.seed)
     model = TorchNet(network, widths)
@@ -102,6 +105,8 @@ def train(args: argparse.Namespace, path: Path) -> None:
             raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
         if saved["widths"] != widths:
             raise UserError(f"{path}: began with other channels than {args.channels} has now; remove one of them")
+        if saved.get("teacher_sha256") != taught.get("teacher_sha256"):
+            raise UserError(f"{path}: began with other weights than the teacher {args.teacher} has now; remove one of them")
     if saved and first < args.epochs:
         checkpoint.restore_optimizer(optimizer, saved, path)
     print(f"{args.net}-{args.depth}-{args.width:g}: {network.parameter_count(model.widths):,} parameters on "
@@ -119,7 +124,7 @@ def train(args: argparse.Namespace, path: Path) -> None:
         done = epoch + 1 == args.epochs
         checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, flags=checkpoint.flags_of(args),
                         classes=list(images.classes),
-                        holdout_prop=0.0 if args.full_train else args.holdout_prop,
+                        holdout_prop=0.0 if args.full_train else args.holdout_prop, **taught,
                         **({} if done else {"optimizer": optimizer.state_dict()}))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (args.epochs - epoch - 1)
         print(f"epoch {epoch + 1}/{args.epochs}  rate {rate:.4g}  loss {loss:.4f}  test error {history[-1]:.2f}%  "
@@ -128,11 +133,12 @@ def train(args: argparse.Namespace, path: Path) -> None:
 
 
 def teacher_of(args: argparse.Namespace, network, device):
-    """(the teacher, the normalisation of the images that it takes); (None, None) without --teacher."""
+    """(the teacher, the normalisation of the images that it takes, what the checkpoint says of it); nothing without
+    --teacher."""
     from utils import checkpoint
     from utils.distillation import Teacher
     if args.teacher is None:
-        return None, None
+        return None, None, {}
     path = locate(args.teacher, "checkpoints", ".t7")
     content = checkpoint.load(path)
     model = checkpoint.build(content, path)
@@ -141,7 +147,8 @@ def teacher_of(args: argparse.Namespace, network, device):
             raise UserError(f"{path}: a teacher of {what} {model.network.arguments.get(what)}, expected "
                             f"{network.arguments.get(what)} as in the data; choose another --teacher")
     model = device.place(model).eval().requires_grad_(False)
-    return Teacher(model, args.temperature, args.teacher_weight), checkpoint.normalisation_of(content)
+    teacher = Teacher(model, args.temperature, args.teacher_weight)
+    return teacher, checkpoint.normalisation_of(content), {"teacher_sha256": checkpoint.weights_sha256(content)}
 
 
 def unfinished(path: Path, args: argparse.Namespace):
@@ -162,6 +169,7 @@ def unfinished(path: Path, args: argparse.Namespace):
         began = {**older, **saved["flags"]}
         if args.precision == "auto" and began["precision"] in ("fp32", "bf16"):
             args.precision = began["precision"]
+        args.threads = args.threads or began["threads"]
         changed = changed_flags(began, vars(args), FREE_FLAGS)
         if changed:
             raise UserError(f"{path}: cannot resume, it was made with other flags: {changed}")

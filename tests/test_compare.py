@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from tests.conftest import ROOT, environment
 from tests.test_baselines import priced  # noqa: F401
@@ -23,7 +24,7 @@ from utils.latency_table import latency_s, write_table
 COMPARE = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
            "uniform", "netadapt --pruning_method=bn", "grid", "unpruned", "--grid_depths", "10", "--train_flags=--epochs=2",
            "--prune_flags=--init_red_fact=2 --short_term_fine_tune=1"]
-NAMES = {f"{m}-seed{s}" for m in ("uniform-0.3", "netadapt-bn-0.3", "grid-res-10-0.0625-0.3", "unpruned") for s in (0, 1)}
+NAMES = {f"{m}-seed{s}" for m in ("uniform-0.3", "netadapt-pruning_method-bn-0.3", "grid-res-10-0.0625-0.3", "unpruned") for s in (0, 1)}
 
 
 # --- rows and points -------------------------------------------------------------------------------------------
@@ -154,13 +155,63 @@ def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, s
     assert [r.file_name for r in results(priced)] == ["uniform-0.3-seed0"]
 
 
+@pytest.mark.parametrize("flags, words", [
+    (["--methods", "best"], "--methods: expected netadapt"), (["--methods", "netadapt 'x"], "--methods"),
+    (["--methods", "grid --reach=2"], "grid is only trained"), (["--methods", "uniform --seed=3"], "--seed=3 is for the comparison"),
+    (["--methods", "uniform --epochs=3"], "--methods: unrecognized arguments: --epochs=3"),
+    (["--train_flags=--epoch=1"], "--train_flags: unrecognized arguments: --epoch=1"),
+    (["--train_flags=--epochs=1 --threads=2"], "--threads=2 is for the comparison"),
+    (["--prune_flags=--pruning_fact=0.9"], "--pruning_fact=0.9 is for the comparison"),
+    (["--methods", "grid", "--grid_depths", "40"], "nothing to make"), (["--base_model=gone"], "gone.t7"),
+    (["--train_flags=--epochs=1 --teacher=gone"], "gone.t7")])
+def test_wrong_flags_are_found_before_anything_is_made(priced, script, flags, words):
+    before = contents(priced)
+    refused(script(*COMPARE[:-2], "--seeds", "0", "--no_measure", *flags), words)
+    after = {k: v for k, v in contents(priced).items() if "lock" not in k}
+    assert after == before
+
+
+def test_more_methods_later_and_measured_later(priced, script):
+    """What is there stays, in the picture too; only what is missing is made; a figure is never lost."""
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--seeds", "0",
+             "--train_flags=--epochs=2"]
+    script(*flags, "--methods", "uniform", "--no_measure", check=True)
+    script(*flags, "--methods", "unpruned", "--resume", check=True)
+    assert {r.method: math.isnan(r.measured_time) for r in results(priced)} == {"uniform": True, "unpruned": False}
+    said = script(*flags, "--methods", "uniform", "--resume", check=True).stdout  # only its export is missing
+    assert "1 networks, 1 to be made" in said and set(trained_epochs(priced).values()) == {2}
+    measured = {r.method: r.measured_time for r in results(priced)}
+    assert all(s > 0 for s in measured.values())
+    script(*flags, "--methods", "random", "--no_measure", "--resume", check=True)
+    assert {r.method: r.measured_time for r in results(priced) if r.method != "random"} == measured
+
+
+def test_the_number_of_jobs_makes_no_difference(priced, script):
+    flags = ["compare.py", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods", "uniform",
+             "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure", "--threads=1"]
+    for jobs in ("1", "2"):
+        script(*flags, f"--save_file=c{jobs}", f"--jobs={jobs}", check=True)
+    one, two = ((priced / f"comparisons/c{jobs}/c{jobs}.csv").read_text() for jobs in "12")
+    assert one == two
+    for name in ("uniform-0.3-seed0", "unpruned-seed0"):
+        weights = [torch.load(priced / f"comparisons/c{jobs}/checkpoints/{name}.t7", weights_only=True)["state_dict"] for jobs in "12"]
+        assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
 def test_two_comparisons_are_not_mixed(priced, script):
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "unpruned", "--seeds", "0",
              "--no_measure", "--resume"]
     script(*flags, "--train_flags=--epochs=1", check=True)
+    script("compare.py", "--save_file=d", *flags[2:], "--train_flags=--epochs=1 --teacher=base", check=True)
     before = contents(priced)
     refused(script(*flags, "--train_flags=--epochs=2"), "journal.jsonl", "train_flags")
-    refused(script(*flags, "--train_flags=--epochs=1", "--methods", "best"), "--methods: expected netadapt", "'best'")
+    refused(script(*flags, "--train_flags=--epochs=1", "--dataset=cifar10"), "journal.jsonl", "dataset")
+    other = (priced / "comparisons/c/checkpoints/unpruned-seed0.t7").read_bytes()
+    base = (priced / "checkpoints/base.t7")
+    kept = base.read_bytes()
+    base.write_bytes(other)
+    refused(script(*flags, "--train_flags=--epochs=1"), "base_weights_sha256")
+    base.write_bytes(kept)
     table = proportional_table(TINY)
     write_table(priced / "perf_tables/table.pickle", {k: v * 2 for k, v in table.items()}, {})
     refused(script(*flags, "--train_flags=--epochs=1"), "perf_table")

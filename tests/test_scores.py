@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import prune
+from model.architectures import describe
 from model.torch_net import TorchNet
 from tests.conftest import NETWORKS
 from tests.test_models import lively
-from tests.test_surgery import Zeroed, images
+from tests.test_surgery import images
 from utils import scores, surgery
-from utils.errors import UserError
 
 
 def labelled(network, count):
@@ -29,39 +30,33 @@ def test_every_prunable_channel_gets_a_score_and_the_model_stays_as_it_is(name, 
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_taylor_is_the_slope_of_the_loss_towards_zero(name):
-    """Against finite differences: the channel's gate a little below 1, wherever the channel is zeroed when it goes."""
-    network = NETWORKS[name]
-    model = lively(Gated(network, network.full_widths)).double()
+@pytest.mark.parametrize("name", [*sorted(NETWORKS), "wideresnet-22-0.5"])
+def test_taylor_and_fisher_are_slopes_of_the_loss(name):
+    """Against finite differences, without a gate: the weights that every mixing filter reads the channel with, times
+    1 ± a little."""
+    network = NETWORKS.get(name) or describe("res", depth=22, width=0.5)
+    model = lively(TorchNet(network, network.full_widths)).double()
     x, y = labelled(network, 5)
-    found = scores.channel_scores(model, "taylor", [(x.double(), y)], torch.Generator())
-    fisher = scores.channel_scores(model, "fisher", [(x.double(), y)], torch.Generator())
+    taylor, fisher = (scores.channel_scores(model, method, [(x.double(), y)], torch.Generator()) for method in ("taylor", "fisher"))
     for group in (g.name for g in network.groups if g.prunable):
+        readers = [getattr(model, layer.node.name) for layer in model.layers if layer.node.kind in ("conv", "linear")
+                   and network.group_of[layer.inputs[0]] == group]
         for channel in (0, model.widths[group] - 1):
-            with torch.no_grad():
-                model.gate = (group, channel, 1 + 1e-6)
-                more = F.cross_entropy(model(x.double()), y, reduction="none")
-                model.gate = (group, channel, 1 - 1e-6)
-                less = F.cross_entropy(model(x.double()), y, reduction="none")
-                model.gate = None
-            slopes = (more - less) / 2e-6
-            assert float(found[group][channel]) == pytest.approx(float(slopes.abs().mean()), rel=1e-3, abs=1e-7)
+            slopes = (losses(model, x, y, readers, channel, 1 + 1e-6) - losses(model, x, y, readers, channel, 1 - 1e-6)) / 2e-6
+            assert float(taylor[group][channel]) == pytest.approx(float(slopes.abs().mean()), rel=1e-3, abs=1e-7)
             assert float(fisher[group][channel]) == pytest.approx(float(slopes.square().mean()) / 2, rel=1e-3, abs=1e-9)
 
 
-class Gated(Zeroed):
-    """One channel of a group multiplied where law 1 zeroes it."""
-
-    gate = None
-
-    def _run(self, layer, inputs):
-        x = super()._run(layer, inputs)
-        if self.gate and layer.node.group == self.gate[0] and self._read_by_filters(layer.node.name):
-            factor = torch.ones(x.shape[1], dtype=x.dtype)
-            factor[self.gate[1]] = self.gate[2]
-            x = x * factor.view(1, -1, *[1] * (x.dim() - 2))
-        return x
+@torch.no_grad()
+def losses(model, x, y, readers, channel, factor):
+    """Every image's loss with one input channel of these filters multiplied."""
+    kept = [reader.weight.clone() for reader in readers]
+    for reader in readers:
+        reader.weight[:, channel] *= factor
+    found = F.cross_entropy(model(x.double()), y, reduction="none")
+    for reader, weight in zip(readers, kept):
+        reader.weight.copy_(weight)
+    return found
 
 
 def test_scores_of_a_network_with_removed_blocks():
@@ -72,12 +67,18 @@ def test_scores_of_a_network_with_removed_blocks():
         assert "Conv_1_0_1" not in found and len(found["Conv_1_0_2"]) == 8, method
 
 
-def test_without_batch_norm_there_are_no_scales():
-    from model.network import Group, Input, Network, Node
-    network = Network({}, (Input("image", "image", 4),), (Group("image", 3, prunable=False), Group("a", 2), Group("b", 2, prunable=False)),
-                      (Node("A", "conv", ("image",), "a"), Node("P", "pool", ("A",), "a"), Node("B", "linear", ("P",), "b")))
-    with pytest.raises(UserError, match="no batch norm follows a"):
-        scores.channel_scores(TorchNet(network, network.full_widths), "bn", [], torch.Generator())
+def test_filters_without_a_batch_norm_are_scored_by_their_norm():
+    """What is left of a stream whose blocks are all removed is its bare skip."""
+    network = NETWORKS["wideresnet-16-0.5"]
+    model = lively(TorchNet(network, dict(network.full_widths, Conv_1_0_1=0, Conv_1_1_1=0)))
+    found = scores.channel_scores(model, "bn", [], torch.Generator())
+    torch.testing.assert_close(found["Conv_1_0_2"], model.Skip_1.weight.detach().flatten(1).norm(dim=1))
+    torch.testing.assert_close(found["Conv_0"], model.Conv_0_bn.weight.detach().abs())
+
+
+def test_prune_offers_every_method():
+    (action,) = [a for a in prune.get_parser()._actions if a.dest == "pruning_method"]
+    assert tuple(action.choices) == scores.METHODS
 
 
 def test_scores_are_the_mean_norm_over_all_writers_of_a_stream():

@@ -7,9 +7,11 @@
     holdout_prop   part of the training images that was held out; 0 where none was
     classes        class names in the order of the logits (older checkpoints: absent)
 Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
-(predicted latency after every step, seconds, the unpruned network first). Unfinished ones: optimizer.
+(predicted latency after every step, seconds, the unpruned network first). Unfinished ones: optimizer. Taught ones:
+teacher_sha256, of the teacher's weights.
 """
 
+import hashlib
 import io
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +82,14 @@ def build(content: Dict[str, Any], path: Path) -> TorchNet:
     if broken:
         raise UserError(f"{path}: {broken[0]} holds numbers that are not finite; train the network again")
     return model
+
+
+def weights_sha256(content: Dict[str, Any]) -> str:
+    """Of the weights alone: the same network trained again, with the same seed, has the same."""
+    found = hashlib.sha256()
+    for name, value in sorted(content["state_dict"].items()):
+        found.update(f"{name} {tuple(value.shape)} ".encode() + value.numpy().tobytes())
+    return found.hexdigest()
 
 
 def flags_of(args) -> Dict[str, Any]:

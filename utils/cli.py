@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 import sys
-from typing import Callable
+from typing import Callable, List, NoReturn
 
 from model.architectures import ARCHITECTURES, describe
 from model.network import Network
@@ -62,6 +62,15 @@ def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
     group.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                        help="of the convolutions; auto is bf16 where the processor has instructions for it")
     group.add_argument("--resume", action="store_true", help=resume)
+
+
+def parsed(parser: argparse.ArgumentParser, flags: List[str], where: str) -> argparse.Namespace:
+    """What a script makes of flags that came by another flag, ``where``. Raises UserError naming that one."""
+    def fail(message: str) -> NoReturn:
+        raise UserError(f"{where}: {message}")
+
+    parser.error = fail
+    return parser.parse_args(flags)
 
 
 def changed_flags(saved: dict, now: dict, free: tuple) -> str:

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Dict, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 from utils.errors import UserError
 
@@ -41,6 +41,17 @@ class Row:
         return self.table_time if math.isnan(self.measured_time) else self.measured_time
 
 
+def from_record(record: Any) -> Row:
+    """The row that ``asdict`` made this of. Raises ValueError for anything else."""
+    names = {f.name for f in fields(Row)}
+    if not isinstance(record, dict) or not {"file_name", "method"} <= set(record) <= names:
+        raise ValueError("expected the columns of a network")
+    for name, value in record.items():
+        if not isinstance(value, str if name in TEXTS else (int, float)) or isinstance(value, bool):
+            raise ValueError(f"{name}: {value!r}")
+    return Row(**record)
+
+
 TEXTS = ("file_name", "method", "criterion", "network", "seed")
 GAP = 1.03  # latencies that differ by less belong to one target, where the file tells none
 
@@ -58,14 +69,15 @@ def to_csv(rows: Iterable[Row]) -> str:
 def read_csv(path: Path) -> List[Row]:
     """The networks of a CSV file; columns may miss or be more. Raises UserError naming the file and the line."""
     try:
-        lines = list(csv.DictReader(io.StringIO(Path(path).read_text())))
+        reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")))
+        lines = [(reader.line_num, line) for line in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
-    columns = set(lines[0]) if lines else set()
+    columns = set(lines[0][1]) if lines else set()
     if not {"method", "retrain_scratch"} <= columns or not {"measured_time", "table_time"} & columns:
         raise UserError(f"{path}: expected the columns method, retrain_scratch and measured_time (or table_time), as "
                         "compare.py writes them")
-    rows = [_row(path, number, line) for number, line in enumerate(lines, 2)]
+    rows = [_row(path, number, line) for number, line in lines]
     if not drawable(rows):
         raise UserError(f"{path}: no line in it has a latency and an error of a retrained network")
     return rows

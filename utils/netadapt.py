@@ -164,8 +164,9 @@ def drawn(found: Sequence[Proposal], settings: Settings, step: int) -> List[Prop
 
 def rank(candidates: Iterable[Candidate], criterion: str) -> List[Candidate]:
     """Best first, without those whose error is no number; of equals the one that gains more."""
-    valid = [c for c in candidates if math.isfinite(c.error_pct)]
-    return sorted(valid, key=lambda c: (CRITERIA[criterion](c), -c.proposal.gain_s))
+    cost = CRITERIA[criterion]
+    valid = [c for c in candidates if math.isfinite(c.error_pct) and math.isfinite(cost(c))]
+    return sorted(valid, key=lambda c: (cost(c), -c.proposal.gain_s))
 
 
 def search(network: Network, state: State, settings: Settings, latency: Latency,

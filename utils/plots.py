@@ -120,8 +120,8 @@ def plot_comparison(path: Path, rows: Sequence[Row], title: str) -> None:
     front = comparison.front(points)
     axes.plot([p.latency_s * 1e3 for p in front], [p.error_pct for p in front], color="grey", linewidth=1, zorder=0,
               label="Pareto front")
-    measured = all(not math.isnan(r.measured_time) for r in rows)
-    axes.set(title=_plain(title), xlabel=f"{'measured' if measured else 'measured or predicted'} latency (ms per inference)",
+    kinds = sorted({"predicted" if math.isnan(r.measured_time) else "measured" for r in rows})
+    axes.set(title=_plain(title), xlabel=f"{' or '.join(kinds)} latency (ms per inference)",
              ylabel="test error, retrained from scratch (%)")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -7,7 +7,6 @@ While a run is unfinished it lives in these files, and ends by turning them into
     checkpoints/NAME.candidates/        where the candidates stand that are still in the running for the step in hand
 """
 
-import copy
 import io
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -82,7 +81,8 @@ class Run:
 
     def evaluate(self, step: int, proposals: Sequence[Proposal]) -> List[Candidate]:
         """The candidates of the last rung, with their errors: those to choose from."""
-        judge = _Judge(self, step, self.crew.of_step(self.model), {})
+        known = {} if self.criterion == "loss" else {None: (self.error_history[-1], float("nan"))}
+        judge = _Judge(self, step, self.crew.of_step(self.model), known)
         self.fates = halving.climb(proposals, self.rungs, judge, self.rank)
         return [fate.candidate for fate in self.fates.values() if fate.rung == self.rungs[-1]]
 
@@ -217,11 +217,10 @@ class _Judge:
     run: Run
     step: int
     make: Make
-    parents: Dict[str, Tuple[float, float]]  # the parent's (error in %, loss), by rung
+    parents: Dict[Optional[int], Tuple[float, float]]  # the parent's (error in %, loss), by the number of images
 
     def __call__(self, rung: Rung, going: Sequence[Proposal]) -> List[Candidate]:
-        run, workshop = self.run, self.run.crew.workshop
-        before = self._parent(rung)
+        run, before = self.run, self._parent(rung)
         run.drop_states(set(run.states) - {p.group for p in going})
         waiting = {p.group: p for p in going if (p.group, rung.name) not in run.trials}
         if rung.images is not None or len(run.rungs) > 1:
@@ -234,15 +233,11 @@ class _Judge:
         return sorted(found, key=lambda c: [p.group for p in going].index(c.proposal.group))
 
     def _parent(self, rung: Rung) -> Tuple[float, float]:
-        """What candidates are held against: before any fine-tuning the parent with its batch norms measured anew, as theirs
-        are, since that alone changes the error."""
-        if rung.name not in self.parents:
-            run, workshop, model = self.run, self.run.crew.workshop, self.run.model
-            if rung.recalibration and not rung.batches:
-                model = copy.deepcopy(model)
-                workshop.recalibrate(model, self.step, rung.recalibration)
-            self.parents[rung.name] = workshop.judge(model, workshop.judged(self.step, rung.images))
-        return self.parents[rung.name]
+        """(error in %, loss) that candidates are held against."""
+        run, workshop = self.run, self.run.crew.workshop
+        if rung.images not in self.parents:
+            self.parents[rung.images] = workshop.judge(run.model, workshop.judged(self.step, rung.images))
+        return self.parents[rung.images]
 
     def _keep(self, rung: Rung, candidate: Candidate, state: State, others: Sequence[Candidate]) -> None:
         """Write down the trial, and where the candidate stands if it can go on; of the last rung only the best one."""

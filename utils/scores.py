@@ -1,8 +1,8 @@
 """How much each channel matters, by several measures of the literature.
 
 A channel belongs to a group, which several layers may write: its score counts all of them. Taylor's and Fisher's scores
-ask what the loss would do if the channel were zero, which is what pruning makes it (law 1: zero after the batch norm and
-the ReLU, wherever filters read it): a gate of 1 stands at each such place, and the loss is derived by the gates.
+ask what the loss would do if the channel were gone: a gate of 1 stands wherever filters that mix channels read it, and the
+loss is derived by the gates.
 """
 
 from typing import Dict, Iterable, Sequence, Tuple
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.network import Layer
 from model.torch_net import TorchNet
-from utils.errors import UserError
 
 Scores = Dict[str, Tensor]  # {prunable group: [width], larger is better}
 Batches = Iterable[Tuple[Tensor, Tensor]]  # normalised images [N, C, H, W] and labels [N], on the model's device
@@ -27,7 +27,6 @@ def channel_scores(model: TorchNet, method: str, batches: Batches, generator: to
     l2: norm of the filters (NetAdapt, arXiv 1804.03230, section 3.3); bn: scale of the batch norms (arXiv 1708.06519);
     taylor: first-order change of the loss (arXiv 1611.06440); fisher: its second-order change by the empirical Fisher
     information (arXiv 1801.05787); random: by ``generator``. ``batches`` are drawn by taylor and fisher alone.
-    Raises UserError for bn in a group without batch norm.
     """
     groups = [g.name for g in model.network.groups if g.prunable and model.widths[g.name]]
     if method in ("taylor", "fisher"):
@@ -46,11 +45,11 @@ def filter_norms(model: TorchNet, group: str) -> Tensor:
 
 
 def _batch_norm_scales(model: TorchNet, group: str) -> Tensor:
-    """Absolute scale of each channel's batch norms, the mean over all of them."""
+    """Absolute scale of each channel's batch norms, the mean over all of them; of filters that none follows, the norm."""
     scales = [getattr(model, layer.node.name + "_bn").weight.detach().abs()
               for layer in model.layers if layer.node.group == group and layer.node.bn]
-    if not scales:
-        raise UserError(f"--pruning_method=bn: no batch norm follows {group}; choose another method")
+    if not scales:  # a stream whose blocks are all removed: its bare skip is left
+        return filter_norms(model, group)
     return torch.stack(scales).mean(0)
 
 
@@ -68,12 +67,18 @@ def _gate_slopes(model: TorchNet, groups: Sequence[str], images: Tensor, labels:
     """Every image's loss derived by the gates of its channels: {group: [N, width]}."""
     gates = {group: torch.ones(len(labels), model.widths[group], device=images.device, requires_grad=True)
              for group in groups}
-    read_by_filters = {name for layer in model.layers if layer.node.kind != "add" for name in layer.inputs}
     values = {model.network.inputs[0].name: images}
     for number, layer in enumerate(model.layers):
-        values = model.advance(values, number, number + 1)
-        name, gate = layer.node.name, gates.get(layer.node.group)
-        if gate is not None and name in read_by_filters:
-            values[name] = values[name] * gate.view(*gate.shape, *[1] * (values[name].dim() - 2))
+        after = model.advance({**values, **_gated(model, layer, values, gates)}, number, number + 1)
+        values = {name: values.get(name, value) for name, value in after.items()}  # others read it without the gate
     loss = F.cross_entropy(values[model.layers[-1].node.name], labels, reduction="sum")
     return dict(zip(groups, torch.autograd.grad(loss, [gates[group] for group in groups])))
+
+
+def _gated(model: TorchNet, layer: Layer, values: Dict[str, Tensor], gates: Scores) -> Dict[str, Tensor]:
+    """What the layer reads, gated if it mixes channels; an addition, a pool or a depthwise convolution hands them on."""
+    if layer.node.kind not in ("conv", "linear"):
+        return {}
+    (name,) = layer.inputs
+    gate = gates.get(model.network.group_of[name])
+    return {} if gate is None else {name: values[name] * gate.view(*gate.shape, *[1] * (values[name].dim() - 2))}

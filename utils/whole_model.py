@@ -20,7 +20,7 @@ from utils.session import Care, Session, State, low
 
 SECONDS = 5.0  # to spend on the passes, about
 ITEMS = (4, 200)  # times that the model is measured, each with all passes
-TURNS = (4, 12)  # where several are, each of them: they are all in memory at once
+TURNS = (4, 12)  # where several are measured together, each of them
 CARE = Care(passes=4, runs=3, max_visits=10)
 
 
@@ -141,15 +141,11 @@ def measure(model: Union[Path, bytes], name: str, runner, care: Care, expectatio
 def measure_together(models: Mapping[str, Path], runner, care: Care) -> Dict[str, float]:
     """Seconds of each of several models by name, visited in turn and at random, so that all meet the same machine; the
     first one is the probe. Raises UserError naming the model that cannot be timed."""
-    def timer(number: int):
-        path = models[names[number % len(names)]]
-        return patiently(lambda: path, runner, str(path), "")
-
     names = list(models)
-    turns = int(np.clip(max(_items(timer(i), care) for i in range(len(names))) // len(names), *TURNS))
-    timers = [timer(i) for i in range(turns * len(names))]
-    state = State(len(timers), care.max_visits)
-    Session(care, state, lambda item: timers[item], timer(0)).run(f"timing {len(names)} models")
+    timers = [patiently(lambda path=models[name]: path, runner, str(models[name]), "") for name in names]
+    turns = int(np.clip(max(_items(one, care) for one in timers) // len(names), *TURNS))
+    state = State(turns * len(names), care.max_visits)
+    Session(care, state, lambda item: timers[item % len(names)], timers[0]).run(f"timing {len(names)} models")
     seconds = state.result(care).reshape(turns, len(names))
     return {name: low(seconds[:, i]) for i, name in enumerate(names)}
 

@@ -81,7 +81,7 @@ class Workers:
     def _again(self, word: str, count: int, any_done: bool) -> None:
         """Begin anew with what is left: with half the workers where memory is short, or where all they do is die."""
         if self.jobs == 1:
-            raise UserError("one candidate alone found too little memory; a smaller --batch_size needs less. What was "
+            raise UserError("one task alone found too little memory; a smaller --batch_size needs less. What was "
                             "finished is kept, --resume goes on")
         self._stop()
         self._fruitless = 0 if any_done else self._fruitless + 1

@@ -14,7 +14,7 @@ Command = Tuple[str, ...]  # a script's path, and its flags
 
 
 @dataclass(frozen=True)
-class Errand:
+class Job:
     name: str
     folder: str  # where the commands run
     log: str  # file that takes what they print, after each command itself
@@ -27,22 +27,22 @@ class Outcome:
     code: int  # exit code of the command that failed; 0: none did
 
 
-def carry_out(errand: Errand) -> Outcome:
+def carry_out(job: Job) -> Outcome:
     """Run the commands until one fails. Ctrl-C raises KeyboardInterrupt."""
     here, argv = os.getcwd(), sys.argv
     try:
-        os.chdir(errand.folder)
-        with open(errand.log, "a") as log, _printing_to(log):
-            for command in errand.commands:
+        os.chdir(job.folder)
+        with open(job.log, "a") as log, _printing_to(log):
+            for command in job.commands:
                 code = _run(command, log)
                 if code == 130:
                     raise KeyboardInterrupt
                 if code:
-                    return Outcome(errand.name, code)
+                    return Outcome(job.name, code)
     finally:
         os.chdir(here)
         sys.argv = argv
-    return Outcome(errand.name, 0)
+    return Outcome(job.name, 0)
 
 
 def last_line(log: Path) -> str:
@@ -60,7 +60,7 @@ def _run(command: Command, log: IO[str]) -> int:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except Exception:  # a fault of a script's own; the next errand can still be run
+    except Exception:  # a fault of a script's own; the next job can still be done
         traceback.print_exc()
         return 1
     return 0
