@@ -284,6 +284,7 @@ def _by_flags(args: argparse.Namespace) -> Optional[model_file.Description]:
     if not args.channels:
         return None
     network = _network(args)
+    print(f"{args.model}: taken on trust to be a float32 model of --channels={args.channels}", file=sys.stderr)
     return model_file.Description(network, channels.read_channels(channels.channels_path(args.channels), network), "none")
 
 

@@ -258,6 +258,9 @@ class Network:
                 raise ValueError(f"{node.name}: {channels[node.name]} channels, but {other}, which writes the same stream, "
                                  f"has {channels[other]}")
             widths[node.group] = channels[node.name]
+        for node in self.nodes:
+            if node.name in channels and node.group not in writer:
+                raise ValueError(f"{node.name}: 0 channels, expected at least 1: nothing goes on without it")
         try:
             derived = self.conv_channels(widths)
         except ValueError as error:

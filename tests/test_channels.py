@@ -1,5 +1,6 @@
 """Channel files: they rebuild the very widths, published ones too, and what is wrong in one is named."""
 
+import json
 import pickle
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from model.architectures import describe
 from tests.conftest import NETWORKS
-from tests.test_latency_table import Touch
+from tests.test_latency_table import Touch, arithmetic_table
 from tests.test_scripts import PRUNE, TINY, TINY_FLAGS, contents, ready, refused, trained  # noqa: F401 (fixtures)
 from utils import calibration, channels
 from utils.errors import UserError
+from utils.latency_table import latency_s
 
 RETRAIN = ["train.py", *TINY_FLAGS, "--dataset=digits", "--epochs=2", "--channels=pruned", "--save_file=again"]
 
@@ -40,7 +42,7 @@ FULL = TINY.conv_channels(TINY.full_widths)
     ({"Conv_9_9_9": 3}, "Conv_9_9_9: no convolution of this network"), ({"Conv_2_0_1": None}, "Conv_2_0_1: missing"),
     ({"Conv_1_0_2": 1}, "Skip_1: 2 channels, but Conv_1_0_2"),
     ({"Skip_2": 3}, "Skip_2: 3 channels, but Conv_2_0_2, which writes the same stream, has 4"), ({"Conv_1_0_1": 99}, "expected 0 to 2 channels, found 99"),
-    ({"Conv_1_0_1": 0}, "Conv_1_0_2: expected 0 channels"), ({"Conv_0": 0}, "Conv_0"), ({"Conv_0": 2.5}, "found 2.5"),
+    ({"Conv_1_0_1": 0}, "Conv_1_0_2: expected 0 channels"), ({"Conv_0": 0}, "Conv_0: 0 channels, expected at least 1"), ({"Conv_0": 2.5}, "found 2.5"),
     ({"Conv_0": True}, "found True"), ({"Conv_0": -1}, "found -1")])
 def test_a_wrong_file_is_named_with_its_layer(tmp_path, change, words):
     content = {k: v for k, v in {**FULL, **change}.items() if v is not None}
@@ -109,3 +111,17 @@ def test_wrong_channels_and_teachers_are_one_line(ready, script):
     refused(script(*RETRAIN[:-2], "--channels=gone", "--save_file=x"), "nbr_channels/gone.pickle", "no such file")
     refused(script(*RETRAIN[:-2], "--teacher=gone", "--save_file=x"), "checkpoints/gone.t7", "no such checkpoint")
     assert contents(ready) == before
+
+
+def test_a_model_of_another_program_is_predicted_by_its_channels(ready, script):
+    from utils import tflite_writer
+    widths = dict(TINY.full_widths, Conv_0=9, Conv_2_0_1=0)
+    weights = tflite_writer.random_weights(TINY, widths)
+    (ready / "m.tflite").write_bytes(tflite_writer.write(TINY, widths, weights))
+    (ready / "nbr_channels").mkdir()
+    (ready / "nbr_channels/c.pickle").write_bytes(pickle.dumps(TINY.conv_channels(widths)))
+    measure = ["compute_table.py", "--mode=measure", "--model=m.tflite", "--perf_table=table", *TINY_FLAGS, "--json"]
+    refused(script(*measure), "m.tflite", "name its --channels")
+    found = script(*measure, "--channels=c", check=True)
+    assert "taken on trust" in found.stderr
+    assert json.loads(found.stdout)["predicted_s"] == pytest.approx(latency_s(TINY, widths, arithmetic_table(TINY)))
