@@ -304,7 +304,7 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
     """The networks that are finished, whoever asked for them. Raises UserError rather than mix two comparisons."""
     from utils import checkpoint
     found = journal.read(path)
-    if found and not args.resume:
+    if found and found[1] and not args.resume:
         raise UserError(f"{path}: a comparison of that name; add --resume to go on, or choose another --save_file")
     known = checkpoint.data_flags(base.content)
     cores = max((os.cpu_count() or 1) // args.jobs, 1)
@@ -314,7 +314,7 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
               "dataset": args.dataset or known["dataset"], "images": Path(args.data_loc or known["data_loc"]).name,
               "prune_flags": args.prune_flags, "train_flags": args.train_flags, "threads": args.threads,
               "teacher_weights_sha256": args.teacher and checkpoint.weights_sha256(checkpoint.load(args.teacher))}
-    if not found:
+    if not (found and found[1]):  # nothing is finished yet that could be mixed up
         journal.begin(path, header)
         return {}
     for key, value in header.items():

@@ -148,6 +148,15 @@ def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script
         assert 0.2 < json.loads(timed.stdout)["measured_s"] / row.measured_time < 5  # the same thing, on a noisy machine
 
 
+def test_what_was_wrong_at_first_can_be_put_right(priced, script):
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+             "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure"]
+    refused(script(*flags, "--dataset=cifar10", "--data_loc=/dev/null/x"), "1 of 1 networks could not be made", "/dev/null/x")
+    script(*flags, check=True)
+    assert len(results(priced)) == 1
+    refused(script(*flags), "journal.jsonl", "add --resume")
+
+
 def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, script):
     found = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "0.999",
                    "--methods", "uniform", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure")
