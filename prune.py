@@ -185,10 +185,11 @@ def prune(args: argparse.Namespace) -> None:
     fill_data_flags(args, base)
     table_path = latency_table.table_path(args.perf_table)
     latency = partial(latency_table.latency_s, network, table=latency_table.read_table(table_path, network))
+    settings, initial_s = settings_of(args), latency(model.widths)  # a target out of reach is said before any work
     if args.method == "netadapt":
-        settings, initial_s = settings_of(args), latency(model.widths)
-        start = netadapt.State(model.widths, float("nan"), initial_s)
-        netadapt.proposals_of_step(network, start, settings, latency)  # a target out of reach is said before any work
+        netadapt.proposals_of_step(network, netadapt.State(model.widths, float("nan"), initial_s), settings, latency)
+    elif args.method != "knapsack":
+        baselines.by_latency(args.method, network, model.widths, latency, netadapt.budget_s(settings, initial_s), args.seed)
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
     with journal.locked(files.journal):
@@ -334,10 +335,8 @@ def prune_at_once(method: str, run, budget_s: float, latency: netadapt.Latency, 
     if method == "knapsack":
         saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
         chosen = baselines.knapsack(network, widths, latency, budget_s, saliency)
-    elif method == "random":
-        chosen = baselines.at_random(network, widths, latency, budget_s, seed)
     else:
-        chosen = baselines.uniform(network, widths, latency, budget_s)
+        chosen = baselines.by_latency(method, network, widths, latency, budget_s, seed)
     run.adopt_at_once(method, chosen, latency(chosen))
     print(f"{method}: {run.table_costs_history[-1] * 1e3:.4f} ms, asked for {budget_s * 1e3:.4f}; held-out error "
           f"{run.error_history[-1]:.2f}% with batch norms measured anew, before any fine-tuning", flush=True)

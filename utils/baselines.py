@@ -16,6 +16,14 @@ PARTS = 16  # of a group's full width: what random takes at a time
 DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack's price, and of its groups at one price
 
 
+def by_latency(method: str, network: Network, widths: Widths, latency: Latency, budget_s: float,
+               seed: int) -> Dict[str, int]:
+    """The widths of uniform or random, which ask for nothing but latencies."""
+    if method == "uniform":
+        return uniform(network, widths, latency, budget_s)
+    return at_random(network, widths, latency, budget_s, seed)
+
+
 def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float) -> Dict[str, int]:
     """Every prunable group by the same factor, the largest that meets the budget; at least 1 channel stays."""
     for factor in range(FACTORS, -1, -1):
