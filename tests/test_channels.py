@@ -12,7 +12,7 @@ from model.architectures import describe
 from tests.conftest import NETWORKS
 from tests.test_latency_table import Touch, arithmetic_table
 from tests.test_scripts import PRUNE, TINY, TINY_FLAGS, contents, ready, refused, trained  # noqa: F401 (fixtures)
-from utils import calibration, channels
+from utils import channels
 from utils.errors import UserError
 from utils.latency_table import latency_s
 

@@ -2,7 +2,6 @@
 
 from typing import Dict, Mapping
 
-import torch
 from torch import Tensor
 
 from model.network import Network
