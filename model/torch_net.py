@@ -21,7 +21,8 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]
         kernel, stride, side = self.kernel_size[0], self.stride[0], x.shape[-1]
         if kernel == 1:
-            return F.conv2d(x[:, :, ::stride, ::stride], self.weight, self.bias, 1, 0, 1, self.groups)
+            x = _every_nhwc(x, stride) if self.training else x[:, :, ::stride, ::stride]
+            return F.conv2d(x, self.weight, self.bias, 1, 0, 1, self.groups)
         pad = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         before, after = pad // 2, pad - pad // 2
         if before == after:
@@ -75,6 +76,11 @@ class TorchNet(nn.Module):
         if node.bn:
             x = getattr(self, node.name + "_bn")(x)
         return F.relu_(x) if node.relu else x
+
+
+def _every_nhwc(x: Tensor, stride: int) -> Tensor:
+    """x[:, :, ::stride, ::stride], with a gradient that is channels-last: one that is not slows all layers before it."""
+    return x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
 
 
 def _filters(layer: Layer):
