@@ -21,7 +21,7 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]
         kernel, stride, side = self.kernel_size[0], self.stride[0], x.shape[-1]
         if kernel == 1:
-            x = _every_nhwc(x, stride) if self.training else x[:, :, ::stride, ::stride]
+            x = _every(x, stride) if self.training else x[:, :, ::stride, ::stride]
             return F.conv2d(x, self.weight, self.bias, 1, 0, 1, self.groups)
         pad = max((-(-side // stride) - 1) * stride + kernel - side, 0)
         before, after = pad // 2, pad - pad // 2
@@ -78,9 +78,11 @@ class TorchNet(nn.Module):
         return F.relu_(x) if node.relu else x
 
 
-def _every_nhwc(x: Tensor, stride: int) -> Tensor:
-    """x[:, :, ::stride, ::stride], with a gradient that is channels-last: one that is not slows all layers before it."""
-    return x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
+def _every(x: Tensor, stride: int) -> Tensor:
+    """x[:, :, ::stride, ::stride], with a gradient laid out like x: another layout slows all layers before this one."""
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
+    return x[:, :, ::stride, ::stride]
 
 
 def _filters(layer: Layer):
