@@ -13,7 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def walk(args: argparse.Namespace) -> list:
         if len(steps) < len(done):
             steps.append(done[len(steps)])
         else:
-            steps.append({"step": record["step"], "groups": [p.group for p in proposals], "gains_s": [p.gain_s for p in proposals],
+            steps.append({"step": record["step"], "groups": [p.group for p in proposals], "gains_s": [p.useful_s for p in proposals],
                           "before_pct": before, "full": [c.error_pct for c in first],
                           "full_again": errors(climbed(other, parent, record["step"], proposals, rungs["full"], before)[-1]),
                           "default": [errors(rung) for rung in climbed(workshop, parent, record["step"], proposals,
@@ -126,9 +126,12 @@ def workshop_of(base, args: argparse.Namespace, flags) -> candidates.Workshop:
                                flags["momentum"], flags["weight_decay"], flags["seed"])
 
 
+def proposal_of(record) -> Proposal:
+    return Proposal(*(record[f.name] for f in fields(Proposal)))
+
+
 def candidate_of(record) -> Candidate:
-    proposal = Proposal(*(record[k] for k in ("group", "width", "proposed_width", "gain_s")))
-    return Candidate(proposal, record["error_pct"], record["growth_pct"])
+    return Candidate(proposal_of(record), record["error_pct"], record["growth_pct"])
 
 
 def piece_of(parent, proposal: Proposal, state=None) -> candidates.Piece:
@@ -158,7 +161,7 @@ def errors(found) -> list:
 
 def adopted(workshop, parent, record, rungs):
     """The network after this step, made anew with its seed, and its error."""
-    piece = piece_of(parent, Proposal(*(record[k] for k in ("group", "width", "proposed_width", "gain_s"))))
+    piece = piece_of(parent, proposal_of(record))
     (made,) = candidates.carry_out(workshop, parent, candidates.Order(record["step"], rungs[-1], (piece,)))
     return candidates.rebuilt(parent, replace(piece, state=made.state), workshop.device), made.error_pct
 

@@ -134,6 +134,15 @@ def test_search_takes_the_least_growth_per_second():
     assert [(s.chosen.proposal.group, s.chosen.proposal.proposed_width) for s in steps] == [("a", 7)]
 
 
+def test_what_is_gained_beyond_the_budget_counts_for_nothing():
+    plenty, enough = (Candidate(Proposal(*p, missing_s=1.0), e, e - 10.0) for p, e in
+                      ((("b", 10, 0, 6.0), 13.0), (("a", 10, 7, 1.2), 12.0)))
+    assert netadapt.rank([plenty, enough], "ratio") == [enough, plenty]
+    assert (plenty.ratio, enough.ratio) == (3.0, 2.0)
+    steps = run(Settings(0.1, 1, 1.0), lambda step, p: {"a": 10.6, "b": 11.2}[p.group])  # 1 s is missing; b gains 3.6, a 1.2
+    assert [s.chosen.proposal.group for s in steps] == ["a"] and steps[0].chosen.proposal.missing_s == pytest.approx(1.0)
+
+
 def test_search_goes_on_from_a_state():
     evaluate = lambda step, p: 10.0 + step + (0.5 if p.group == "a" else 0.0)
     whole = run(Settings(0.5, 8), evaluate)

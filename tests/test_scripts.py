@@ -76,8 +76,9 @@ def test_prune_writes_what_it_says(ready, script):
     for step in steps:
         tried = [r for r in records if r["event"] == "candidate" and r["step"] == step["step"]]
         rivals = [r for r in tried if r["rung"] == "full"]
-        best = min(rivals, key=lambda r: r["growth_pct"] / r["gain_s"])
+        best = min(rivals, key=lambda r: r["growth_pct"] / min(r["gain_s"], r["missing_s"]))
         assert (step["group"], step["error_pct"]) == (best["group"], best["error_pct"])
+        assert {r["missing_s"] for r in tried} == {costs[step["step"] - 1] - 0.7 * costs[0]}
         assert all(r["gain_s"] > step["target_gain_s"] for r in tried) and len(rivals) == min(len(tried), 2)
         assert [r["group"] for r in tried if r["stopped"] == "chosen"] == [step["group"]]
         assert all(r["stopped"] and r["errors_pct"][r["rung"]] == r["error_pct"] for r in tried)
@@ -109,7 +110,7 @@ def test_the_criterion_of_the_loss(ready, script):
     records = [json.loads(line) for line in (ready / "history/pruned.jsonl").read_text().splitlines()]
     for step in [r for r in records if r["event"] == "step"]:
         tried = [r for r in records if r["event"] == "candidate" and r["step"] == step["step"]]
-        assert step["group"] == min(tried, key=lambda r: r["loss_growth"] / r["gain_s"])["group"]
+        assert step["group"] == min(tried, key=lambda r: r["loss_growth"] / min(r["gain_s"], r["missing_s"]))["group"]
         assert len({r["loss"] for r in tried}) == len(tried) and all(0 < r["loss"] < 100 for r in tried)
         assert len({round(r["loss"] - r["loss_growth"], 9) for r in tried}) == 1  # all grow from the parent's
 

@@ -42,6 +42,11 @@ class Proposal:
     width: int
     proposed_width: int
     gain_s: float
+    missing_s: float = math.inf  # what the search still has to gain: beyond it a gain is worth nothing
+
+    @property
+    def useful_s(self) -> float:
+        return min(self.gain_s, self.missing_s)
 
     @property
     def per_channel_s(self) -> float:
@@ -58,13 +63,13 @@ class Candidate:
 
     @property
     def ratio(self) -> float:
-        """Error growth in % per second gained."""
-        return self.growth_pct / self.proposal.gain_s
+        """Error growth in % per second gained of those that are missing."""
+        return self.growth_pct / self.proposal.useful_s
 
     @property
     def loss_ratio(self) -> float:
-        """Loss growth per second gained."""
-        return self.loss_growth / self.proposal.gain_s
+        """Loss growth per second gained of those that are missing."""
+        return self.loss_growth / self.proposal.useful_s
 
 
 CRITERIA: Dict[str, Callable[[Candidate], float]] = {  # the chosen candidate has the least
@@ -98,10 +103,14 @@ def target_gain_s(settings: Settings, initial_s: float, step: int) -> float:
     return settings.pruning_fact * initial_s / settings.init_red_fact * settings.decay_rate ** (step - 1)
 
 
+def missing_gain_s(settings: Settings, state: State, latency: Latency) -> float:
+    """Seconds that the steps after ``state`` have to gain together; at the end of a search 0."""
+    return max(latency(state.widths) - budget_s(settings, state.initial_s), 0.0)
+
+
 def asked_gain_s(settings: Settings, state: State, latency: Latency) -> float:
     """Seconds that the step after ``state`` has to gain: the schedule's, in the last one no more than what is missing."""
-    missing = latency(state.widths) - budget_s(settings, state.initial_s)
-    return min(target_gain_s(settings, state.initial_s, state.step + 1), max(missing, 0.0))
+    return min(target_gain_s(settings, state.initial_s, state.step + 1), missing_gain_s(settings, state, latency))
 
 
 def budget_s(settings: Settings, initial_s: float) -> float:
@@ -145,9 +154,9 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
 
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
     """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for."""
-    target_s = asked_gain_s(settings, state, latency)
+    target_s, missing_s = asked_gain_s(settings, state, latency), missing_gain_s(settings, state, latency)
     everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
-    found = [p for _, p in everything if p]
+    found = [replace(p, missing_s=missing_s) for _, p in everything if p]
     if not found:
         raise NoWayOn(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
                       f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "
