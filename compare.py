@@ -14,15 +14,16 @@ its seed and on --threads, not on --jobs. All jobs of a machine share its first 
 import argparse
 import hashlib
 import math
-import os
 import re
 import shlex
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
+from joblib import cpu_count
 
 from model.network import Network, Widths
 from utils import baselines, cli, commands, comparison, journal, latency_table, netadapt
@@ -36,6 +37,7 @@ HERE = Path(__file__).resolve().parent
 TRAINED_ONLY = ("grid", "unpruned")
 OURS = ("net", "depth", "width", "channels", "dataset", "data_loc", "holdout_prop", "seed", "threads", "save_file", "resume",
         "base_model", "perf_table", "method", "pruning_fact", "plan", "json")  # flags that a comparison sets itself
+MADE = ("checkpoints", "nbr_channels", "history", "exported")  # folders of a comparison, with what its commands write
 LONGEST = 80  # characters of a network's name
 
 
@@ -171,35 +173,69 @@ def check_flags(args: argparse.Namespace) -> None:
             if flag.startswith("--") and flag[2:].partition("=")[0] in OURS:
                 raise UserError(f"{where}: {flag} is for the comparison to set; leave it out")
         cli.parsed(script.get_parser(), [*needed[script], *flags], where)
+    args.methods = [[method, *own_flags(method, flags, args.prune_flags)] for method, *flags in args.methods]
     teacher = cli.parsed(train.get_parser(), [*needed[train], *args.train_flags], "--train_flags").teacher
     args.teacher = locate(teacher, "checkpoints", ".t7").resolve() if teacher else None
+
+
+def own_flags(method: str, flags: List[str], prune_flags: List[str]) -> List[str]:
+    """What a method's flags change in prune.py, in one spelling and order: two spellings of a method are one method."""
+    import prune
+
+    def meant(given: List[str]) -> Dict[str, Any]:
+        found = vars(prune.get_parser().parse_args(["--perf_table=x", "--pruning_fact=0.5", *given]))
+        return {**found, "pruning_method": found["pruning_method"] or prune.default_scores(method)}
+
+    before = meant(prune_flags)
+    changed = {k: str(v).removesuffix(".0") for k, v in meant([*prune_flags, *flags]).items() if v != before[k]}
+    return [f"--{k}" if v == "True" else f"--{k}={v}" for k, v in changed.items()]
 
 
 # --- what is made ----------------------------------------------------------------------------------------------
 
 def tasks_of(args: argparse.Namespace, base: Base) -> Iterator[Task]:
     """The networks of one seed after those of another: an interrupted comparison has something of everything."""
+    grids = grid(base, args.grid_depths, args.pruning_facts) if ["grid"] in args.methods else {}
     for seed in args.seeds:
         for method, *flags in args.methods:
             if method == "unpruned":
                 yield Task(method, (), math.nan, seed, base.network)
                 continue
             for pruning_fact in args.pruning_facts:
-                networks = grid(base, args.grid_depths, pruning_fact) if method == "grid" else [base.network]
-                for network in networks:
+                for network in grids[pruning_fact] if method == "grid" else [base.network]:
                     yield Task(method, tuple(flags), pruning_fact, seed, network)
 
 
-def grid(base: Base, depths: List[int], pruning_fact: float) -> Iterator[Network]:
-    """Of every depth the widest network, in sixteenths, that meets the latency."""
-    for depth in depths:
-        for sixteenths in range(int(16 * base.network.arguments["width"]), 0, -1):
-            network = cli.describe_or_fail(**{**base.network.arguments, "depth": depth, "width": sixteenths / 16})
-            if base.latency_s(network, network.full_widths) <= base.budget_s(pruning_fact):
-                yield network
-                break
-        else:
-            print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for", flush=True)
+def grid(base: Base, depths: List[int], pruning_facts: List[float]) -> Dict[float, List[Network]]:
+    """{pruning_fact: of every depth the widest network, in sixteenths, that meets the latency}.
+
+    The table knows nothing wider than the base: of a shallow network that may be the answer to several latencies, and
+    is then made for the least of them.
+    """
+    grids: Dict[float, List[Network]] = {}
+    for pruning_fact in sorted(set(pruning_facts), reverse=True):
+        grids[pruning_fact] = []
+        for depth in depths:
+            network, budget_s = widest(base, depth, base.budget_s(pruning_fact)), base.budget_s(pruning_fact)
+            if network is None:
+                print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for", flush=True)
+                continue
+            if network.arguments["width"] == base.network.arguments["width"]:
+                part = base.latency_s(network, network.full_widths) / budget_s
+                print(f"grid, depth {depth}: the table ends at width {network.arguments['width']:g}, {part:.0%} of the latency "
+                      f"that --pruning_facts {pruning_fact:g} leaves", flush=True)
+            if not any(network in networks for networks in grids.values()):
+                grids[pruning_fact].append(network)
+    return grids
+
+
+def widest(base: Base, depth: int, budget_s: float) -> Optional[Network]:
+    """The widest network of this depth, in sixteenths, that meets the latency."""
+    for sixteenths in range(int(16 * base.network.arguments["width"]), 0, -1):
+        network = cli.describe_or_fail(**{**base.network.arguments, "depth": depth, "width": sixteenths / 16})
+        if base.latency_s(network, network.full_widths) <= budget_s:
+            return network
+    return None
 
 
 def job_of(args: argparse.Namespace, base: Base, folder: Path, task: Task) -> Job:
@@ -307,7 +343,7 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
     if found and found[1] and not args.resume:
         raise UserError(f"{path}: a comparison of that name; add --resume to go on, or choose another --save_file")
     known = checkpoint.data_flags(base.content)
-    cores = max((os.cpu_count() or 1) // args.jobs, 1)
+    cores = max(cpu_count() // args.jobs, 1)
     args.threads = args.threads or (found[0].get("threads") if found else None) or cores
     header = {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
               "perf_table": base.table_path.name, "perf_table_sha256": table_sha256(base.table),
@@ -315,6 +351,10 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
               "prune_flags": args.prune_flags, "train_flags": args.train_flags, "threads": args.threads,
               "teacher_weights_sha256": args.teacher and checkpoint.weights_sha256(checkpoint.load(args.teacher))}
     if not (found and found[1]):  # nothing is finished yet that could be mixed up
+        if found and found[0] != header:
+            print(f"{path.parent}: nothing was finished there; what was begun goes, as it was begun in another way", flush=True)
+            for name in MADE:
+                shutil.rmtree(path.parent / name, ignore_errors=True)
         journal.begin(path, header)
         return {}
     for key, value in header.items():

@@ -82,9 +82,14 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def default_scores(method: str) -> str:
+    """The --pruning_method of a --method."""
+    return "taylor" if method == "knapsack" else "l2"
+
+
 def main() -> None:
     args = get_parser().parse_args()
-    args.pruning_method = args.pruning_method or ("taylor" if args.method == "knapsack" else "l2")
+    args.pruning_method = args.pruning_method or default_scores(args.method)
     if args.plan:
         plan(args)
         return
@@ -193,19 +198,23 @@ def prune(args: argparse.Namespace) -> None:
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
     with journal.locked(files.journal):
-        if finished(files, args):
+        origin = {"base_model": base_path.name, "base_model_sha256": sha256(base_path),
+                  "perf_table": table_path.name, "perf_table_sha256": sha256(table_path),
+                  "initial_latency_s": initial_s, "target_latency_s": netadapt.budget_s(settings, initial_s)}
+        if finished(files, args, origin):
             files.remove_unfinished()
             print(f"{files.checkpoint}: finished already")
         else:
-            run_pruning(args, files, base, base_path, model, table_path, latency)
+            run_pruning(args, files, base, base_path, model, table_path, latency, origin)
 
 
 def run_pruning(args: argparse.Namespace, files, base: Dict[str, Any], base_path: Path, model, table_path: Path,
-                latency: netadapt.Latency) -> None:
-    """Begin, or go on where an interrupted run was; base: the content of the checkpoint of ``model``."""
+                latency: netadapt.Latency, origin: Dict[str, Any]) -> None:
+    """Begin, or go on where an interrupted run was; base: the content of the checkpoint of ``model``; origin: what was
+    pruned, by which table, to which latency."""
     from utils import checkpoint, data, halving, pruning, training
     from utils.candidates import Workshop
-    network, settings, initial_s = model.network, settings_of(args), latency(model.widths)
+    network, settings, initial_s = model.network, settings_of(args), origin["initial_latency_s"]
     device = pick_device(args, files)
     images = data.load_for(network, base_path, args.dataset, args.data_loc, args.workers)
     train, held_out = data.split_holdout(images.train, args.holdout_prop)
@@ -213,10 +222,7 @@ def run_pruning(args: argparse.Namespace, files, base: Dict[str, Any], base_path
     workshop = Workshop(source, held_out.to(device.name), device, args.threads, args.learning_rate, args.momentum,
                         args.weight_decay, args.seed, args.pruning_method)
     rungs = halving.ladder(args.search, args.short_term_fine_tune)
-    header = {"event": "start", "base_model": base_path.name, "base_model_sha256": sha256(base_path),
-              "perf_table": table_path.name, "perf_table_sha256": sha256(table_path),
-              "initial_latency_s": initial_s, "target_latency_s": netadapt.budget_s(settings, initial_s),
-              "rungs": [asdict(rung) for rung in rungs],
+    header = {"event": "start", **origin, "rungs": [asdict(rung) for rung in rungs],
               "flags": {k: v for k, v in vars(args).items() if k not in FREE_FLAGS}}
     content, done = pruning.take_up(files, header, resume=args.resume)
     model = device.place(model)
@@ -294,7 +300,7 @@ def fill_data_flags(args: argparse.Namespace, base: Dict[str, Any]) -> None:
               f"{args.holdout_prop:g} judges candidates on images that it was trained on", flush=True)
 
 
-def finished(files, args: argparse.Namespace) -> bool:
+def finished(files, args: argparse.Namespace, origin: Dict[str, Any]) -> bool:
     """Whether --resume finds exactly this run complete. Raises UserError if the checkpoint is not this run's to replace."""
     from utils import checkpoint
     if files.journal.exists() or not files.checkpoint.exists():
@@ -308,6 +314,11 @@ def finished(files, args: argparse.Namespace) -> bool:
     changed = cli.changed_flags(content["flags"], vars(args), free)
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to replace it")
+    began, _ = journal.read(files.history) or (origin, [])
+    for key, value in origin.items():
+        if began.get(key) != value:
+            raise UserError(f"{files.history}: a finished run that began with {key} {began.get(key)!r}, now {value!r}; leave "
+                            "out --resume to replace it")
     return True
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Tuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -41,14 +42,22 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--init_red_fact", type=float, default=10.0, help="as in prune.py")
     parser.add_argument("--short_term_fine_tune", type=int, default=100, help="as in prune.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each, of either search")
-    parser.add_argument("--more", nargs="*", default=[], metavar="NAME:FLAGS",
+    parser.add_argument("--more", type=named, nargs="*", default=[], metavar="NAME:FLAGS",
                         help="further searches, e.g. half:--layer_fraction=0.5")
     return parser
 
 
+def named(text: str) -> Tuple[str, str]:
+    """(name, flags) of NAME:FLAGS"""
+    name, colon, flags = text.partition(":")
+    if not (name and colon):
+        raise argparse.ArgumentTypeError(f"expected NAME:FLAGS, found {text!r}")
+    return name, flags
+
+
 def main() -> None:
     args = get_parser().parse_args()
-    searches = {"full": "--search=full", "default": "", **dict(text.split(":", 1) for text in args.more)}
+    searches = {"full": "--search=full", "default": "", **dict(args.more)}
     runs = {name: [pruned(args, name, flags.split(), seed) for seed in args.seeds] for name, flags in searches.items()}
     report = {"flags": {k: v for k, v in vars(args).items() if k != "data_loc"}, "threads": torch.get_num_threads(), "runs": runs, "steps": walk(args)}
     for name, ends in runs.items():

@@ -12,6 +12,8 @@ import time
 import pytest
 import torch
 
+import compare
+from model.architectures import describe
 from tests.conftest import ROOT, environment
 from tests.test_baselines import priced  # noqa: F401
 from tests.test_latency_table import proportional_table
@@ -72,6 +74,36 @@ def test_a_broken_csv_is_named(tmp_path, script, text, words):
     assert not (tmp_path / "r.png").exists()
     with pytest.raises(UserError):
         comparison.read_csv(tmp_path / "r.csv")
+
+
+# --- what is made ----------------------------------------------------------------------------------------------
+
+def base_of(depth, width):
+    network = describe("res", depth=depth, width=width)
+    return compare.Base({}, None, None, network, network.full_widths, proportional_table(network))
+
+
+def test_the_grid_has_no_network_twice(capsys):
+    base = base_of(22, 0.5)
+    sizes = {fact: [(n.arguments["depth"], n.arguments["width"]) for n in networks]
+             for fact, networks in compare.grid(base, [10, 22], [0.1, 0.3, 0.5]).items()}
+    assert [s for s in sizes[0.5] if s[0] == 10] == [(10, 0.5)]  # as wide as the table knows: for the least latency alone
+    assert all(depth == 22 for fact in (0.1, 0.3) for depth, _ in sizes[fact])
+    assert "grid, depth 10: the table ends at width 0.5" in capsys.readouterr().out
+    for fact, found in sizes.items():
+        for depth, width in found:
+            latency = [base.latency_s(n, n.full_widths) for n in (describe("res", depth=depth, width=w) for w in (width, width + 1 / 16))
+                       if n.arguments["width"] <= 0.5]
+            assert latency[0] <= base.budget_s(fact) and all(s > base.budget_s(fact) for s in latency[1:])
+
+
+@pytest.mark.parametrize("method, flags, prune_flags, expected", [
+    ("netadapt", ["--reach", "6"], [], ["--reach=6"]), ("netadapt", ["--reach=6.0"], [], ["--reach=6"]),
+    ("knapsack", ["--pruning_method=taylor"], [], []), ("netadapt", ["--pruning_method=l2"], [], []),
+    ("uniform", ["--pruning_method=taylor"], [], ["--pruning_method=taylor"]),
+    ("netadapt", ["--allow_small_prunings", "--criterion=ratio"], ["--criterion=loss"], ["--allow_small_prunings", "--criterion=ratio"])])
+def test_a_method_has_one_spelling(method, flags, prune_flags, expected):
+    assert compare.own_flags(method, flags, prune_flags) == expected
 
 
 # --- the script ------------------------------------------------------------------------------------------------
@@ -146,6 +178,24 @@ def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script
         assert f"{row.measured_time * 1e3:.4f} (" in line and f"{row.retrain_scratch:.2f}" in line
         timed = script("compute_table.py", "--mode=measure", f"--model={exported}", "--json", check=True)
         assert 0.2 < json.loads(timed.stdout)["measured_s"] / row.measured_time < 5  # the same thing, on a noisy machine
+
+
+def test_flags_may_change_while_nothing_is_finished(priced, script):
+    """What was begun with the other flags goes: it could not go on."""
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+             "uniform", "--seeds", "0", "--no_measure"]
+    process = subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:], "--train_flags=--epochs=10000"], cwd=priced,
+                               env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    begun = priced / "comparisons/c/checkpoints/uniform-0.3-seed0.t7"
+    while process.poll() is None and not begun.exists():
+        time.sleep(0.01)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    wait_for_the_workers_end(process.pid)
+    said = script(*flags, "--train_flags=--epochs=1", check=True).stdout
+    assert "nothing was finished there" in said
+    assert torch.load(begun, weights_only=True)["epoch"] == 1 and len(results(priced)) == 1
 
 
 def test_what_was_wrong_at_first_can_be_put_right(priced, script):

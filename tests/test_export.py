@@ -215,6 +215,7 @@ def test_without_the_data(run, tmp_path, checkpoints):
 @pytest.mark.parametrize("flags, words", [
     (["--output=model.pb"], "expected a name ending in .tflite or .onnx"),
     (["--output=a.onnx", "--format=tflite"], "expected a name ending in .tflite"),
+    (["--output=checkpoints/full.t7", "--format=tflite"], "full.t7: expected a name ending in .tflite"),
     (["--output=a.onnx", "--quantize=int8"], "--quantize: only with --format=tflite"),
     (["--output=a.onnx", "--perf_table=./table.pickle"], "--perf_table: only with --format=tflite"),
     (["--output=checkpoints", "--format=tflite"], "checkpoints: a folder"),

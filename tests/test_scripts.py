@@ -97,6 +97,15 @@ def test_the_same_seed_gives_the_same_history(ready, script):
     assert "finished already" in script(*PRUNE, "--resume", check=True).stdout
 
 
+def test_finished_is_only_what_was_pruned_by_this_table_and_from_this_network(ready, script):
+    script(*PRUNE, check=True)
+    before = contents(ready)
+    write_table(ready / "perf_tables/table.pickle", {k: 2 * v for k, v in arithmetic_table(TINY).items()}, {})
+    refused(script(*PRUNE, "--resume"), "history/pruned.jsonl", "perf_table_sha256", "leave out --resume to replace it")
+    assert {k: v for k, v in contents(ready).items() if "perf_tables" not in k} == \
+        {k: v for k, v in before.items() if "perf_tables" not in k}
+
+
 def test_a_pruned_network_can_be_pruned_again(ready, script):
     script(*PRUNE, check=True)
     script("prune.py", "--base_model=pruned", "--perf_table=table", "--save_file=twice", "--pruning_fact=0.2",

@@ -227,8 +227,9 @@ def test_resumed_with_lost_or_broken_candidates(whole, ready):
     assert history(ready) == history(whole)
 
 
-def test_resumed_after_a_power_failure_that_the_candidates_survived_but_the_journal_did_not(whole, ready):
-    process = begun(ready, "short", 2)
+@pytest.mark.parametrize("rung, count", [("score", 3), ("short", 2)])
+def test_resumed_after_a_power_failure_that_the_candidates_survived_but_the_journal_did_not(whole, ready, rung, count):
+    process = begun(ready, rung, count)
     process.kill()
     process.communicate()
     path = ready / "history/pruned.unfinished.jsonl"

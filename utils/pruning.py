@@ -147,12 +147,15 @@ class Run:
         return netadapt.rank(found, self.criterion)
 
     def piece(self, proposal: Proposal, rung: Rung) -> Piece:
-        """What is to be brought to this rung; a state that is not one on the way there is left aside."""
+        """What is to be brought to this rung; a state that is not one on the way there is left aside.
+
+        Where nothing is fine-tuned there is no way: such a candidate is scored anew, with those that share its layers.
+        """
         keep = surgery.best_channels(self.scores_of_step()[proposal.group], proposal.proposed_width)
         shapes = self.model.network.weight_shapes({**self.model.widths, proposal.group: proposal.proposed_width})
         state = self.states.get(proposal.group)
         return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(),
-                     state if _fits(state, shapes) and state["batches"] <= rung.batches else None)
+                     state if _fits(state, shapes) and 0 < rung.batches >= state["batches"] else None)
 
     def _number_of(self, group: str) -> int:
         return 1 + [g.name for g in self.model.network.groups].index(group)
