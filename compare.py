@@ -58,6 +58,9 @@ def get_parser() -> argparse.ArgumentParser:
                         help="of pruning and of retraining")
     parser.add_argument("--grid_depths", type=int, nargs="+", default=[16, 22, 28, 40],
                         help="depths of the grid; each takes the widest network that meets the latency")
+    parser.add_argument("--grid_perf_table", metavar="PERF_TABLE",
+                        help="table of a wider network, measured on the same device, that the grid is priced by and may be as "
+                             "wide as (default: --perf_table, and so no wider than the base)")
     parser.add_argument("--prune_flags", type=shlex.split, default=[], help="flags of prune.py, for every method")
     parser.add_argument("--train_flags", type=shlex.split, default=[], help="flags of train.py, for every network")
     parser.add_argument("--dataset", choices=("cifar10", "digits"), help="(default: the base model's)")
@@ -111,12 +114,17 @@ class Base:
     network: Network
     widths: Widths
     table: latency_table.LatencyTable
+    grid_network: Network  # the grid may be as wide
+    grid_table: latency_table.LatencyTable  # of that network
 
-    def latency_s(self, network: Network, widths: Widths) -> float:
-        return latency_table.latency_s(network, widths, self.table)
+    def latency_s(self, widths: Widths) -> float:
+        return latency_table.latency_s(self.network, widths, self.table)
+
+    def grid_latency_s(self, network: Network) -> float:
+        return latency_table.latency_s(network, network.full_widths, self.grid_table)
 
     def budget_s(self, pruning_fact: float) -> float:
-        return netadapt.budget_s(netadapt.Settings(pruning_fact), self.latency_s(self.network, self.widths))
+        return netadapt.budget_s(netadapt.Settings(pruning_fact), self.latency_s(self.widths))
 
 
 def main() -> None:
@@ -151,7 +159,24 @@ def open_base(args: argparse.Namespace) -> Base:
     content = checkpoint.load(path)
     model = checkpoint.build(content, path)
     table_path = latency_table.table_path(args.perf_table).resolve()
-    return Base(content, path, table_path, model.network, model.widths, latency_table.read_table(table_path, model.network))
+    table = latency_table.read_table(table_path, model.network)
+    grid_network, grid_table = open_grid(args.grid_perf_table, model.network) if args.grid_perf_table else (model.network, table)
+    return Base(content, path, table_path, model.network, model.widths, table, grid_network, grid_table)
+
+
+def open_grid(name: str, base: Network) -> Tuple[Network, latency_table.LatencyTable]:
+    """The network that a table's note says it is of, and the table. Raises UserError unless widths and depths alone differ
+    from ``base``."""
+    path = latency_table.table_path(name)
+    latency_table.read_arrays(path)  # a table that is not there is said first
+    found = latency_table.plain_dict(latency_table.read_provenance(path).get("network"))
+    expected = {**base.arguments, **{k: found.get(k) for k in ("depth", "width")}}
+    if found != expected:
+        raise UserError(f"{path}: expected the table of a network like {latency_table.name_of(base)}, of any depth and width, its "
+                        f"note {path.with_suffix('.json').name} says {found or 'nothing of a network'}; build it with "
+                        "compute_table.py --mode=build")
+    network = cli.describe_or_fail(**found)
+    return network, latency_table.read_table(path, network)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -209,8 +234,8 @@ def tasks_of(args: argparse.Namespace, base: Base) -> Iterator[Task]:
 def grid(base: Base, depths: List[int], pruning_facts: List[float]) -> Dict[float, List[Network]]:
     """{pruning_fact: of every depth the widest network, in sixteenths, that meets the latency}.
 
-    The table knows nothing wider than the base: of a shallow network that may be the answer to several latencies, and
-    is then made for the least of them.
+    Tables end at a width: of a shallow network that may be the answer to several latencies, and is then made for the
+    least of them.
     """
     grids: Dict[float, List[Network]] = {}
     for pruning_fact in sorted(set(pruning_facts), reverse=True):
@@ -220,10 +245,10 @@ def grid(base: Base, depths: List[int], pruning_facts: List[float]) -> Dict[floa
             if network is None:
                 print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for", flush=True)
                 continue
-            if network.arguments["width"] == base.network.arguments["width"]:
-                part = base.latency_s(network, network.full_widths) / budget_s
-                print(f"grid, depth {depth}: the table ends at width {network.arguments['width']:g}, {part:.0%} of the latency "
-                      f"that --pruning_facts {pruning_fact:g} leaves", flush=True)
+            if network.arguments["width"] == base.grid_network.arguments["width"]:
+                print(f"grid, depth {depth}: the table ends at width {network.arguments['width']:g}, "
+                      f"{base.grid_latency_s(network) / budget_s:.0%} of the latency that --pruning_facts {pruning_fact:g} leaves; "
+                      "--grid_perf_table may name a wider one", flush=True)
             if not any(network in networks for networks in grids.values()):
                 grids[pruning_fact].append(network)
     return grids
@@ -231,9 +256,9 @@ def grid(base: Base, depths: List[int], pruning_facts: List[float]) -> Dict[floa
 
 def widest(base: Base, depth: int, budget_s: float) -> Optional[Network]:
     """The widest network of this depth, in sixteenths, that meets the latency."""
-    for sixteenths in range(int(16 * base.network.arguments["width"]), 0, -1):
+    for sixteenths in range(int(16 * base.grid_network.arguments["width"]), 0, -1):
         network = cli.describe_or_fail(**{**base.network.arguments, "depth": depth, "width": sixteenths / 16})
-        if base.latency_s(network, network.full_widths) <= budget_s:
+        if base.grid_latency_s(network) <= budget_s:
             return network
     return None
 
@@ -273,8 +298,9 @@ def row_of(base: Base, folder: Path, task: Task) -> Row:
     made = checkpoint.load(folder / "checkpoints" / f"{task.name}.t7")
     pruned = {} if task.method in TRAINED_ONLY else checkpoint.load(folder / "checkpoints" / f"{task.name}-pruned.t7")
     widths = made["widths"]
+    predicted_s = base.grid_latency_s(task.network) if task.method == "grid" else base.latency_s(widths)
     return Row(task.name, task.method, task.criterion, task.size, str(task.seed), task.pruning_fact,
-               pruned.get("test_error", math.nan), made["error_history"][-1], base.latency_s(task.network, widths),
+               pruned.get("test_error", math.nan), made["error_history"][-1], predicted_s,
                parameters=task.network.parameter_count(widths), macs=task.network.multiply_adds(widths))
 
 

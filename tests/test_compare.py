@@ -78,13 +78,13 @@ def test_a_broken_csv_is_named(tmp_path, script, text, words):
 
 # --- what is made ----------------------------------------------------------------------------------------------
 
-def base_of(depth, width):
-    network = describe("res", depth=depth, width=width)
-    return compare.Base({}, None, None, network, network.full_widths, proportional_table(network))
+def base_of(depth, width, grid_width):
+    network, wider = describe("res", depth=depth, width=width), describe("res", depth=depth, width=grid_width)
+    return compare.Base({}, None, None, network, network.full_widths, proportional_table(network), wider, proportional_table(wider))
 
 
 def test_the_grid_has_no_network_twice(capsys):
-    base = base_of(22, 0.5)
+    base = base_of(22, 0.5, 0.5)
     sizes = {fact: [(n.arguments["depth"], n.arguments["width"]) for n in networks]
              for fact, networks in compare.grid(base, [10, 22], [0.1, 0.3, 0.5]).items()}
     assert [s for s in sizes[0.5] if s[0] == 10] == [(10, 0.5)]  # as wide as the table knows: for the least latency alone
@@ -92,9 +92,24 @@ def test_the_grid_has_no_network_twice(capsys):
     assert "grid, depth 10: the table ends at width 0.5" in capsys.readouterr().out
     for fact, found in sizes.items():
         for depth, width in found:
-            latency = [base.latency_s(n, n.full_widths) for n in (describe("res", depth=depth, width=w) for w in (width, width + 1 / 16))
+            latency = [base.grid_latency_s(n) for n in (describe("res", depth=depth, width=w) for w in (width, width + 1 / 16))
                        if n.arguments["width"] <= 0.5]
             assert latency[0] <= base.budget_s(fact) and all(s > base.budget_s(fact) for s in latency[1:])
+
+
+def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
+    base = base_of(22, 0.5, 1.5)
+    (network,) = compare.grid(base, [10], [0.3])[0.3]
+    wider = describe("res", depth=10, width=network.arguments["width"] + 1 / 16)
+    assert 0.5 < network.arguments["width"] < 1.5 and not capsys.readouterr().out
+    assert base.grid_latency_s(network) <= base.budget_s(0.3) < base.grid_latency_s(wider)
+
+
+@pytest.mark.parametrize("note, words", [({}, "says nothing of a network"), ({"network": {**TINY.arguments, "num_classes": 7}}, "'num_classes': 7")])
+def test_a_table_of_another_kind_of_network_is_no_grid(priced, script, note, words):
+    write_table(priced / "perf_tables/wide.pickle", proportional_table(TINY), note)
+    refused(script(*COMPARE, "--grid_perf_table=wide"), "perf_tables/wide.pickle", words)
+    refused(script(*COMPARE, "--grid_perf_table=gone"), "perf_tables/gone.pickle", "no such file")
 
 
 @pytest.mark.parametrize("method, flags, prune_flags, expected", [
