@@ -60,6 +60,33 @@ def test_same_padding(size, kernel, stride, sides):
     assert torch.equal(conv(x), expected[..., :-(-size // stride), :-(-size // stride)])
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_gradients_are_laid_out_like_what_they_are_of(layout):
+    """A strided skip once turned the gradients of all layers before it to the other layout, which is slow."""
+    network, seen = NETWORKS["wideresnet-16-0.5"], {}
+    model = TorchNet(network, network.full_widths).to(memory_format=layout).train()
+    run = model._run
+
+    def watched(layer, inputs):
+        out = run(layer, inputs)
+        if out.dim() == 4 and out.shape[1] > 1 and out.shape[2] > 1:
+            out.register_hook(lambda gradient: seen.update({layer.node.name: gradient.is_contiguous(memory_format=layout)}))
+        return out
+
+    model._run = watched
+    model(torch.randn(4, 3, 32, 32).contiguous(memory_format=layout)).square().sum().backward()
+    before_the_pool = network.nodes[-3].name
+    assert len(seen) > 15 and {name for name, alike in seen.items() if not alike} <= {before_the_pool}
+
+
+def test_a_strided_skip_is_the_same_in_training():
+    conv = SameConv2d(4, 6, 1, 2, bias=False)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        x = torch.randn(2, 4, 7, 7).contiguous(memory_format=layout)
+        assert torch.equal(conv.train()(x), conv.eval()(x))
+        assert conv(x).shape == (2, 6, 4, 4)
+
+
 @pytest.mark.parametrize("name, which", CASES)
 def test_keras_model_agrees_with_torch(name, which):
     from model import keras_net
