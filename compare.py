@@ -16,14 +16,10 @@ import hashlib
 import math
 import re
 import shlex
-import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
-
-import numpy as np
-from joblib import cpu_count
 
 from model.network import Network, Widths
 from utils import baselines, cli, commands, comparison, journal, latency_table, netadapt
@@ -37,7 +33,6 @@ HERE = Path(__file__).resolve().parent
 TRAINED_ONLY = ("grid", "unpruned")
 OURS = ("net", "depth", "width", "channels", "dataset", "data_loc", "holdout_prop", "seed", "threads", "save_file", "resume",
         "base_model", "perf_table", "method", "pruning_fact", "plan", "json")  # flags that a comparison sets itself
-MADE = ("checkpoints", "nbr_channels", "history", "exported")  # folders of a comparison, with what its commands write
 LONGEST = 80  # characters of a network's name
 
 
@@ -170,12 +165,15 @@ def open_grid(name: str, base: Network) -> Tuple[Network, latency_table.LatencyT
     path = latency_table.table_path(name)
     latency_table.read_arrays(path)  # a table that is not there is said first
     found = latency_table.plain_dict(latency_table.read_provenance(path).get("network"))
-    expected = {**base.arguments, **{k: found.get(k) for k in ("depth", "width")}}
-    if found != expected:
+    sized = all(isinstance(found.get(k), (int, float)) for k in ("depth", "width"))
+    if not sized or found != {**base.arguments, "depth": found["depth"], "width": found["width"]}:
         raise UserError(f"{path}: expected the table of a network like {latency_table.name_of(base)}, of any depth and width, its "
                         f"note {path.with_suffix('.json').name} says {found or 'nothing of a network'}; build it with "
                         "compute_table.py --mode=build")
-    network = cli.describe_or_fail(**found)
+    try:
+        network = cli.describe_or_fail(**found)
+    except UserError as error:
+        raise UserError(f"{path.with_suffix('.json')}: {error}") from error
     return network, latency_table.read_table(path, network)
 
 
@@ -313,7 +311,7 @@ def compare(args: argparse.Namespace, folder: Path, base: Base, tasks: Dict[str,
     for name in ("logs", "exported", "nbr_channels"):
         writable_folder(folder / name)
     write_channels(folder / "nbr_channels/base.pickle", base.network, base.widths)
-    todo = {name: task for name, task in tasks.items() if not finished(args, folder, rows.get(name))}
+    todo = {name: task for name, task in tasks.items() if not finished(args, folder, row_for(task, rows))}
     print(f"{folder}: {len(tasks)} networks, {len(todo)} to be made", flush=True)
     failed = []
     with journal.Journal(path) as log:
@@ -332,6 +330,14 @@ def compare(args: argparse.Namespace, folder: Path, base: Base, tasks: Dict[str,
     if failed:
         raise UserError(f"{len(failed)} of {len(tasks)} networks could not be made, first {failed[0]}; the others are kept, "
                         "the same command with --resume tries again")
+
+
+def row_for(task: Task, rows: Dict[str, Row]) -> Optional[Row]:
+    """The task's row, or that of the same network of the grid, made for another latency."""
+    if task.name in rows or task.method != "grid":
+        return rows.get(task.name)
+    same = (row for row in rows.values() if (row.method, row.network, row.seed) == ("grid", task.size, str(task.seed)))
+    return next(same, None)
 
 
 def finished(args: argparse.Namespace, folder: Path, row: Optional[Row]) -> bool:
@@ -364,6 +370,7 @@ def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tupl
 
 def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
     """The networks that are finished, whoever asked for them. Raises UserError rather than mix two comparisons."""
+    from joblib import cpu_count
     from utils import checkpoint
     found = journal.read(path)
     if found and found[1] and not args.resume:
@@ -372,20 +379,18 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
     cores = max(cpu_count() // args.jobs, 1)
     args.threads = args.threads or (found[0].get("threads") if found else None) or cores
     header = {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
-              "perf_table": base.table_path.name, "perf_table_sha256": table_sha256(base.table),
+              "perf_table": base.table_path.name, "perf_table_sha256": latency_table.sha256(base.table),
+              "grid_table_sha256": latency_table.sha256(base.grid_table) if args.grid_perf_table else None,
               "dataset": args.dataset or known["dataset"], "images": Path(args.data_loc or known["data_loc"]).name,
               "prune_flags": args.prune_flags, "train_flags": args.train_flags, "threads": args.threads,
               "teacher_weights_sha256": args.teacher and checkpoint.weights_sha256(checkpoint.load(args.teacher))}
-    if not (found and found[1]):  # nothing is finished yet that could be mixed up
-        if found and found[0] != header:
-            print(f"{path.parent}: nothing was finished there; what was begun goes, as it was begun in another way", flush=True)
-            for name in MADE:
-                shutil.rmtree(path.parent / name, ignore_errors=True)
+    if not found or not found[1] and not any((path.parent / "checkpoints").glob("*.t7")):  # nothing that could be mixed up
         journal.begin(path, header)
         return {}
     for key, value in header.items():
         if found[0].get(key) != value:
-            raise UserError(f"{path}: began with {key} {found[0].get(key)!r}, now {value!r}; choose another --save_file")
+            raise UserError(f"{path}: began with {key} {found[0].get(key)!r}, now {value!r}; choose another --save_file"
+                            + ("" if found[1] else f", or remove {path.parent}: no network in it is finished"))
     rows = {}
     for number, record in enumerate(found[1], 2):  # of one network the last line counts
         try:
@@ -394,14 +399,6 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
             raise UserError(f"{path}: line {number}: no network of a comparison ({error}); choose another --save_file") from None
         rows[row.file_name] = row
     return rows
-
-
-def table_sha256(table: latency_table.LatencyTable) -> str:
-    """Of the entries as they are summed, the note's correction in them."""
-    found = hashlib.sha256()
-    for key, array in sorted(table.items()):
-        found.update(f"{key} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
 
 
 # --- measuring and reporting -----------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ nbr_channels/SAVE_FILE.pickle (the channels left of every layer, to retrain from
 
 import argparse
 import contextlib
-import hashlib
 import json
 import sys
 import time
@@ -189,7 +188,8 @@ def prune(args: argparse.Namespace) -> None:
     check_network(args, network, base_path)
     fill_data_flags(args, base)
     table_path = latency_table.table_path(args.perf_table)
-    latency = partial(latency_table.latency_s, network, table=latency_table.read_table(table_path, network))
+    table = latency_table.read_table(table_path, network)
+    latency = partial(latency_table.latency_s, network, table=table)
     settings, initial_s = settings_of(args), latency(model.widths)  # a target out of reach is said before any work
     if args.method == "netadapt":
         netadapt.proposals_of_step(network, netadapt.State(model.widths, float("nan"), initial_s), settings, latency)
@@ -198,8 +198,8 @@ def prune(args: argparse.Namespace) -> None:
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
     with journal.locked(files.journal):
-        origin = {"base_model": base_path.name, "base_model_sha256": sha256(base_path),
-                  "perf_table": table_path.name, "perf_table_sha256": sha256(table_path),
+        origin = {"base_model": base_path.name, "base_weights_sha256": checkpoint.weights_sha256(base),
+                  "perf_table": table_path.name, "table_sha256": latency_table.sha256(table),
                   "initial_latency_s": initial_s, "target_latency_s": netadapt.budget_s(settings, initial_s)}
         if finished(files, args, origin):
             files.remove_unfinished()
@@ -314,16 +314,12 @@ def finished(files, args: argparse.Namespace, origin: Dict[str, Any]) -> bool:
     changed = cli.changed_flags(content["flags"], vars(args), free)
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to replace it")
-    began, _ = journal.read(files.history) or (origin, [])
-    for key, value in origin.items():
-        if began.get(key) != value:
-            raise UserError(f"{files.history}: a finished run that began with {key} {began.get(key)!r}, now {value!r}; leave "
+    began = journal.header_of(files.history)
+    for key in ("base_weights_sha256", "table_sha256", "initial_latency_s"):
+        if began.get(key, origin[key]) != origin[key]:
+            raise UserError(f"{files.history}: a finished run that began with {key} {began[key]!r}, now {origin[key]!r}; leave "
                             "out --resume to replace it")
     return True
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def search(run, settings: netadapt.Settings, initial_s: float, latency: netadapt.Latency) -> None:

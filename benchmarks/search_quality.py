@@ -136,7 +136,7 @@ def workshop_of(base, args: argparse.Namespace, flags) -> candidates.Workshop:
 
 
 def proposal_of(record) -> Proposal:
-    return Proposal(*(record[f.name] for f in fields(Proposal)))
+    return Proposal(**{f.name: record[f.name] for f in fields(Proposal) if f.name in record})
 
 
 def candidate_of(record) -> Candidate:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,10 +106,12 @@ def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
     assert base.grid_latency_s(network) <= base.budget_s(0.3) < base.grid_latency_s(wider)
 
 
-@pytest.mark.parametrize("note, words", [({}, "says nothing of a network"), ({"network": {**TINY.arguments, "num_classes": 7}}, "'num_classes': 7")])
+@pytest.mark.parametrize("note, words", [
+    ({}, "says nothing of a network"), ({"network": {**TINY.arguments, "depth": None}}, "'depth': None"),
+    ({"network": {**TINY.arguments, "depth": 17}}, "wide.json: --depth=17"), ({"network": {**TINY.arguments, "num_classes": 7}}, "'num_classes': 7")])
 def test_a_table_of_another_kind_of_network_is_no_grid(priced, script, note, words):
     write_table(priced / "perf_tables/wide.pickle", proportional_table(TINY), note)
-    refused(script(*COMPARE, "--grid_perf_table=wide"), "perf_tables/wide.pickle", words)
+    refused(script(*COMPARE, "--grid_perf_table=wide"), "perf_tables/wide.", words)
     refused(script(*COMPARE, "--grid_perf_table=gone"), "perf_tables/gone.pickle", "no such file")
 
 
@@ -195,8 +198,7 @@ def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script
         assert 0.2 < json.loads(timed.stdout)["measured_s"] / row.measured_time < 5  # the same thing, on a noisy machine
 
 
-def test_flags_may_change_while_nothing_is_finished(priced, script):
-    """What was begun with the other flags goes: it could not go on."""
+def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
              "uniform", "--seeds", "0", "--no_measure"]
     process = subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:], "--train_flags=--epochs=10000"], cwd=priced,
@@ -208,8 +210,11 @@ def test_flags_may_change_while_nothing_is_finished(priced, script):
     process.kill()
     process.wait()
     wait_for_the_workers_end(process.pid)
-    said = script(*flags, "--train_flags=--epochs=1", check=True).stdout
-    assert "nothing was finished there" in said
+    before = {k: v for k, v in contents(priced).items() if "lock" not in k}
+    refused(script(*flags, "--train_flags=--epochs=1", "--resume"), "train_flags", "or remove comparisons/c: no network in it is finished")
+    assert {k: v for k, v in contents(priced).items() if "lock" not in k} == before
+    shutil.rmtree(priced / "comparisons/c")
+    script(*flags, "--train_flags=--epochs=1", check=True)
     assert torch.load(begun, weights_only=True)["epoch"] == 1 and len(results(priced)) == 1
 
 
@@ -258,6 +263,19 @@ def test_more_methods_later_and_measured_later(priced, script):
     assert all(s > 0 for s in measured.values())
     script(*flags, "--methods", "random", "--no_measure", "--resume", check=True)
     assert {r.method: r.measured_time for r in results(priced) if r.method != "random"} == measured
+
+
+def test_the_grid_with_a_wider_table_and_a_network_of_it_for_two_latencies(priced, script):
+    wider = describe("res", depth=10, width=0.25)
+    write_table(priced / "perf_tables/wide.pickle", proportional_table(wider), {"network": wider.arguments})
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "grid", "--grid_depths", "10",
+             "--seeds", "0", "--train_flags=--epochs=1", "--no_measure", "--grid_perf_table=wide"]
+    script(*flags, "--pruning_facts", "0.1", check=True)
+    (row,) = results(priced)
+    network = describe("res", depth=10, width=float(row.network.split("-")[2]))
+    assert row.table_time == latency_s(network, network.full_widths, proportional_table(wider))
+    assert "1 networks, 0 to be made" in script(*flags, "--pruning_facts", "0.101", "--resume", check=True).stdout
+    refused(script(*flags[:-1], "--pruning_facts", "0.1", "--resume"), "grid_table_sha256")
 
 
 def test_the_number_of_jobs_makes_no_difference(priced, script):

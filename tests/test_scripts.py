@@ -101,9 +101,16 @@ def test_finished_is_only_what_was_pruned_by_this_table_and_from_this_network(re
     script(*PRUNE, check=True)
     before = contents(ready)
     write_table(ready / "perf_tables/table.pickle", {k: 2 * v for k, v in arithmetic_table(TINY).items()}, {})
-    refused(script(*PRUNE, "--resume"), "history/pruned.jsonl", "perf_table_sha256", "leave out --resume to replace it")
-    assert {k: v for k, v in contents(ready).items() if "perf_tables" not in k} == \
-        {k: v for k, v in before.items() if "perf_tables" not in k}
+    refused(script(*PRUNE, "--resume"), "history/pruned.jsonl", "table_sha256", "leave out --resume to replace it")
+    write_table(ready / "perf_tables/table.pickle", arithmetic_table(TINY), {"other": "note"})
+    assert "finished already" in script(*PRUNE, "--resume", check=True).stdout
+    base = torch.load(ready / "checkpoints/base.t7", weights_only=True)
+    base["state_dict"]["FC.bias"] += 1
+    torch.save(base, ready / "checkpoints/base.t7")
+    refused(script(*PRUNE, "--resume"), "history/pruned.jsonl", "base_weights_sha256")
+    other = ("perf_tables", "base.t7")
+    assert {k: v for k, v in contents(ready).items() if not any(o in k for o in other)} == \
+        {k: v for k, v in before.items() if not any(o in k for o in other)}
 
 
 def test_a_pruned_network_can_be_pruned_again(ready, script):

@@ -5,7 +5,7 @@ import torch
 
 from model.torch_net import TorchNet
 from tests.conftest import NETWORKS
-from utils import training
+from utils import device, training
 from utils.data import Images, Normalisation
 from utils.device import Device
 
@@ -68,3 +68,14 @@ def test_training_learns_and_a_broken_loss_is_nan():
         model.Stem.weight.fill_(float("nan"))
     loss = training.fit(model, optimizer, source.epoch(0), Device())
     assert loss != loss
+
+
+def test_settling_keeps_memory_where_the_system_has_a_way_and_else_goes_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: type("C", (), {"mallopt": staticmethod(lambda *a: calls.append(a))}))
+    threads = torch.get_num_threads()
+    device.settle(Device(), threads)
+    assert calls == [(-3, 32 << 20), (-1, 2 ** 31 - 1)]  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())  # a C library without mallopt
+    device.settle(Device(), threads)
+    assert torch.get_num_threads() == threads

@@ -67,6 +67,16 @@ def begin(path: Path, header: Dict[str, Any]) -> None:
     write_whole(path, line(header))
 
 
+def header_of(path: Path) -> Dict[str, Any]:
+    """The header of a journal that is finished, which stays as it is; {} where none can be read."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read(path: Path) -> Optional[Tuple[Dict[str, Any], List[Any]]]:
     """(header, records), or None where there is no journal; a torn last line is cut off the file.
 

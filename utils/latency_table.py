@@ -7,6 +7,7 @@ Pickles are read with an unpickler that admits NumPy arrays and plain containers
 smoothing alone needs SciPy.
 """
 
+import hashlib
 import io
 import json
 import pickle
@@ -41,6 +42,14 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
         if key in table:
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
     return float(total)
+
+
+def sha256(table: LatencyTable) -> str:
+    """Of the entries, in hexadecimal: of a table as it is summed, its note's correction is in them."""
+    found = hashlib.sha256()
+    for key, array in sorted(table.items()):
+        found.update(f"{key} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 # --- the correction of a sum -----------------------------------------------------------------------------------

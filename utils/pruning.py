@@ -147,15 +147,12 @@ class Run:
         return netadapt.rank(found, self.criterion)
 
     def piece(self, proposal: Proposal, rung: Rung) -> Piece:
-        """What is to be brought to this rung; a state that is not one on the way there is left aside.
-
-        Where nothing is fine-tuned there is no way: such a candidate is scored anew, with those that share its layers.
-        """
+        """What is to be brought to this rung; a state that is not one on the way there is left aside."""
         keep = surgery.best_channels(self.scores_of_step()[proposal.group], proposal.proposed_width)
         shapes = self.model.network.weight_shapes({**self.model.widths, proposal.group: proposal.proposed_width})
         state = self.states.get(proposal.group)
         return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(),
-                     state if _fits(state, shapes) and 0 < rung.batches >= state["batches"] else None)
+                     state if _fits(state, shapes) and state["batches"] <= rung.batches else None)
 
     def _number_of(self, group: str) -> int:
         return 1 + [g.name for g in self.model.network.groups].index(group)
@@ -229,7 +226,10 @@ class _Judge:
         if rung.images is not None or len(run.rungs) > 1:
             print(f" step {self.step}, {rung.name}: {len(going)} candidates", flush=True)
         found = [_candidate(p, run.trials[p.group, rung.name], before) for p in going if p.group not in waiting]
-        for made in self.make(self.step, rung, [run.piece(p, rung) for p in waiting.values()]) if waiting else ():
+        pieces = [run.piece(p, rung) for p in waiting.values()]
+        if not rung.batches:  # all are scored together, sharing layers: one that was scored before a fault, too
+            pieces = [replace(piece, state=None) for piece in pieces]
+        for made in self.make(self.step, rung, pieces) if pieces else ():
             candidate = _candidate(waiting[made.group], (made.error_pct, made.loss), before)
             self._keep(rung, candidate, made.state, found)
             found.append(candidate)
