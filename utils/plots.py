@@ -12,6 +12,7 @@ from utils.comparison import Row
 from utils.files import write_whole
 
 LINE_STYLES = ("-", "--", ":", "-.")
+WIDE = 3  # errors that differ by more than so many times are drawn on a logarithmic axis
 MARKERS = "osD^vP*Xhp"
 
 
@@ -104,6 +105,7 @@ def plot_comparison(path: Path, rows: Sequence[Row], title: str) -> None:
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator
     figure, axes = pyplot.subplots(figsize=(10, 6.5), layout="constrained")
     rows, points = comparison.drawable(rows), comparison.points(rows)
     methods = list(dict.fromkeys(r.method for r in rows))
@@ -123,6 +125,12 @@ def plot_comparison(path: Path, rows: Sequence[Row], title: str) -> None:
     kinds = sorted({"predicted" if math.isnan(r.measured_time) else "measured" for r in rows})
     axes.set(title=_plain(title), xlabel=f"{' or '.join(kinds)} latency (ms per inference)",
              ylabel="test error, retrained from scratch (%)")
+    errors = [r.retrain_scratch for r in rows]
+    if max(errors) > WIDE * min(errors) > 0:  # one bad method would press all others together
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)
