@@ -68,12 +68,12 @@ def target(args: argparse.Namespace, source: Path) -> Tuple[Path, str]:
     """The file to write and its format. Raises UserError where the flags contradict each other."""
     kinds = {".tflite": "tflite", ".onnx": "onnx"}
     output = Path(args.output or f"{source.stem}.{args.format or 'tflite'}")
+    if output.is_dir():
+        raise UserError(f"--output={output}: a folder, expected the place for a file")
     kind = args.format or kinds.get(output.suffix)
     if kind is None or kind != kinds.get(output.suffix):
         raise UserError(f"--output={output}: expected a name ending in "
                         + (f".{kind}, --format={kind} being asked for" if kind else ".tflite or .onnx"))
-    if output.is_dir():
-        raise UserError(f"--output={output}: a folder, expected the place for a file")
     if kind == "onnx":
         for flag, given in (("--quantize", args.quantize != "none"), ("--perf_table", args.perf_table)):
             if given:
