@@ -237,9 +237,9 @@ def grid(base: Base, depths: List[int], pruning_facts: List[float]) -> Dict[floa
     """
     grids: Dict[float, List[Network]] = {}
     for pruning_fact in sorted(set(pruning_facts), reverse=True):
-        grids[pruning_fact] = []
+        grids[pruning_fact], budget_s = [], base.budget_s(pruning_fact)
         for depth in depths:
-            network, budget_s = widest(base, depth, base.budget_s(pruning_fact)), base.budget_s(pruning_fact)
+            network = widest(base, depth, budget_s)
             if network is None:
                 print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for", flush=True)
                 continue

@@ -113,6 +113,7 @@ def test_a_table_of_another_kind_of_network_is_no_grid(priced, script, note, wor
     write_table(priced / "perf_tables/wide.pickle", proportional_table(TINY), note)
     refused(script(*COMPARE, "--grid_perf_table=wide"), "perf_tables/wide.", words)
     refused(script(*COMPARE, "--grid_perf_table=gone"), "perf_tables/gone.pickle", "no such file")
+    assert not (priced / "comparisons").exists()
 
 
 @pytest.mark.parametrize("method, flags, prune_flags, expected", [
