@@ -5,7 +5,9 @@ Raises NoWayOn where none do.
 """
 
 import random
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
+
+import numpy as np
 
 from model.network import Network, Widths
 from utils.netadapt import Latency, NoWayOn
@@ -13,6 +15,7 @@ from utils.netadapt import Latency, NoWayOn
 METHODS = ("uniform", "random", "knapsack")
 FACTORS = 1000  # so finely uniform scales
 PARTS = 16  # of a group's full width: what random takes at a time
+TRADES = 100  # of the knapsack's channels, tried at a time
 DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack's price, and of its groups at one price
 
 
@@ -53,7 +56,8 @@ def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float
     saliency: {group: worth of each channel}; the best ones of a group are those that stay. A group's price depends on
     the widths of its neighbours: at one price of a second, group after group takes the width that is worth most beyond
     what it costs beside the others, until none changes; the price is bisected. What the budget leaves is given back,
-    most worth for a second first.
+    most worth for a second first; then channels of one group go for those of another while that is worth more, as no
+    price of a second stands between the ends of two latency steps.
     """
     worth = {g: _cumulative(values) for g, values in saliency.items()}
     low, high = 0.0, sum(total[-1] for total in worth.values()) / latency(widths)
@@ -73,7 +77,12 @@ def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float
             high, best = price, found
         else:
             low, start = price, found
-    return _filled(best, latency, budget_s, worth)
+    best = _filled(best, latency, budget_s, worth)
+    while True:
+        traded = _traded(network, best, latency, budget_s, worth)
+        if traded is None:
+            return best
+        best = _filled(traded, latency, budget_s, worth)
 
 
 def _cumulative(values: Sequence[float]) -> List[float]:
@@ -90,11 +99,36 @@ def _at_price(network: Network, widths: Widths, latency: Latency, worth: Mapping
     for _ in range(SWEEPS):
         before = dict(widths)
         for group, totals in worth.items():
-            choices = range(0 if network.group[group].removable else 1, len(totals))
-            widths[group] = max(choices, key=lambda w: totals[w] - price * latency({**widths, group: w}))
+            widths[group] = max(_choices(network, group, totals), key=lambda w: totals[w] - price * latency({**widths, group: w}))
         if widths == before:
             break
     return widths
+
+
+def _choices(network: Network, group: str, totals: Sequence[float]) -> range:
+    return range(0 if network.group[group].removable else 1, len(totals))
+
+
+def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
+            worth: Mapping[str, List[float]]) -> Optional[Dict[str, int]]:
+    """One group narrower and another wider, worth more together and within the budget; None where no such trade is found.
+
+    The trades that look best are tried: looks are the sum of what either change costs alone.
+    """
+    now = latency(widths)
+    changes = [(group, width, latency({**widths, group: width}) - now, totals[width] - totals[widths[group]])
+               for group, totals in worth.items() for width in _choices(network, group, totals) if width != widths[group]]
+    less, more = ([c for c in changes if (c[1] > widths[c[0]]) == wider] for wider in (False, True))
+    if not less or not more:
+        return None
+    cost_s, gain = (np.add.outer([c[i] for c in less], [c[i] for c in more]) for i in (2, 3))
+    least = 1e-9 * sum(totals[-1] for totals in worth.values())
+    found = np.argwhere((gain > least) & (cost_s <= budget_s - now))
+    for i, j in found[np.argsort(-gain[tuple(found.T)], kind="stable")[:TRADES]]:
+        traded = {**widths, less[i][0]: less[i][1], more[j][0]: more[j][1]}
+        if less[i][0] != more[j][0] and latency(traded) <= budget_s:
+            return traded
+    return None
 
 
 def _filled(widths: Widths, latency: Latency, budget_s: float, worth: Mapping[str, List[float]]) -> Dict[str, int]:
