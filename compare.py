@@ -1,6 +1,6 @@
 """Prune by several methods, retrain from scratch, export, measure: error against latency, of all of them in one picture.
 
-    python compare.py --save_file=res-16-1 --base_model=res-16-1 --perf_table=res-16-1 --pruning_facts 0.3 0.5 \\
+    python compare.py --save_file=res-16-1 --base_model=res-16-1 --perf_table=res-16-1-avx512 --pruning_facts 0.3 0.5 \\
         --methods netadapt uniform random knapsack grid --seeds 0 1 2 --train_flags='--epochs=20 --lr_type=cosine' --jobs=2
     python compare.py --plot-only results.csv                      # the picture of a CSV file, of any origin
 
@@ -133,6 +133,9 @@ def main() -> None:
     folder = Path("comparisons") / save_name(args.save_file)
     check_flags(args)
     base = open_base(args)
+    if args.teacher:
+        from utils.distillation import open_teacher
+        open_teacher(args.teacher, base.network)  # what is wrong with it is said before hours of work
     tasks = {task.name: task for task in tasks_of(args, base)}
     if not tasks:
         raise UserError("nothing to make: no network of --grid_depths meets --pruning_facts")
@@ -195,10 +198,19 @@ def check_flags(args: argparse.Namespace) -> None:
         for flag in flags:
             if flag.startswith("--") and flag[2:].partition("=")[0] in OURS:
                 raise UserError(f"{where}: {flag} is for the comparison to set; leave it out")
-        cli.parsed(script.get_parser(), [*needed[script], *flags], where)
+        check_device(where, cli.parsed(script.get_parser(), [*needed[script], *flags], where))
     args.methods = [[method, *own_flags(method, flags, args.prune_flags)] for method, *flags in args.methods]
     teacher = cli.parsed(train.get_parser(), [*needed[train], *args.train_flags], "--train_flags").teacher
     args.teacher = locate(teacher, "checkpoints", ".t7").resolve() if teacher else None
+
+
+def check_device(where: str, given: argparse.Namespace) -> None:
+    from utils import device
+    if given.device != "auto":
+        try:
+            device.pick(given.device, given.precision)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
 
 def own_flags(method: str, flags: List[str], prune_flags: List[str]) -> List[str]:
@@ -384,7 +396,8 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
               "dataset": args.dataset or known["dataset"], "images": Path(args.data_loc or known["data_loc"]).name,
               "prune_flags": args.prune_flags, "train_flags": args.train_flags, "threads": args.threads,
               "teacher_weights_sha256": args.teacher and checkpoint.weights_sha256(checkpoint.load(args.teacher))}
-    if not found or not found[1] and not any((path.parent / "checkpoints").glob("*.t7")):  # nothing that could be mixed up
+    begun = any(f for kind in ("checkpoints/*.t7", "history/*.unfinished.jsonl") for f in path.parent.glob(kind))
+    if not found or not found[1] and not begun:  # nothing that could be mixed up
         journal.begin(path, header)
         return {}
     for key, value in header.items():
@@ -429,11 +442,12 @@ def write_results(folder: Path, rows) -> None:
 def report(folder: Path, rows) -> None:
     """A line per method and latency: means over the seeds."""
     print(f"\n{'':<32}{'test error, %':>16}{'predicted, ms':>16}{'measured, ms':>24}{'size, KB':>11}{'networks':>10}")
-    for p in comparison.points(rows):
+    points = comparison.points(rows)
+    for title, p in zip(comparison.titles(points), points):
         error = f"{p.error_pct:.2f}" + ("" if math.isnan(p.deviation) else f" ± {p.deviation:.2f}")
         measured = "-" if math.isnan(p.measured_s) else f"{p.measured_s * 1e3:.4f} ({p.measured_s / p.table_s - 1:+.1%})"
         size = "-" if math.isnan(p.file_bytes) else f"{p.file_bytes / 1e3:,.0f}"
-        print(f"{p.label:<32}{error:>16}{p.table_s * 1e3:>16.4f}{measured:>24}{size:>11}{p.count:>10}")
+        print(f"{title:<32}{error:>16}{p.table_s * 1e3:>16.4f}{measured:>24}{size:>11}{p.count:>10}")
     print(f"\n{folder / folder.name}.csv, {folder / folder.name}.png")
 
 

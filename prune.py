@@ -180,7 +180,7 @@ def prune(args: argparse.Namespace) -> None:
     from utils import checkpoint, pruning
     files = pruning.files_of(save_name(args.save_file))
     base_path = locate(args.base_model, "checkpoints", ".t7")
-    if base_path.resolve() == files.checkpoint.resolve():
+    if base_path.resolve() in (files.checkpoint.resolve(), files.current.resolve()):
         raise UserError(f"--save_file={args.save_file}: would overwrite the base model; choose another name")
     base = checkpoint.load(base_path)
     model = checkpoint.build(base, base_path)

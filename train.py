@@ -63,6 +63,8 @@ def main() -> None:
     name = save_name(args.save_file)
     network_of(args)  # before torch is loaded and images are read
     path = writable_folder("checkpoints") / f"{name}.t7"
+    if args.teacher and locate(args.teacher, "checkpoints", ".t7").resolve() == path.resolve():
+        raise UserError(f"--save_file={args.save_file}: would overwrite the teacher; choose another name")
     from utils import device
     with journal.locked(path), device.memory_errors():
         train(args, path)
@@ -136,16 +138,10 @@ def teacher_of(args: argparse.Namespace, network, device):
     """(the teacher, the normalisation of the images that it takes, what the checkpoint says of it); nothing without
     --teacher."""
     from utils import checkpoint
-    from utils.distillation import Teacher
+    from utils.distillation import Teacher, open_teacher
     if args.teacher is None:
         return None, None, {}
-    path = locate(args.teacher, "checkpoints", ".t7")
-    content = checkpoint.load(path)
-    model = checkpoint.build(content, path)
-    for what in ("num_classes", "img_size"):
-        if model.network.arguments.get(what) != network.arguments.get(what):
-            raise UserError(f"{path}: a teacher of {what} {model.network.arguments.get(what)}, expected "
-                            f"{network.arguments.get(what)} as in the data; choose another --teacher")
+    content, model = open_teacher(locate(args.teacher, "checkpoints", ".t7"), network)
     model = device.place(model).eval().requires_grad_(False)
     teacher = Teacher(model, args.temperature, args.teacher_weight)
     return teacher, checkpoint.normalisation_of(content), {"teacher_sha256": checkpoint.weights_sha256(content)}

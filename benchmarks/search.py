@@ -245,4 +245,4 @@ def print_report(args, found: Dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, resumable=False)

@@ -1,6 +1,6 @@
 """Does the default search of prune.py find networks as good as NetAdapt's own way (--search=full)?
 
-    python benchmarks/search_quality.py --base_model=res-16-1 --perf_table=res-16-1 --data_loc=DIR
+    python benchmarks/search_quality.py --base_model=res-16-1 --perf_table=res-16-1-avx512 --data_loc=DIR
 
 Prunes with both, once for every seed, with the same kernels; both on coarse steps (--init_red_fact=10). Then it walks
 along the steps of the first full run once more: at each, the candidates are judged the full way with another seed, and
@@ -44,6 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each, of either search")
     parser.add_argument("--more", type=named, nargs="*", default=[], metavar="NAME:FLAGS",
                         help="further searches, e.g. half:--layer_fraction=0.5")
+    parser.add_argument("--resume", action="store_true", help="go on after an interruption; so does the same command without it")
     return parser
 
 
@@ -59,7 +60,8 @@ def main() -> None:
     args = get_parser().parse_args()
     searches = {"full": "--search=full", "default": "", **dict(args.more)}
     runs = {name: [pruned(args, name, flags.split(), seed) for seed in args.seeds] for name, flags in searches.items()}
-    report = {"flags": {k: v for k, v in vars(args).items() if k != "data_loc"}, "threads": torch.get_num_threads(), "runs": runs, "steps": walk(args)}
+    report = {"flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")}, "threads": torch.get_num_threads(),
+              "runs": runs, "steps": walk(args)}
     for name, ends in runs.items():
         print(f"\n{name}: {spread([e['held_out_error_pct'] for e in ends])} held-out, "
               f"{spread([e['test_error_pct'] for e in ends])} test; steps {[e['steps'] for e in ends]}, "
@@ -82,7 +84,11 @@ def pruned(args: argparse.Namespace, name: str, flags, seed: int) -> dict:
                                 "short_term_fine_tune"))])
     if found.returncode:
         raise UserError(f"{history.stem}: prune.py ended with exit code {found.returncode}, see above")
-    _, records = journal.read(history)
+    found = journal.read(history)
+    if found is None:
+        raise UserError(f"{history}: missing, though prune.py says it has finished; remove checkpoints/{history.stem}.t7 "
+                        "to search again")
+    _, records = found
     return dict(records[-1], steps=sum(r["event"] == "step" for r in records))
 
 
@@ -93,7 +99,9 @@ def walk(args: argparse.Namespace) -> list:
     header, records = journal.read(Path(f"history/quality-full-{args.seeds[0]}.jsonl"))
     base_path = locate(args.base_model, "checkpoints", ".t7")
     base = checkpoint.load(base_path)
-    parent, workshop = checkpoint.build(base, base_path), workshop_of(base, args, header["flags"])
+    parent = checkpoint.build(base, base_path)
+    images = data.load_for(parent.network, base_path, header["flags"]["dataset"], args.data_loc, workers=2)
+    workshop = workshop_of(base, images, header["flags"])
     parent = workshop.device.place(parent)
     other = replace(workshop, seed=workshop.seed + OTHER_SEED)
     rungs = {name: halving.ladder(name, args.short_term_fine_tune) for name in ("full", "halving")}
@@ -125,10 +133,9 @@ def walk(args: argparse.Namespace) -> list:
     return steps
 
 
-def workshop_of(base, args: argparse.Namespace, flags) -> candidates.Workshop:
+def workshop_of(base, images: data.Dataset, flags) -> candidates.Workshop:
     device = devices.pick("auto", flags["precision"])
     devices.settle(device, flags["threads"])
-    images = data.load("cifar10", args.data_loc, 32, 2)
     train, held_out = data.split_holdout(images.train, flags["holdout_prop"])
     source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, flags["batch_size"])
     return candidates.Workshop(source, held_out.to(device.name), device, flags["threads"], flags["learning_rate"],
@@ -179,25 +186,25 @@ def agreement(steps) -> str:
     """How often the default chose as a full run does, beside how often two full runs choose alike."""
     same, alike, within, twice, ranks, noises, lost = 0, 0, 0, 0, {"score": [], "again": []}, [], []
     for step in steps:
-        gains, first = np.array(step["gains_s"]), np.array(step["full"])
-        again = np.array([dict(step["full_again"])[g] for g in step["groups"]])
-        score = np.array([dict(step["default"][0]).get(g, np.nan) for g in step["groups"]])
+        gains, first = np.array(step["gains_s"]), np.array(step["full"], float)  # None: a loss that became NaN
+        again, score = (np.array([dict(rung).get(g) for g in step["groups"]], float)
+                        for rung in (step["full_again"], step["default"][0]))
         growth = (first + again) / 2 - step["before_pct"]
-        noise = float(np.sqrt(np.mean((first - again) ** 2)))
-        finalists = dict(step["default"][-1])
+        noise = float(np.sqrt(np.nanmean((first - again) ** 2)))
+        finalists = {group: error for group, error in step["default"][-1] if error is not None}
         chosen = min(finalists, key=lambda g: (finalists[g] - step["before_pct"]) / gains[step["groups"].index(g)])
 
         def excess(index: int) -> float:  # points of error above what the best ratio would have cost for this gain
-            return float(growth[index] - min(growth / gains) * gains[index])
+            return float(growth[index] - np.nanmin(growth / gains) * gains[index])
 
-        a, b = (int(np.argmin((e - step["before_pct"]) / gains)) for e in (first, again))
+        a, b = (int(np.nanargmin((e - step["before_pct"]) / gains)) for e in (first, again))
         d = step["groups"].index(chosen)
         same, alike = same + (d == a), alike + (a == b)
         within, twice = within + (d in (a, b) or excess(d) <= noise), twice + (excess(b) <= noise)
         noises.append(noise)
         lost.append(excess(d))
         ranks["score"].append(spearmanr(score, first, nan_policy="omit").statistic)
-        ranks["again"].append(spearmanr(again, first).statistic)
+        ranks["again"].append(spearmanr(again, first, nan_policy="omit").statistic)
     n = len(steps)
     return (f"of {n} steps, the default chose the full run's group in {same}; two full runs chose alike in {alike}.\n"
             f"The default's group was one of theirs or within their noise ({statistics.median(noises):.2f} points, median) in "

@@ -15,7 +15,7 @@ def describe(depth: int, width: float, img_size: int = 32, num_classes: int = 10
     depth: 6n + 4 layers; width: the factor k, 16k being a whole number of channels; img_size: side of the square
     RGB images, pixels. Raises ValueError saying which values are valid.
     """
-    if depth != int(depth) or not 10 <= depth <= 1000 or (depth - 4) % 6:
+    if not 10 <= depth <= 1000 or depth != int(depth) or (depth - 4) % 6:
         raise ValueError(f"--depth={depth}: a WideResNet has depth 6n + 4: 10, 16, 22, 28, 34, 40, ... up to 1000")
     if not 0 < width < 1000 or 16 * width != int(16 * width):
         raise ValueError(f"--width={width:g}: must be positive and 16 * width a whole number of channels: "

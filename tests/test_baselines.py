@@ -12,7 +12,7 @@ from model.architectures import describe
 from tests.test_latency_table import proportional_table
 from tests.test_netadapt import FULL, NETWORK, latency
 from tests.test_scripts import PRUNE, TINY, contents, ready, refused, trained  # noqa: F401 (fixtures)
-from utils import baselines
+from utils import baselines, plots
 from utils.latency_table import latency_s, read_pickle, write_table
 from utils.netadapt import NoWayOn
 
@@ -106,3 +106,10 @@ def test_methods_refuse_what_they_cannot_do(priced, script):
     refused(script(*PRUNE, "--method=uniform", "--pruning_fact=0.999"), "--method=uniform", "lower --pruning_fact")
     refused(script("prune.py", "--plan", "--method=uniform", "--perf_table=table", "--pruning_fact=0.3"), "--plan")
     assert contents(priced) == before
+
+
+def test_a_name_may_hold_what_matplotlib_takes_for_mathematics(priced, script):
+    script(*PRUNE, "--method=uniform", "--save_file=a$b_$", check=True)
+    assert (priced / "history/a$b_$.png").stat().st_size and not list(priced.glob("*/*.unfinished*"))
+    plots.plot_validation(priced / "v.png", [1e-3, 2e-3], [1e-3, 2e-3], title="a$b_$")
+    assert (priced / "v.png").stat().st_size

@@ -110,6 +110,7 @@ def test_wrong_channels_and_teachers_are_one_line(ready, script):
     refused(script(*RETRAIN), "nbr_channels/pruned.pickle", "Conv_0: missing")
     refused(script(*RETRAIN[:-2], "--channels=gone", "--save_file=x"), "nbr_channels/gone.pickle", "no such file")
     refused(script(*RETRAIN[:-2], "--teacher=gone", "--save_file=x"), "checkpoints/gone.t7", "no such checkpoint")
+    refused(script(*RETRAIN[:-2], "--teacher=base", "--save_file=base"), "--save_file=base: would overwrite the teacher")
     assert contents(ready) == before
 
 

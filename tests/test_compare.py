@@ -15,12 +15,14 @@ import torch
 
 import compare
 from model.architectures import describe
+from model.torch_net import TorchNet
 from tests.conftest import ROOT, environment
 from tests.test_baselines import priced  # noqa: F401
 from tests.test_latency_table import proportional_table
 from tests.test_scripts import TINY, contents, ready, refused, trained  # noqa: F401 (fixtures)
-from utils import comparison
+from utils import checkpoint, comparison
 from utils.comparison import Point, Row
+from utils.data import Normalisation
 from utils.errors import UserError
 from utils.latency_table import latency_s, write_table
 
@@ -47,10 +49,16 @@ def test_a_csv_gives_its_rows_back(tmp_path):
 def test_points_are_means_over_the_seeds_and_the_front_has_the_best():
     found = comparison.points(rows())
     nan = pytest.approx(math.nan, nan_ok=True)
-    assert found[0] == Point("netadapt bn", 1.9, 5.0, nan, 1, 1.9, 1.9, nan)
-    assert found[1] == Point("uniform", pytest.approx(2.1), 7.0, pytest.approx(math.sqrt(2)), 2, 2.0, pytest.approx(2.1), nan)
+    assert found[0] == Point("netadapt bn", 1.9, 5.0, nan, 1, 1.9, 1.9, nan, "n")
+    assert found[1] == Point("uniform", pytest.approx(2.1), 7.0, pytest.approx(math.sqrt(2)), 2, 2.0, pytest.approx(2.1), nan, "n")
     assert [p.label for p in comparison.front(found)] == ["netadapt bn", "uniform"]
     assert [p.latency_s for p in comparison.front(found)] == [1.9, 3.0]  # 4.5% at 5 s is worse than 4% at 3 s
+
+
+def test_networks_of_a_grid_are_told_apart_by_name():
+    grid = [Row(n, "grid", "", n, "0", 0.4, math.nan, 6.0, 2.0, t) for n, t in (("res-10-1", 2.2), ("res-16-0.5", 2.05))]
+    assert comparison.titles(comparison.points([*grid, *rows()[:2]])) == ["grid res-16-0.5", "uniform", "grid res-10-1"]
+    assert comparison.titles(comparison.points(grid[:1])) == ["grid"]
 
 
 def test_published_results_are_read_and_drawn(shared, tmp_path, script):
@@ -214,6 +222,10 @@ def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
     before = {k: v for k, v in contents(priced).items() if "lock" not in k}
     refused(script(*flags, "--train_flags=--epochs=1", "--resume"), "train_flags", "or remove comparisons/c: no network in it is finished")
     assert {k: v for k, v in contents(priced).items() if "lock" not in k} == before
+    begun.unlink()
+    (priced / "comparisons/c/history").mkdir(exist_ok=True)
+    (priced / "comparisons/c/history/x.unfinished.jsonl").touch()  # a search in its first step has no checkpoint yet
+    refused(script(*flags, "--train_flags=--epochs=1", "--resume"), "train_flags", "or remove comparisons/c: no network in it is finished")
     shutil.rmtree(priced / "comparisons/c")
     script(*flags, "--train_flags=--epochs=1", check=True)
     assert torch.load(begun, weights_only=True)["epoch"] == 1 and len(results(priced)) == 1
@@ -243,8 +255,14 @@ def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, s
     (["--train_flags=--epochs=1 --threads=2"], "--threads=2 is for the comparison"),
     (["--prune_flags=--pruning_fact=0.9"], "--pruning_fact=0.9 is for the comparison"),
     (["--methods", "grid", "--grid_depths", "40"], "nothing to make"), (["--base_model=gone"], "gone.t7"),
-    (["--train_flags=--epochs=1 --teacher=gone"], "gone.t7")])
+    (["--train_flags=--epochs=1 --teacher=gone"], "gone.t7"),
+    (["--train_flags=--epochs=1 --teacher=seven"], "seven.t7: a teacher of num_classes 7, expected 10"),
+    (["--train_flags=--epochs=1 --device=nowhere"], "--train_flags: --device=nowhere: torch cannot use it here")])
 def test_wrong_flags_are_found_before_anything_is_made(priced, script, flags, words):
+    seven = describe("res", depth=10, width=0.0625, num_classes=7)
+    base = torch.load(priced / "checkpoints/base.t7", weights_only=True)
+    more = {k: base[k] for k in ("epoch", "error_history", "flags", "holdout_prop")}
+    checkpoint.save(priced / "checkpoints/seven.t7", TorchNet(seven, seven.full_widths), Normalisation(**base["normalisation"]), **more)
     before = contents(priced)
     refused(script(*COMPARE[:-2], "--seeds", "0", "--no_measure", *flags), words)
     after = {k: v for k, v in contents(priced).items() if "lock" not in k}

@@ -224,6 +224,10 @@ def nothing(folder):
     pass
 
 
+def unfinished_base(folder):
+    (folder / "checkpoints/base.t7").rename(folder / "checkpoints/base.unfinished.t7")
+
+
 @pytest.mark.parametrize("damage, flags, words", [
     (damage_checkpoint, [], ["base.t7: not a whole checkpoint"]),
     (forge_checkpoint, [], ["base.t7: not a whole checkpoint"]),
@@ -240,6 +244,7 @@ def nothing(folder):
     (nothing, ["--pruning_fact=0.999", "--init_red_fact=1"], ["no layer can gain", "--init_red_fact"]),
     (nothing, ["--depth=16"], ["base.t7: a network of depth 10, but --depth=16"]),
     (nothing, ["--save_file=base"], ["would overwrite the base model"]),
+    (unfinished_base, ["--base_model=base.unfinished", "--save_file=base"], ["would overwrite the base model"]),
     (nothing, ["--dataset=cifar10", "--data_loc=nowhere"], ["nowhere: no CIFAR-10 there"]),
     (nothing, ["--decay_rate=2"], ["--decay_rate"]), (nothing, ["--save_file="], ["--save_file"])],
     ids=lambda v: getattr(v, "__name__", None))

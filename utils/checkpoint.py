@@ -7,12 +7,13 @@
     holdout_prop   part of the training images that was held out; 0 where none was
     classes        class names in the order of the logits (older checkpoints: absent)
 Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
-(predicted latency after every step, seconds, the unpruned network first). Unfinished ones: optimizer. Taught ones:
+(predicted latency after every step, seconds, the unpruned network first), test_error (%). Unfinished ones: optimizer. Taught ones:
 teacher_sha256, of the teacher's weights.
 """
 
 import hashlib
 import io
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Dict
@@ -45,7 +46,9 @@ def load(path: Path) -> Dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint; train one with train.py --save_file={Path(path).stem}")
     raw = io.BytesIO(Path(path).read_bytes())
     try:
-        content = torch.load(raw, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a foreign pickle: what is wrong is said below, in one line
+            content = torch.load(raw, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken or a foreign file
         raise UserError(f"{path}: not a whole checkpoint of this project "
                         f"({type(error).__name__} while reading); restore it or train it again") from error

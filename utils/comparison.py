@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set
 
 from utils.errors import UserError
 
@@ -113,6 +113,7 @@ class Point:
     table_s: float
     measured_s: float
     file_bytes: float
+    network: str = ""  # "" where they are of several
 
 
 def points(rows: Iterable[Row]) -> List[Point]:
@@ -129,6 +130,14 @@ def points(rows: Iterable[Row]) -> List[Point]:
 
 def label(row: Row) -> str:
     return f"{row.method} {row.criterion}".strip()
+
+
+def titles(found: Sequence[Point]) -> List[str]:
+    """A point's label, with its network where those of one label are of several: a grid's."""
+    networks: Dict[str, Set[str]] = {}
+    for point in found:
+        networks.setdefault(point.label, set()).add(point.network)
+    return [f"{p.label} {p.network}".strip() if len(networks[p.label]) > 1 else p.label for p in found]
 
 
 def front(found: Sequence[Point]) -> List[Point]:
@@ -156,4 +165,4 @@ def _point(rows: Sequence[Row]) -> Point:
     errors = [r.retrain_scratch for r in rows]
     return Point(label(rows[0]), mean(r.latency_s for r in rows), mean(errors), stdev(errors) if len(rows) > 1 else NAN,
                  len(rows), mean(r.table_time for r in rows), mean(r.measured_time for r in rows),
-                 mean(r.file_bytes for r in rows))
+                 mean(r.file_bytes for r in rows), rows[0].network if len({r.network for r in rows}) == 1 else "")

@@ -1,11 +1,17 @@
 """What a network learns from: the labels, and the logits of a teacher if it has one."""
 
 from dataclasses import dataclass
-from typing import Optional
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from model.network import Network
+from model.torch_net import TorchNet
+from utils import checkpoint
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,17 @@ class Teacher:
     model: nn.Module  # takes the student's images, on the same device
     temperature: float  # by which both networks' logits are divided
     weight: float  # of the teacher's part in the loss; 1 - weight is the labels'
+
+
+def open_teacher(path: Path, network: Network) -> Tuple[Dict[str, Any], TorchNet]:
+    """The checkpoint at ``path``, and the network in it. Raises UserError where it cannot teach ``network``."""
+    content = checkpoint.load(path)
+    model = checkpoint.build(content, path)
+    for what in ("num_classes", "img_size"):
+        if model.network.arguments.get(what) != network.arguments.get(what):
+            raise UserError(f"{path}: a teacher of {what} {model.network.arguments.get(what)}, expected "
+                            f"{network.arguments.get(what)} as in the data; choose another --teacher")
+    return content, model
 
 
 def loss(logits: Tensor, images: Tensor, labels: Tensor, teacher: Optional[Teacher]) -> Tensor:

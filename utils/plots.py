@@ -26,7 +26,7 @@ def plot_pruning(path: Path, *, latencies_s: Sequence[float], errors_pct: Sequen
     matplotlib.use("Agg")
     from matplotlib import pyplot
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5.5), width_ratios=(1, 1.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     milliseconds = [s * 1e3 for s in latencies_s]
     left.plot(milliseconds, errors_pct, "o-", color="tab:blue", markersize=4)
     left.annotate("unpruned", (milliseconds[0], errors_pct[0]), textcoords="offset points", xytext=(-2, -14),
@@ -56,7 +56,7 @@ def plot_validation(path: Path, predicted_s: Sequence[float], measured_s: Sequen
     from matplotlib import pyplot
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.5, 8), height_ratios=(2.4, 1), sharex=True,
                                              layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     measured, predicted = ([s * 1e3 for s in seconds] for seconds in (measured_s, predicted_s))
     ends = [0, 1.05 * max(*measured, *predicted)]
     above.plot(ends, ends, color="grey", linewidth=1, label="predicted = measured")
@@ -119,6 +119,10 @@ def plot_comparison(path: Path, rows: Sequence[Row], title: str) -> None:
         axes.errorbar([p.latency_s * 1e3 for p in means], [p.error_pct for p in means],
                       [0 if math.isnan(p.deviation) else p.deviation for p in means], fmt=marker, color=colour, capsize=3,
                       markersize=6, label=_plain(label))
+    for point, named in zip(points, comparison.titles(points)):
+        if named != point.label:
+            axes.annotate(_plain(point.network), (point.latency_s * 1e3, point.error_pct), (6, 5),
+                          textcoords="offset points", fontsize=8, color="dimgrey")
     front = comparison.front(points)
     axes.plot([p.latency_s * 1e3 for p in front], [p.error_pct for p in front], color="grey", linewidth=1, zorder=0,
               label="Pareto front")
