@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from model.network import Network, Widths
-from utils import baselines, cli, commands, comparison, journal, latency_table, netadapt
+from utils import baselines, cli, commands, comparison, grid, journal, latency_table, netadapt
 from utils.channels import write_channels
 from utils.commands import Job
 from utils.comparison import Row
@@ -158,26 +158,8 @@ def open_base(args: argparse.Namespace) -> Base:
     model = checkpoint.build(content, path)
     table_path = latency_table.table_path(args.perf_table).resolve()
     table = latency_table.read_table(table_path, model.network)
-    grid_network, grid_table = open_grid(args.grid_perf_table, model.network) if args.grid_perf_table else (model.network, table)
+    grid_network, grid_table = grid.open_table(args.grid_perf_table, model.network) if args.grid_perf_table else (model.network, table)
     return Base(content, path, table_path, model.network, model.widths, table, grid_network, grid_table)
-
-
-def open_grid(name: str, base: Network) -> Tuple[Network, latency_table.LatencyTable]:
-    """The network that a table's note says it is of, and the table. Raises UserError unless widths and depths alone differ
-    from ``base``."""
-    path = latency_table.table_path(name)
-    latency_table.read_arrays(path)  # a table that is not there is said first
-    found = latency_table.plain_dict(latency_table.read_provenance(path).get("network"))
-    sized = all(isinstance(found.get(k), (int, float)) for k in ("depth", "width"))
-    if not sized or found != {**base.arguments, "depth": found["depth"], "width": found["width"]}:
-        raise UserError(f"{path}: expected the table of a network like {latency_table.name_of(base)}, of any depth and width, its "
-                        f"note {path.with_suffix('.json').name} says {found or 'nothing of a network'}; build it with "
-                        "compute_table.py --mode=build")
-    try:
-        network = cli.describe_or_fail(**found)
-    except UserError as error:
-        raise UserError(f"{path.with_suffix('.json')}: {error}") from error
-    return network, latency_table.read_table(path, network)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -230,7 +212,8 @@ def own_flags(method: str, flags: List[str], prune_flags: List[str]) -> List[str
 
 def tasks_of(args: argparse.Namespace, base: Base) -> Iterator[Task]:
     """The networks of one seed after those of another: an interrupted comparison has something of everything."""
-    grids = grid(base, args.grid_depths, args.pruning_facts) if ["grid"] in args.methods else {}
+    budgets_s = {pruning_fact: base.budget_s(pruning_fact) for pruning_fact in args.pruning_facts}
+    grids = grid.networks(base.grid_network, base.grid_latency_s, args.grid_depths, budgets_s) if ["grid"] in args.methods else {}
     for seed in args.seeds:
         for method, *flags in args.methods:
             if method == "unpruned":
@@ -239,38 +222,6 @@ def tasks_of(args: argparse.Namespace, base: Base) -> Iterator[Task]:
             for pruning_fact in args.pruning_facts:
                 for network in grids[pruning_fact] if method == "grid" else [base.network]:
                     yield Task(method, tuple(flags), pruning_fact, seed, network)
-
-
-def grid(base: Base, depths: List[int], pruning_facts: List[float]) -> Dict[float, List[Network]]:
-    """{pruning_fact: of every depth the widest network, in sixteenths, that meets the latency}.
-
-    Tables end at a width: of a shallow network that may be the answer to several latencies, and is then made for the
-    least of them.
-    """
-    grids: Dict[float, List[Network]] = {}
-    for pruning_fact in sorted(set(pruning_facts), reverse=True):
-        grids[pruning_fact], budget_s = [], base.budget_s(pruning_fact)
-        for depth in depths:
-            network = widest(base, depth, budget_s)
-            if network is None:
-                print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for", flush=True)
-                continue
-            if network.arguments["width"] == base.grid_network.arguments["width"]:
-                print(f"grid, depth {depth}: the table ends at width {network.arguments['width']:g}, "
-                      f"{base.grid_latency_s(network) / budget_s:.0%} of the latency that --pruning_facts {pruning_fact:g} leaves; "
-                      "--grid_perf_table may name a wider one", flush=True)
-            if not any(network in networks for networks in grids.values()):
-                grids[pruning_fact].append(network)
-    return grids
-
-
-def widest(base: Base, depth: int, budget_s: float) -> Optional[Network]:
-    """The widest network of this depth, in sixteenths, that meets the latency."""
-    for sixteenths in range(int(16 * base.grid_network.arguments["width"]), 0, -1):
-        network = cli.describe_or_fail(**{**base.network.arguments, "depth": depth, "width": sixteenths / 16})
-        if base.grid_latency_s(network) <= budget_s:
-            return network
-    return None
 
 
 def job_of(args: argparse.Namespace, base: Base, folder: Path, task: Task) -> Job:

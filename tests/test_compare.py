@@ -20,7 +20,7 @@ from tests.conftest import ROOT, environment
 from tests.test_baselines import priced  # noqa: F401
 from tests.test_latency_table import proportional_table
 from tests.test_scripts import TINY, contents, ready, refused, trained  # noqa: F401 (fixtures)
-from utils import checkpoint, comparison
+from utils import checkpoint, comparison, grid
 from utils.comparison import Point, Row
 from utils.data import Normalisation
 from utils.errors import UserError
@@ -94,8 +94,9 @@ def base_of(depth, width, grid_width):
 
 def test_the_grid_has_no_network_twice(capsys):
     base = base_of(22, 0.5, 0.5)
+    budgets_s = {fact: base.budget_s(fact) for fact in (0.1, 0.3, 0.5)}
     sizes = {fact: [(n.arguments["depth"], n.arguments["width"]) for n in networks]
-             for fact, networks in compare.grid(base, [10, 22], [0.1, 0.3, 0.5]).items()}
+             for fact, networks in grid.networks(base.grid_network, base.grid_latency_s, [10, 22], budgets_s).items()}
     assert [s for s in sizes[0.5] if s[0] == 10] == [(10, 0.5)]  # as wide as the table knows: for the least latency alone
     assert all(depth == 22 for fact in (0.1, 0.3) for depth, _ in sizes[fact])
     assert "grid, depth 10: the table ends at width 0.5" in capsys.readouterr().out
@@ -108,7 +109,7 @@ def test_the_grid_has_no_network_twice(capsys):
 
 def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
     base = base_of(22, 0.5, 1.5)
-    (network,) = compare.grid(base, [10], [0.3])[0.3]
+    (network,) = grid.networks(base.grid_network, base.grid_latency_s, [10], {0.3: base.budget_s(0.3)})[0.3]
     wider = describe("res", depth=10, width=network.arguments["width"] + 1 / 16)
     assert 0.5 < network.arguments["width"] < 1.5 and not capsys.readouterr().out
     assert base.grid_latency_s(network) <= base.budget_s(0.3) < base.grid_latency_s(wider)
