@@ -8,7 +8,7 @@ A method may have flags of prune.py of its own: --methods netadapt 'netadapt --p
 networks of the same architecture, ``unpruned`` the network as it is; both are only trained. Everything happens in
 comparisons/SAVE_FILE/, by the commands that comparisons/SAVE_FILE/logs/ shows; SAVE_FILE.csv and SAVE_FILE.png there have
 a line and a dot for every network that is finished. After an interruption --resume goes on. A network's result depends on
-its seed and on --threads, not on --jobs. All jobs of a machine share its first GPU.
+its seed and on --threads, not on --jobs; of several GPUs every job has its own.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from model.network import Network, Widths
 from utils import baselines, cli, commands, comparison, grid, journal, latency_table, netadapt
 from utils.channels import write_channels
-from utils.commands import Job
+from utils.commands import Job, Outcome
 from utils.comparison import Row
 from utils.errors import UserError
 from utils.files import locate, save_name, writable_folder, write_whole
@@ -60,7 +60,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_flags", type=shlex.split, default=[], help="flags of train.py, for every network")
     parser.add_argument("--dataset", choices=("cifar10", "digits"), help="(default: the base model's)")
     parser.add_argument("--data_loc", help="(default: the base model's)")
-    parser.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1, help="networks that are made at a time")
+    parser.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
+                        help="networks that are made at a time, each on a GPU of its own where there are several")
     parser.add_argument("--threads", type=cli.within(int, 1, 4096),
                         help="of each of them; results depend on it (default: the machine's cores, shared out)")
     parser.add_argument("--num_threads", type=cli.within(int, 1, 256),
@@ -316,7 +317,7 @@ def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tupl
         return
     began, done = time.monotonic(), 0
     with Workers(min(args.jobs, len(todo))) as workers:
-        for outcome in workers.results(commands.carry_out, (), [job_of(args, base, folder, t) for t in todo.values()]):
+        for outcome in workers.results(make, (), [job_of(args, base, folder, t) for t in todo.values()]):
             done += 1
             left = (time.monotonic() - began) / done * (len(todo) - done) / 60
             log = folder / "logs" / f"{outcome.name}.log"
@@ -329,6 +330,14 @@ def made(args, base: Base, folder: Path, todo: Dict[str, Task]) -> Iterator[Tupl
             print(f"{done}/{len(todo)}  {row.file_name}: {row.table_time * 1e3:.4f} ms predicted, test error "
                   f"{row.retrain_scratch:.2f}%{before}  {left:.0f} min left", flush=True)
             yield row, ""
+
+
+def make(job: Job) -> Outcome:
+    """In a worker: one network, on a GPU of the worker's own where there are several."""
+    from utils import device
+    from utils.workers import worker_number
+    device.take_gpu(worker_number())
+    return commands.carry_out(job)
 
 
 def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:

@@ -79,3 +79,13 @@ def test_settling_keeps_memory_where_the_system_has_a_way_and_else_goes_on(monke
     monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())  # a C library without mallopt
     device.settle(Device(), threads)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("gpus, taken", [(0, []), (1, []), (2, [0, 1, 0, 1]), (4, [0, 1, 2, 3])])
+def test_of_several_gpus_each_worker_takes_its_own(monkeypatch, gpus, taken):
+    found = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)  # no machine with several is at hand
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    for number in range(4):
+        device.take_gpu(number)
+    assert found == taken

@@ -50,6 +50,12 @@ def pick(name: str, precision: str) -> Device:
     return Device(name, precision)
 
 
+def take_gpu(number: int) -> None:
+    """Let "cuda" mean this machine's GPU ``number``, counted round, to this process; without several nothing changes."""
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
 def settle(device: Device, threads: int) -> None:
     """What a process computes with: one seed and one number of threads, one result."""
     torch.set_num_threads(threads)
