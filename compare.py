@@ -16,6 +16,7 @@ import hashlib
 import math
 import re
 import shlex
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 TRAINED_ONLY = ("grid", "unpruned")
 OURS = ("net", "depth", "width", "channels", "dataset", "data_loc", "holdout_prop", "seed", "threads", "save_file", "resume",
         "base_model", "perf_table", "method", "pruning_fact", "plan", "json")  # flags that a comparison sets itself
+MEASURED = "measured.json"  # in a comparison's folder: latencies that the device itself measured
 LONGEST = 80  # characters of a network's name
 
 
@@ -271,6 +273,8 @@ def row_of(base: Base, folder: Path, task: Task) -> Row:
 def compare(args: argparse.Namespace, folder: Path, base: Base, tasks: Dict[str, Task]) -> None:
     """Make every network that is not made yet, then measure them all together, and write what is known after each."""
     path = folder / "journal.jsonl"
+    if (folder / MEASURED).exists():
+        comparison.read_device(folder / MEASURED)  # what is wrong with it is said before hours of work
     rows = take_up(args, path, base)
     for name in ("logs", "exported", "nbr_channels"):
         writable_folder(folder / name)
@@ -377,18 +381,47 @@ def take_up(args: argparse.Namespace, path: Path, base: Base) -> Dict[str, Row]:
 # --- measuring and reporting -----------------------------------------------------------------------------------
 
 def measure(args: argparse.Namespace, folder: Path, base: Base, rows: Dict[str, Row], log: journal.Journal) -> None:
-    """Time all exported networks in one session, in random order, so that they meet the same machine."""
-    from utils import machine, whole_model
-    from utils.benchmark import LiteRTRunner
+    """Take the latencies from the device's file, if there is one, or measure here; keep them."""
     files = {name: folder / exported(name) for name in rows if (folder / exported(name)).exists()}
-    if not files:
+    device_file = folder / MEASURED
+    if device_file.exists():
+        measured = measured_there(device_file, rows)
+    elif files:
+        measured = measured_here(args, folder, base, files)
+    else:
         return
-    runner = LiteRTRunner(args.num_threads or machine.threads_of(latency_table.read_provenance(base.table_path)))
-    measured = whole_model.measure_together(files, runner, whole_model.CARE)
     for name, seconds in measured.items():
-        rows[name] = replace(rows[name], measured_time=seconds, file_bytes=files[name].stat().st_size)
+        bytes_ = files[name].stat().st_size if name in files else rows[name].file_bytes
+        rows[name] = replace(rows[name], measured_time=seconds, file_bytes=bytes_)
         log.append(asdict(rows[name]))
     write_results(folder, rows.values())
+
+
+def measured_there(path: Path, rows: Dict[str, Row]) -> Dict[str, float]:
+    """What the device took, NaN for networks that were not measured there: no other machine's time stands among them."""
+    device, seconds = comparison.read_device(path)
+    missing = [name for name in rows if name not in seconds]
+    words = f"; {len(missing)} of {len(rows)} networks, {missing[0]} for one, are not in it: only predicted" if missing else ""
+    print(f"{path}: latencies measured on {device or 'a device that it does not name'}{words}", flush=True)
+    return {name: seconds.get(name, math.nan) for name in rows}
+
+
+def measured_here(args: argparse.Namespace, folder: Path, base: Base, files: Dict[str, Path]) -> Dict[str, float]:
+    """Time all exported networks in one session, in random order, so that they meet the same machine."""
+    from utils import machine, measuring, whole_model
+    from utils.benchmark import LiteRTRunner
+    note = latency_table.read_provenance(base.table_path)
+    runner = LiteRTRunner(args.num_threads or machine.threads_of(note))
+    now = {**runner.describe(), "num_images": 1, "device": measuring.device()}
+    if any(machine.differences(note, now)):
+        print(f"measuring on this machine, which the table is not of. For the device's own latencies, copy {folder}/exported there,\n"
+              f"    python compute_table.py --mode=measure --model exported/*.tflite --json > {MEASURED}\n"
+              f"put that file into {folder} and run this command again with --resume", file=sys.stderr, flush=True)
+    probe = whole_model.table_probe(base.table_path, base.network, now)
+    found = whole_model.measure_together(files, runner, whole_model.CARE, probe)
+    if found.ratio:
+        print(whole_model.about_probe(found.ratio), flush=True)
+    return found.seconds
 
 
 def write_results(folder: Path, rows) -> None:

@@ -8,6 +8,7 @@ On the device itself, which is all that most people need:
 and a whole model, such as export.py writes, beside what the table predicts for it:
 
     python compute_table.py --mode=measure --model=model.tflite --perf_table='res-40-2'
+    python compute_table.py --mode=measure --model exported/*.tflite --json > measured.json     # those of a comparison
 
 With the benchmark_model binary instead of LiteRT in Python, make the .tflite files on a desktop and time them there:
 
@@ -39,6 +40,8 @@ from utils.files import save_name, writable_folder
 from utils.progress import progress
 from utils.session import Care
 
+Descriptions = Dict[Path, Optional[model_file.Description]]
+
 # There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
 PASSES, PATIENCE_S = 2, 30.0
 JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S = 4, 240.0, 60.0
@@ -61,7 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
     whole.add_argument("--perf_table", help="the table to judge, perf_tables/PERF_TABLE.pickle or a path; measure does "
                                             "without")
     whole.add_argument("--num_networks", type=cli.within(int, 2, 10_000), default=30, help="validate: random networks")
-    whole.add_argument("--model", help="measure: the .tflite file")
+    whole.add_argument("--model", nargs="+", help="measure: the .tflite file; several are timed in turn, in one session")
     whole.add_argument("--channels", help="measure: channels of a model that export.py did not write, "
                                           "nbr_channels/CHANNELS.pickle or a path")
     whole.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -262,29 +265,61 @@ def _judging_care(args: argparse.Namespace, patience_s: float) -> Care:
 # --- measure ---------------------------------------------------------------------------------------------------
 
 def measure(args: argparse.Namespace) -> None:
-    path = Path(args.model)
-    model_file.check(path)
-    about = model_file.read(path) or _by_flags(args)
-    if args.perf_table and about is None:
-        raise UserError(f"{path}: has no {model_file.NETWORK} in it, so --perf_table cannot predict it; export it with "
-                        "export.py, name its --channels, or leave --perf_table out")
     table = latency_table.table_path(args.perf_table) if args.perf_table else None
+    about = {path: _description(args, path) for path in map(Path, args.model)}
     runner = _runner(args, args.num_threads or machine.threads_of(latency_table.read_provenance(table) if table else {}))
     now = {**runner.describe(), "num_images": 1, "device": measuring.device()}
-    expectation = whole_model.expect(table, about.network, about.widths, about.quantize, now) if table else None
+    (measure_one if len(about) == 1 else measure_several)(args, table, about, runner, now)
+
+
+def measure_one(args: argparse.Namespace, table: Optional[Path], about: Descriptions, runner, now: Dict[str, Any]) -> None:
+    (path, what), = about.items()
+    expectation = whole_model.expect(table, what.network, what.widths, what.quantize, now) if table else None
     found = whole_model.measure(path, path.name, runner, _judging_care(args, MODEL_PATIENCE_S), expectation)
     if args.json:
         print(json.dumps({"model": str(path), **now, **found.as_json()}, indent=1, allow_nan=False))
     else:
-        print("\n".join([f"{path}: {_words(about)}, {runner.num_threads} thread(s) of {now['runtime']}", *found.lines()]))
+        print("\n".join([f"{path}: {_words(what)}, {runner.num_threads} thread(s) of {now['runtime']}", *found.lines()]))
 
 
-def _by_flags(args: argparse.Namespace) -> Optional[model_file.Description]:
+def measure_several(args: argparse.Namespace, table: Optional[Path], about: Descriptions, runner, now: Dict[str, Any]) -> None:
+    """In one session, so that they compare. Predicted beside it is what the table says of those that it can predict."""
+    expected, probe = {}, None
+    if table:
+        known = {path: what for path, what in about.items() if what.quantize == "none"}
+        expected = {path: latency_table.latency_s(what.network, what.widths, latency_table.read_table(table, what.network))
+                    for path, what in known.items()}
+        probe = whole_model.table_probe(table, next(iter(about.values())).network, now)
+    found = whole_model.measure_together({str(path): path for path in about}, runner,
+                                         _judging_care(args, MODEL_PATIENCE_S), probe)
+    if args.json:
+        models = {name: {"measured_s": seconds, "predicted_s": expected.get(Path(name))} for name, seconds in found.seconds.items()}
+        print(json.dumps({**now, "probe_now_over_then": found.ratio, "models": models}, indent=1, allow_nan=False))
+        return
+    print(f"{len(about)} models, {runner.num_threads} thread(s) of {now['runtime']}")
+    for (path, what), seconds in zip(about.items(), found.seconds.values()):
+        predicted = f"   predicted {expected[path] * 1e3:.4f} ms ({expected[path] / seconds - 1:+.1%})" if path in expected else ""
+        print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {_words(what)}")
+    if found.ratio:
+        print(whole_model.about_probe(found.ratio))
+
+
+def _description(args: argparse.Namespace, path: Path) -> Optional[model_file.Description]:
+    """What the model says of itself, or the flags of it; None where neither does and no table has to predict it."""
+    model_file.check(path)
+    about = model_file.read(path) or _by_flags(args, path)
+    if args.perf_table and about is None:
+        raise UserError(f"{path}: has no {model_file.NETWORK} in it, so --perf_table cannot predict it; export it with "
+                        "export.py, name its --channels, or leave --perf_table out")
+    return about
+
+
+def _by_flags(args: argparse.Namespace, path: Path) -> Optional[model_file.Description]:
     """What --channels and the network's flags say of a model that does not say it itself, taken to be float32."""
     if not args.channels:
         return None
     network = _network(args)
-    print(f"{args.model}: taken on trust to be a float32 model of --channels={args.channels}", file=sys.stderr)
+    print(f"{path}: taken on trust to be a float32 model of --channels={args.channels}", file=sys.stderr)
     return model_file.Description(network, channels.read_channels(channels.channels_path(args.channels), network), "none")
 
 

@@ -210,6 +210,34 @@ def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script
         assert 0.2 < json.loads(timed.stdout)["measured_s"] / row.measured_time < 5  # the same thing, on a noisy machine
 
 
+def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, script):
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+             "uniform", "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--jobs=2"]
+    write_table(priced / "perf_tables/table.pickle", proportional_table(TINY), {"device": {"model": "Raspberry Pi 3"}})
+    first = script(*flags, check=True)
+    assert "which the table is not of" in first.stderr and "table.pickle: measured with device Raspberry Pi 3, judged with" in first.stderr
+    models = sorted(str(p) for p in (priced / "comparisons/c/exported").iterdir())
+    timed = json.loads(script("compute_table.py", "--mode=measure", "--model", *models, "--json", check=True).stdout)
+    assert set(timed["models"]) == set(models) and all(0 < m["measured_s"] < 1 for m in timed["models"].values())
+    uniform, unpruned = "exported/uniform-0.3-seed0.tflite", "exported/unpruned-seed0.tflite"  # as a device may name them
+    device, file = {"device": {"model": "Raspberry Pi 3"}}, priced / "comparisons/c/measured.json"
+    before = (priced / "comparisons/c/c.csv").read_bytes()
+    for broken in ("", "[]", json.dumps({**device, "models": {uniform: {"measured_s": -1}}}), "[" * 100_000):
+        file.write_text(broken)
+        refused(script(*flags, "--resume"), "comparisons/c/measured.json", "expected what `compute_table.py", "or remove it")
+    assert (priced / "comparisons/c/c.csv").read_bytes() == before
+    file.write_text(json.dumps({**device, "models": {uniform: {"measured_s": 0.25}, unpruned: {"measured_s": 0.5}}}))
+    done = script(*flags, "--resume", check=True)
+    assert "2 networks, 0 to be made" in done.stdout and "latencies measured on Raspberry Pi 3\n" in done.stdout
+    assert {r.method: r.measured_time for r in results(priced)} == {"uniform": 0.25, "unpruned": 0.5}
+    assert all(r.file_bytes > 0 for r in results(priced))
+    file.write_text(json.dumps({**device, "models": {uniform: {"measured_s": 0.125}}}))
+    done = script(*flags, "--resume", check=True)
+    assert "1 of 2 networks, unpruned-seed0 for one, are not in it: only predicted" in done.stdout
+    found = {r.method: r.measured_time for r in results(priced)}
+    assert found["uniform"] == 0.125 and math.isnan(found["unpruned"])
+
+
 def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
              "uniform", "--seeds", "0", "--no_measure"]

@@ -335,7 +335,7 @@ def test_measured_beside_predicted(run, tmp_path):
 def test_the_prediction_is_for_the_machine_as_fast_as_it_is(run, tmp_path):
     """A table whose note says what the probe took then: the ratio to now scales the prediction."""
     (tmp_path / "a.tflite").write_bytes(described())
-    then_s = min(LiteRTRunner(1).open(whole_model._probe(NETWORK))(200)) / 1.1
+    then_s = min(LiteRTRunner(1).open(whole_model.probe_model(NETWORK))(200)) / 1.1
     write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": then_s}})
     found = json.loads(run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle", "--json"))
     ratio = found["probe_now_over_then"]
@@ -344,6 +344,23 @@ def test_the_prediction_is_for_the_machine_as_fast_as_it_is(run, tmp_path):
     printed = run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle")
     assert "times as long as when the table was measured: another machine" in printed
     assert f"predicted {found['without_probe']['predicted_s'] * 1e3:.4f} ms" in printed
+
+
+def test_several_are_timed_together(run, tmp_path):
+    (tmp_path / "a.tflite").write_bytes(described())
+    (tmp_path / "b.tflite").write_bytes(plain_model()[0])
+    expected = latency_s(NETWORK, plain_model(REMOVED)[1], TABLE)
+    found = json.loads(run(compute_table, "--mode=measure", "--model", "a.tflite", "b.tflite", "--json"))
+    assert set(found["models"]) == {"a.tflite", "b.tflite"} and found["threads"] == 1 and found["device"]
+    assert all(0 < m["measured_s"] < 1 and m["predicted_s"] is None for m in found["models"].values())
+    with pytest.raises(UserError, match="b.tflite: has no network.json in it"):
+        run(compute_table, "--mode=measure", "--model", "a.tflite", "b.tflite", "--perf_table=./table.pickle")
+    (tmp_path / "c.tflite").write_bytes(described())
+    write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": 1e-6}})
+    printed = run(compute_table, "--mode=measure", "--model", "a.tflite", "c.tflite", "--perf_table=./table.pickle")
+    assert printed.count(f"predicted {expected * 1e3:.4f} ms (") == 2 and "the probe takes " in printed
+    with pytest.raises(UserError, match="gone.tflite: no such file"):
+        run(compute_table, "--mode=measure", "--model", "a.tflite", "gone.tflite")
 
 
 def test_any_model_is_timed_but_only_described_ones_predicted(run, tmp_path):

@@ -6,11 +6,12 @@ where a figure is unknown.
 
 import csv
 import io
+import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from utils.errors import UserError
 
@@ -95,6 +96,21 @@ def _row(path: Path, number: int, line: Dict[Optional[str], Optional[str]]) -> R
         except ValueError:
             raise UserError(f"{path}: line {number}: {f.name}: expected a number, found {text!r}") from None
     return Row(**values)
+
+
+def read_device(path: Path) -> Tuple[str, Dict[str, float]]:
+    """(the device in words, {network: its seconds there}) of what ``compute_table.py --mode=measure --model ... --json``
+    printed for several models. Raises UserError naming the file."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = {Path(name).stem: model["measured_s"] for name, model in content["models"].items()}
+        if not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in found.values()):
+            raise ValueError("a measured_s that is no time")
+        device = content.get("device")
+        return ", ".join(map(str, device.values())) if isinstance(device, dict) else "", found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: expected what `compute_table.py --mode=measure --model exported/*.tflite --json` prints on "
+                        f"the device, found {type(error).__name__}: {error}; copy it anew, or remove it") from error
 
 
 def drawable(rows: Iterable[Row]) -> List[Row]:

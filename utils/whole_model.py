@@ -1,4 +1,4 @@
-"""Time one whole model with the care that tables are measured with, beside what a table predicts for it.
+"""Time whole models with the care that tables are measured with, beside what a table predicts for them.
 
 A neighbour on the machine disturbs for seconds at a time, so the model is timed over some seconds, opened anew again
 and again. Where a table predicts it, the table's probe is timed along, and the prediction is for the machine as fast
@@ -25,13 +25,20 @@ CARE = Care(passes=4, runs=3, max_visits=10)
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What kept time while a latency table was measured."""
+
+    model: bytes
+    then_s: float  # seconds that it took then
+
+
+@dataclass(frozen=True)
 class Expectation:
     """What a latency table says of a model."""
 
     table: Path
     table_s: float  # seconds per inference, the machine being as fast as when the table was measured
-    then_s: Optional[float]  # the probe at that time; None: not known, or measured in another way than now
-    probe: Optional[bytes]  # the model that was the table's probe; None where this Python cannot write it
+    probe: Optional[Probe]  # None: not known, measured in another way than now, or this Python cannot write it
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,7 @@ class Timing:
 
     @property
     def alike(self) -> bool:
-        """Does the probe say that the table is of this machine?"""
-        return self.ratio is not None and machine.alike(1, self.ratio)
+        return is_alike(self.ratio)
 
     def as_json(self) -> Dict[str, Any]:
         """What --json prints; errors are relative to the measured time."""
@@ -80,16 +86,33 @@ class Timing:
         if not self.expectation:
             return
         yield f"predicted {_ms(self.predicted_s)} ({self._error(self.predicted_s):+.1%}) by {self.expectation.table}"
-        if self.alike:
+        if self.ratio is not None:
             plain = self.expectation.table_s
-            yield (f"the probe takes {self.ratio - 1:+.1%} against when the table was measured; without that: "
-                   f"{_ms(plain)} ({self._error(plain):+.1%})")
-        elif self.ratio is not None:
-            yield (f"the probe takes {self.ratio:.2f} times as long as when the table was measured: another machine, or a "
-                   "busy one; measure the table anew")
+            yield about_probe(self.ratio) + (f"; without that: {_ms(plain)} ({self._error(plain):+.1%})" if self.alike else "")
 
     def _error(self, predicted_s: float) -> float:
         return predicted_s / self.measured_s - 1
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of several models, measured together."""
+
+    seconds: Dict[str, float]  # by name
+    ratio: Optional[float]  # as Timing.ratio
+
+
+def is_alike(ratio: Optional[float]) -> bool:
+    """Does the probe say that the table is of this machine? ratio: what it takes now over what it took then."""
+    return ratio is not None and machine.alike(1, ratio)
+
+
+def about_probe(ratio: float) -> str:
+    """For people, what the ratio says."""
+    if is_alike(ratio):
+        return f"the probe takes {ratio - 1:+.1%} against when the table was measured"
+    return (f"the probe takes {ratio:.2f} times as long as when the table was measured: another machine, or a busy one; "
+            "measure the table anew")
 
 
 def _ms(seconds: float) -> str:
@@ -107,14 +130,21 @@ def expect(table: Path, network: Network, widths: Widths, quantize: str, now: Ma
         print(f"{table}: measured on float32 layers, which tell nothing of a model quantised to {quantize}: no prediction",
               file=sys.stderr)
         return None
+    return Expectation(table, seconds, table_probe(table, network, now))
+
+
+def table_probe(table: Path, network: Network, now: Mapping[str, Any]) -> Optional[Probe]:
+    """What kept time while the table was measured, if that was in the way of ``now``; if not, stderr says so."""
     note = latency_table.read_provenance(table)
     differences = list(machine.differences(note, now))
     for line in differences:
         print(f"{table}: {line}", file=sys.stderr)
-    return Expectation(table, seconds, None if differences else latency_table.probe_in(note), _probe(network))
+    then_s, model = latency_table.probe_in(note), probe_model(network)
+    return Probe(model, then_s) if then_s and model and not differences else None
 
 
-def _probe(network: Network) -> Optional[bytes]:
+def probe_model(network: Network) -> Optional[bytes]:
+    """The layer that keeps time, as a .tflite file; None where this Python cannot write it."""
     try:
         from utils import tflite_writer
     except ImportError:
@@ -131,23 +161,24 @@ def measure(model: Union[Path, bytes], name: str, runner, care: Care, expectatio
         return patiently(lambda: of, runner, name, "")
 
     probe = expectation.probe if expectation else None
-    then_s = expectation.then_s if probe else None
-    state = State(_items(timer(model), care), care.max_visits, then_s or np.inf)
-    Session(care, state, lambda item: timer(model), timer(probe or model)).run("timing the model")
-    return Timing(state.result(care), int(state.unsettled(care).sum()), state.usual_s / then_s if then_s else None,
+    state = State(_items(timer(model), care), care.max_visits, probe.then_s if probe else np.inf)
+    Session(care, state, lambda item: timer(model), timer(probe.model if probe else model)).run("timing the model")
+    return Timing(state.result(care), int(state.unsettled(care).sum()), state.usual_s / probe.then_s if probe else None,
                   expectation)
 
 
-def measure_together(models: Mapping[str, Path], runner, care: Care) -> Dict[str, float]:
-    """Seconds of each of several models by name, visited in turn and at random, so that all meet the same machine; the
-    first one is the probe. Raises UserError naming the model that cannot be timed."""
+def measure_together(models: Mapping[str, Path], runner, care: Care, probe: Optional[Probe] = None) -> Timings:
+    """Time several models by name, visited in turn and at random, so that all meet the same machine; without a table's
+    probe the first one is theirs. Raises UserError naming the model that cannot be timed."""
     names = list(models)
     timers = [patiently(lambda path=models[name]: path, runner, str(models[name]), "") for name in names]
     turns = int(np.clip(max(_items(one, care) for one in timers) // len(names), *TURNS))
     state = State(turns * len(names), care.max_visits)
-    Session(care, state, lambda item: timers[item % len(names)], timers[0]).run(f"timing {len(names)} models")
+    keeper = patiently(lambda: probe.model, runner, "probe", "") if probe else timers[0]
+    Session(care, state, lambda item: timers[item % len(names)], keeper).run(f"timing {len(names)} models")
     seconds = state.result(care).reshape(turns, len(names))
-    return {name: low(seconds[:, i]) for i, name in enumerate(names)}
+    return Timings({name: low(seconds[:, i]) for i, name in enumerate(names)},
+                   state.usual_s / probe.then_s if probe else None)
 
 
 def _items(timer, care: Care) -> int:
