@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from model.network import Network, Widths
 from utils import baselines, cli, journal, latency_table, netadapt
@@ -54,6 +54,9 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--reach", type=cli.within(float, 1, 1e6), default=1.0,
                        help="a proposal may gain up to so many times what is asked for, to get to the end of a latency "
                             "step; 1: always the largest width that gains enough, NetAdapt's own rule")
+    group.add_argument("--removals", choices=netadapt.REMOVALS, default="always",
+                       help="always: a step also tries every block without its branch, if that gains enough; last: only "
+                            "where no narrower width does, NetAdapt's own rule")
     group.add_argument("--search", choices=("halving", "full"), default="halving",
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")
@@ -119,18 +122,26 @@ def plan(args: argparse.Namespace) -> None:
     total = latency(widths)
     target = netadapt.target_gain_s(settings, total, 1)
     found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings, settings.reach)
+    removals = {group: netadapt.removal(network, widths, group, latency, target, settings.allow_small_prunings)
+                if settings.removals == "always" else None for group, _ in found}
     if args.json:
         print(json.dumps({"total_latency_s": total, "target_gain_s": target, "proposals": [
             {"group": group, "width": widths[group], "proposed_width": p.proposed_width if p else None,
-             "gain_s": p.gain_s if p else None} for group, p in found]}))
+             "gain_s": p.gain_s if p else None,
+             **({"removal_gain_s": removals[group].gain_s} if removals[group] else {})}
+            for group, p in found]}))
         return
     print(f"{latency_table.name_of(network)}; {about_table(path, network)}\n"
           f"total latency {total * 1e3:.4f} ms, to be brought to {netadapt.budget_s(settings, total) * 1e3:.4f} ms; "
           f"the first step has to gain {target * 1e3:.4f} ms\n\n"
-          f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
+          f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}{'removed (ms)':>14}")
     for group, p in found:
-        proposed, gain = (p.proposed_width, f"{p.gain_s * 1e3:.4f}") if p else ("-", "-")
-        print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
+        proposed, gain, without = p.proposed_width if p else "-", _plan_gain(p), _plan_gain(removals[group])
+        print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}{without:>14}")
+
+
+def _plan_gain(proposal: Optional[netadapt.Proposal]) -> str:
+    return f"{proposal.gain_s * 1e3:.4f}" if proposal else "-"
 
 
 def planned_network(args: argparse.Namespace):
@@ -150,7 +161,7 @@ def planned_network(args: argparse.Namespace):
 
 def settings_of(args: argparse.Namespace) -> netadapt.Settings:
     return netadapt.Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
-                             args.criterion, args.reach, args.layer_fraction, args.seed)
+                             args.criterion, args.reach, args.removals, args.layer_fraction, args.seed)
 
 
 def check_network(args: argparse.Namespace, network: Network, path: Path) -> None:
@@ -276,7 +287,7 @@ def crew_of(args: argparse.Namespace, workshop, model):
     if args.jobs == 1 and args.backend == "local" or args.method != "netadapt":
         yield Crew(workshop)
         return
-    jobs = min(args.jobs, sum(g.prunable for g in model.network.groups))  # a step has no more candidates
+    jobs = min(args.jobs, sum(g.prunable + g.removable for g in model.network.groups))  # a step has no more candidates
     if args.backend == "local" and workshop.device.name == "cpu":
         each = memory.needed_bytes(model.network, model.widths, args.batch_size, args.search)
         fit = memory.jobs_that_fit(jobs, each)

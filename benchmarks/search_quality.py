@@ -58,7 +58,7 @@ def named(text: str) -> Tuple[str, str]:
 
 def main() -> None:
     args = get_parser().parse_args()
-    searches = {"full": "--search=full", "default": "", **dict(args.more)}
+    searches = {"full": "--search=full --removals=last", "default": "", **dict(args.more)}
     runs = {name: [pruned(args, name, flags.split(), seed) for seed in args.seeds] for name, flags in searches.items()}
     report = {"flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")}, "threads": torch.get_num_threads(),
               "runs": runs, "steps": walk(args)}
@@ -161,10 +161,10 @@ def climbed(workshop, parent, step: int, proposals, rungs, before: float) -> lis
 
     def judge(rung, going):
         start = before if rung.images is None else workshop.error_pct(parent, workshop.judged(step, rung.images))
-        pieces = tuple(piece_of(parent, p, states.get(p.group)) for p in going)
-        made = {m.group: m for m in candidates.carry_out(workshop, parent, candidates.Order(step, rung, pieces))}
-        states.update({group: m.state for group, m in made.items()})
-        judged.append([Candidate(p, made[p.group].error_pct, made[p.group].error_pct - start) for p in going])
+        pieces = tuple(piece_of(parent, p, states.get(p.key)) for p in going)
+        made = {m.key: m for m in candidates.carry_out(workshop, parent, candidates.Order(step, rung, pieces))}
+        states.update({key: m.state for key, m in made.items()})
+        judged.append([Candidate(p, made[p.key].error_pct, made[p.key].error_pct - start) for p in going])
         return judged[-1]
 
     halving.climb(proposals, rungs, judge, lambda found: netadapt.rank(found, "ratio"))

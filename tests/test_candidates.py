@@ -58,7 +58,7 @@ def test_scoring_on_shared_layers_is_scoring_alone(name, precision):
     assert len(together) == len(several)
     for made, piece in zip(together, candidates.in_order(parent, several)):
         (alone,) = candidates.carry_out(workshop, parent, Order(2, SCORE, (piece,)))
-        assert made.group == alone.group == piece.group and made.error_pct == alone.error_pct
+        assert made.key == alone.key == piece.key and made.error_pct == alone.error_pct
         same_states(made.state, alone.state)
     assert all(torch.equal(v, before[k]) for k, v in parent.state_dict().items()), "the parent was changed"
 
@@ -129,7 +129,7 @@ def test_workers_make_the_same(tmp_path):
         there = all_made(Crew(workshop, workers).of_step(parent))
     assert here.keys() == there.keys() and len(here) > 3
     for key, made in here.items():
-        assert made.error_pct == there[key].error_pct and made.group == there[key].group
+        assert made.error_pct == there[key].error_pct and made.key == there[key].key
         same_states(made.state, there[key].state)
 
 

@@ -31,27 +31,35 @@ def test_the_better_part_goes_on_rung_by_rung():
     fates, asked = climb({})
     assert [(name, len(groups)) for name, groups in asked] == [("score", 20), ("short", 5), ("full", 2)]
     assert asked[1][1] == ["g0", "g1", "g2", "g3", "g4"] and asked[2][1] == ["g0", "g1"]
-    assert (fates["g0"].rung.name, fates["g0"].stopped) == ("full", "1 of 2 at full")
-    assert (fates["g4"].rung.name, fates["g4"].stopped) == ("short", "5 of 5 at short")
-    assert (fates["g19"].rung.name, fates["g19"].stopped) == ("score", "20 of 20 at score")
+    assert (fates["g0", 5].rung.name, fates["g0", 5].stopped) == ("full", "1 of 2 at full")
+    assert (fates["g4", 5].rung.name, fates["g4", 5].stopped) == ("short", "5 of 5 at short")
+    assert (fates["g19", 5].rung.name, fates["g19", 5].stopped) == ("score", "20 of 20 at score")
     assert len(fates) == 20
+
+
+def test_two_widths_of_a_group_are_two_candidates():
+    found = [Proposal("g0", 10, width, 1.0) for width in (5, 0)]
+    errors = {("g0", 5): 2.0, ("g0", 0): 1.0}
+    judge = lambda rung, going: [Candidate(p, errors[p.key], errors[p.key]) for p in going]
+    fates = halving.climb(found, RUNGS[-1:], judge, lambda tried: netadapt.rank(tried, "ratio"))
+    assert {key: fate.stopped for key, fate in fates.items()} == {("g0", 0): "1 of 2 at full", ("g0", 5): "2 of 2 at full"}
 
 
 def test_a_lost_loss_loses_but_does_not_end_the_search():
     fates, asked = climb({("g0", "short"): math.nan, ("g1", "full"): math.nan})
-    assert asked[2][1] == ["g1", "g2"] and fates["g0"].stopped == fates["g1"].stopped == "its loss became NaN"
-    assert fates["g2"].stopped == "1 of 2 at full"
+    assert asked[2][1] == ["g1", "g2"] and fates["g0", 5].stopped == fates["g1", 5].stopped == "its loss became NaN"
+    assert fates["g2", 5].stopped == "1 of 2 at full"
 
 
 def test_when_all_that_went_on_are_lost_the_next_ones_go_on():
     lost = {(f"g{i}", "full"): math.nan for i in range(2)}
     fates, asked = climb(lost)
     assert [groups for name, groups in asked if name == "full"] == [["g0", "g1"], ["g2", "g3"]]
-    assert fates["g2"].stopped == "1 of 2 at full"
+    assert fates["g2", 5].stopped == "1 of 2 at full"
     lost.update({(f"g{i}", "full"): math.nan for i in range(5)})
     fates, asked = climb(lost)
     assert [groups[0] for name, groups in asked if name == "short"] == ["g0", "g5"]
-    assert fates["g5"].rung.name == "full"
+    assert fates["g5", 5].rung.name == "full"
     everything = {(f"g{i}", rung.name): math.nan for i in range(20) for rung in RUNGS}
     fates, _ = climb(everything)
     assert {f.stopped for f in fates.values()} == {"its loss became NaN"}
@@ -68,6 +76,6 @@ def test_ladders():
     rungs = halving.ladder("halving", 100)
     assert [(r.name, r.batches) for r in rungs] == [("score", 0), ("short", 20), ("full", 100)]
     assert rungs[-1].images is None and len({r.recalibration for r in rungs}) == 1
-    assert [r.going_on(21) for r in rungs[:-1]] == [3, 1] and [r.going_on(10) for r in rungs[:-1]] == [2, 1]
+    assert [r.going_on(39) for r in rungs[:-1]] == [4, 1] and [r.going_on(10) for r in rungs[:-1]] == [2, 1]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 2)] == [("score", 0), ("full", 2)]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 0)] == [("score", 0), ("full", 0)]

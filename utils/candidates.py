@@ -18,6 +18,7 @@ from utils import surgery, training
 from utils.data import Images
 from utils.device import Device
 from utils.halving import Rung
+from utils.netadapt import Key
 from utils.scores import DATA_BATCHES, Scores, channel_scores
 
 State = Dict[str, Any]  # where a candidate stands: "batches" it was fine-tuned on, what changed in its "model", "optimizer"
@@ -79,6 +80,10 @@ class Piece:
     keep: Tensor  # indices, ascending
     state: Optional[State] = None
 
+    @property
+    def key(self) -> Key:
+        return self.group, len(self.keep)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -93,7 +98,7 @@ class Order:
 class Made:
     """What came of a piece. NaN: the loss was no number any more."""
 
-    group: str
+    key: Key  # the piece's
     error_pct: float
     loss: float
     state: State
@@ -136,7 +141,7 @@ def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, state: State, ord
     loss = training.fit(model, optimizer, batches, workshop.device)
     sound = math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in model.parameters())
     error, mean_loss = workshop.judge(model, judged) if sound else (float("nan"), float("nan"))
-    return Made(piece.group, error, mean_loss, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
+    return Made(piece.key, error, mean_loss, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
                                      "optimizer": _copied(optimizer.state_dict())})
 
 
@@ -172,7 +177,7 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
         end = len(candidate.layers)
         with device.autocast():
             _, logits = _advance(candidate, measured, seen, cut, end)
-        yield Made(piece.group, *_judged(logits, judged), {"batches": 0, "model": _copied(dict(candidate.named_buffers()))})
+        yield Made(piece.key, *_judged(logits, judged), {"batches": 0, "model": _copied(dict(candidate.named_buffers()))})
 
 
 Values = List[Dict[str, Tensor]]  # per batch, the live tensors by name

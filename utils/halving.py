@@ -7,7 +7,7 @@ sees errors, and nothing of torch, files or data.
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from utils.netadapt import Candidate, Proposal
+from utils.netadapt import Candidate, Key, Proposal
 
 RECALIBRATION = 10  # batches that batch-norm statistics are measured anew on
 JUDGED = 2000  # held-out images that the rungs before the last judge on
@@ -37,7 +37,7 @@ def ladder(search: str, batches: int) -> Tuple[Rung, ...]:
         return (Rung("full", batches),)
     short = round(SHORT * batches)
     middle = (Rung("short", short, JUDGED, RECALIBRATION),) if short else ()
-    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.15, least=2), *middle,
+    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.1, least=2), *middle,
             Rung("full", batches, None, RECALIBRATION))
 
 
@@ -54,12 +54,12 @@ Judge = Callable[[Rung, Sequence[Proposal]], List[Candidate]]
 Rank = Callable[[List[Candidate]], List[Candidate]]  # best first, without those whose error is no number
 
 
-def climb(proposals: Sequence[Proposal], rungs: Sequence[Rung], judge: Judge, rank: Rank) -> Dict[str, Fate]:
-    """{group: its fate}, for all of a step's proposals; those of the last rung are the ones to choose from.
+def climb(proposals: Sequence[Proposal], rungs: Sequence[Rung], judge: Judge, rank: Rank) -> Dict[Key, Fate]:
+    """{(group, proposed width): its fate}, for all of a step's proposals; those of the last rung are the ones to choose from.
 
     Should all that went on from a rung lose their loss (NaN), the next ones go on.
     """
-    fates: Dict[str, Fate] = {}
+    fates: Dict[Key, Fate] = {}
 
     def from_rung(number: int, going: Sequence[Proposal]) -> bool:
         rung, count = rungs[number], rungs[number].going_on(len(proposals))
@@ -67,8 +67,8 @@ def climb(proposals: Sequence[Proposal], rungs: Sequence[Rung], judge: Judge, ra
             return from_rung(number + 1, going)
         tried = judge(rung, going)
         ranked = rank(tried)
-        fates.update({c.proposal.group: Fate(rung, c, "its loss became NaN") for c in tried})
-        fates.update({c.proposal.group: Fate(rung, c, f"{place} of {len(tried)} at {rung.name}")
+        fates.update({c.proposal.key: Fate(rung, c, "its loss became NaN") for c in tried})
+        fates.update({c.proposal.key: Fate(rung, c, f"{place} of {len(tried)} at {rung.name}")
                       for place, c in enumerate(ranked, 1)})
         if number + 1 == len(rungs):
             return bool(ranked)

@@ -17,6 +17,8 @@ from utils.errors import UserError
 
 Latency = Callable[[Widths], float]
 
+Key = Tuple[str, int]  # a group and the width that it would have: what tells a step's candidates apart
+
 STEEPER = 1.5  # what makes a latency step: so much more gain per channel
 
 
@@ -32,6 +34,7 @@ class Settings:
     allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
     criterion: str = "ratio"  # one of CRITERIA
     reach: float = 1.0  # how many times what is asked for a proposal may gain, for the sake of a latency step
+    removals: str = "always"  # one of REMOVALS
     layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
     seed: int = 0  # of that draw
 
@@ -43,6 +46,10 @@ class Proposal:
     proposed_width: int
     gain_s: float
     missing_s: float = math.inf  # what the search still has to gain: beyond it a gain is worth nothing
+
+    @property
+    def key(self) -> Key:
+        return self.group, self.proposed_width
 
     @property
     def useful_s(self) -> float:
@@ -77,6 +84,10 @@ CRITERIA: Dict[str, Callable[[Candidate], float]] = {  # the chosen candidate ha
     "loss": lambda candidate: candidate.loss_ratio,  # loss growth per second gained: less coarse on few images
     "error": lambda candidate: candidate.error_pct,  # the NetAdapt paper's
 }
+
+
+REMOVALS = ("always",  # a step also tries every block without its branch, if that gains enough
+            "last")  # only where no narrower width gains enough, NetAdapt's own rule
 
 
 @dataclass(frozen=True)
@@ -124,8 +135,7 @@ def propose(network: Network, widths: Widths, group: str, latency: Latency, targ
 
     Kernels have latency steps: the channel at the end of one may gain as much as ten others. So it is a smaller width,
     that gains at most ``reach`` times the target, if that gains STEEPER times as much per channel. A removable group
-    may go to 0 if no width above does it and removal alone exceeds the target, or with ``allow_small`` whatever it gains
-    (more than nothing). A gain is always latency(before) - latency(after).
+    may go to 0 if no width above does it. A gain is always latency(before) - latency(after).
     """
     before, width = latency(widths), widths[group]
     found = []
@@ -138,11 +148,16 @@ def propose(network: Network, widths: Widths, group: str, latency: Latency, targ
     if found:
         steepest = max(found, key=lambda p: p.per_channel_s)
         return steepest if steepest.per_channel_s >= STEEPER * found[0].per_channel_s else found[0]
-    if network.group[group].removable and width > 0:
-        gain = before - latency({**widths, group: 0})
-        if gain > (0 if allow_small else target_s):
-            return Proposal(group, width, 0, gain)
-    return None
+    return removal(network, widths, group, latency, target_s, allow_small)
+
+
+def removal(network: Network, widths: Widths, group: str, latency: Latency, target_s: float,
+            allow_small: bool) -> Optional[Proposal]:
+    """A removable group at width 0, if that gains more than ``target_s``, or with ``allow_small`` more than nothing."""
+    if not network.group[group].removable or not widths[group]:
+        return None
+    gain = latency(widths) - latency({**widths, group: 0})
+    return Proposal(group, widths[group], 0, gain) if gain > (0 if allow_small else target_s) else None
 
 
 def proposals(network: Network, widths: Widths, latency: Latency, target_s: float, allow_small: bool,
@@ -153,10 +168,19 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
 
 
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
-    """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for."""
+    """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for.
+
+    Beside the narrower width of a block its removal may be tried: what it costs in error for what it gains in time is
+    judged like any other candidate, and a block that is narrowed bit by bit pays for its invocations to the end.
+    """
     target_s, missing_s = asked_gain_s(settings, state, latency), missing_gain_s(settings, state, latency)
-    everything = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
-    found = [replace(p, missing_s=missing_s) for _, p in everything if p]
+    everything: List[Proposal] = []
+    for group, narrower in proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach):
+        everything += [narrower] if narrower else []
+        if settings.removals == "always" and narrower and narrower.proposed_width:
+            without = removal(network, state.widths, group, latency, target_s, settings.allow_small_prunings)
+            everything += [without] if without else []
+    found = [replace(p, missing_s=missing_s) for p in everything]
     if not found:
         raise NoWayOn(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
                       f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "

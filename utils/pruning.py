@@ -22,7 +22,7 @@ from utils.candidates import Piece, State
 from utils.errors import UserError
 from utils.files import write_whole
 from utils.halving import Fate, Rung
-from utils.netadapt import Candidate, Proposal
+from utils.netadapt import Candidate, Key, Proposal
 from utils.parcels import Crew, Make
 from utils.scores import Scores
 
@@ -73,10 +73,10 @@ class Run:
     error_history: List[float]  # held-out error, %: of the unpruned network, then after every step
     table_costs_history: List[float]  # predicted seconds, likewise
     prune_history: List[Dict[str, Any]] = field(default_factory=list)  # the step records of the journal
-    # of the step in hand, by group:
-    trials: Dict[Tuple[str, str], Tuple[float, float]] = field(default_factory=dict)  # (error in %, loss), by (group, rung)
-    states: Dict[str, State] = field(default_factory=dict)  # how far candidates are made
-    fates: Dict[str, Fate] = field(default_factory=dict)
+    # of the step in hand, by candidate:
+    trials: Dict[Tuple[Key, str], Tuple[float, float]] = field(default_factory=dict)  # (error in %, loss), by (candidate, rung)
+    states: Dict[Key, State] = field(default_factory=dict)  # how far candidates are made
+    fates: Dict[Key, Fate] = field(default_factory=dict)
     scores: Optional[Scores] = None  # of the channels, made when first needed
 
     def evaluate(self, step: int, proposals: Sequence[Proposal]) -> List[Candidate]:
@@ -128,10 +128,10 @@ class Run:
 
     def _candidate_records(self, step: netadapt.Step) -> Iterator[Dict[str, Any]]:
         """For every candidate of the step how far it went and why no further; then those that were not drawn."""
-        for group, fate in self.fates.items():
+        for key, fate in self.fates.items():
             found = fate.candidate
-            errors = {rung.name: _number(self.trials[group, rung.name][0]) for rung in self.rungs
-                      if (group, rung.name) in self.trials}
+            errors = {rung.name: _number(self.trials[key, rung.name][0]) for rung in self.rungs
+                      if (key, rung.name) in self.trials}
             yield {"event": "candidate", "step": step.state.step, **asdict(found.proposal), "rung": fate.rung.name,
                    "batches": fate.rung.batches, "error_pct": _number(found.error_pct),
                    "growth_pct": _number(found.growth_pct), "growth_pct_per_s": _number(found.ratio), "errors_pct": errors,
@@ -150,37 +150,39 @@ class Run:
         """What is to be brought to this rung; a state that is not one on the way there is left aside."""
         keep = surgery.best_channels(self.scores_of_step()[proposal.group], proposal.proposed_width)
         shapes = self.model.network.weight_shapes({**self.model.widths, proposal.group: proposal.proposed_width})
-        state = self.states.get(proposal.group)
+        state = self.states.get(proposal.key)
         return Piece(proposal.group, self._number_of(proposal.group), keep.cpu(),
                      state if _fits(state, shapes) and state["batches"] <= rung.batches else None)
 
     def _number_of(self, group: str) -> int:
         return 1 + [g.name for g in self.model.network.groups].index(group)
 
-    def keep_state(self, step: int, group: str, state: State) -> None:
-        self.states[group] = state
+    def keep_state(self, step: int, key: Key, state: State) -> None:
+        self.states[key] = state
         buffer = io.BytesIO()
-        torch.save({"step": step, "group": group, "state": state}, buffer)
+        torch.save({"step": step, "group": key[0], "width": key[1], "state": state}, buffer)
         self.files.candidates.mkdir(exist_ok=True)
-        write_whole(self._state_path(group), buffer.getvalue())
+        write_whole(self._state_path(key), buffer.getvalue())
 
-    def drop_states(self, groups: Iterable[str]) -> None:
-        for group in groups:
-            self.states.pop(group, None)
-            self._state_path(group).unlink(missing_ok=True)
+    def drop_states(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.states.pop(key, None)
+            self._state_path(key).unlink(missing_ok=True)
 
-    def _state_path(self, group: str) -> Path:
-        return self.files.candidates / f"{self._number_of(group)}.t7"
+    def _state_path(self, key: Key) -> Path:
+        group, width = key
+        return self.files.candidates / f"{self._number_of(group)}-{width}.t7"
 
     def take_up_trials(self, done: List[Dict[str, Any]]) -> None:
         """Go on inside a step: its trials that are ``done``, and the candidates on the disk."""
-        self.trials = {(r["group"], r["rung"]): tuple(float("nan") if r.get(k) is None else r[k]
+        self.trials = {((r["group"], r["proposed_width"]), r["rung"]): tuple(float("nan") if r.get(k) is None else r[k]
                                                       for k in ("error_pct", "loss")) for r in done}
         for path in sorted(self.files.candidates.glob("*.t7")):
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True)
-                if content["step"] == len(self.prune_history) + 1 and content["group"] in self.model.widths:
-                    self.states[content["group"]] = content["state"]
+                key = content["group"], content["width"]
+                if content["step"] == len(self.prune_history) + 1 and path == self._state_path(key):
+                    self.states[key] = content["state"]
             except Exception:  # torch raises many kinds for a broken file; the candidate can be made again
                 continue
 
@@ -221,19 +223,19 @@ class _Judge:
 
     def __call__(self, rung: Rung, going: Sequence[Proposal]) -> List[Candidate]:
         run, before = self.run, self._parent(rung)
-        run.drop_states(set(run.states) - {p.group for p in going})
-        waiting = {p.group: p for p in going if (p.group, rung.name) not in run.trials}
+        run.drop_states(set(run.states) - {p.key for p in going})
+        waiting = {p.key: p for p in going if (p.key, rung.name) not in run.trials}
         if rung.images is not None or len(run.rungs) > 1:
             print(f" step {self.step}, {rung.name}: {len(going)} candidates", flush=True)
-        found = [_candidate(p, run.trials[p.group, rung.name], before) for p in going if p.group not in waiting]
+        found = [_candidate(p, run.trials[p.key, rung.name], before) for p in going if p.key not in waiting]
         pieces = [run.piece(p, rung) for p in waiting.values()]
         if not rung.batches:  # all are scored together, sharing layers: one that was scored before a fault, too
             pieces = [replace(piece, state=None) for piece in pieces]
         for made in self.make(self.step, rung, pieces) if pieces else ():
-            candidate = _candidate(waiting[made.group], (made.error_pct, made.loss), before)
+            candidate = _candidate(waiting[made.key], (made.error_pct, made.loss), before)
             self._keep(rung, candidate, made.state, found)
             found.append(candidate)
-        return sorted(found, key=lambda c: [p.group for p in going].index(c.proposal.group))
+        return sorted(found, key=lambda c: [p.key for p in going].index(c.proposal.key))
 
     def _parent(self, rung: Rung) -> Tuple[float, float]:
         """(error in %, loss) that candidates are held against."""
@@ -245,14 +247,14 @@ class _Judge:
     def _keep(self, rung: Rung, candidate: Candidate, state: State, others: Sequence[Candidate]) -> None:
         """Write down the trial, and where the candidate stands if it can go on; of the last rung only the best one."""
         run, proposal, error = self.run, candidate.proposal, candidate.error_pct
-        lost = [proposal.group] if error != error else []
+        lost = [proposal.key] if error != error else []
         if rung == run.rungs[-1]:
             best = run.rank([*others, candidate])[:1]
-            lost = [c.proposal.group for c in (*others, candidate) if c not in best]
-        if proposal.group not in lost:
-            run.keep_state(self.step, proposal.group, state)
+            lost = [c.proposal.key for c in (*others, candidate) if c not in best]
+        if proposal.key not in lost:
+            run.keep_state(self.step, proposal.key, state)
         run.drop_states(lost)
-        run.trials[proposal.group, rung.name] = error, candidate.loss
+        run.trials[proposal.key, rung.name] = error, candidate.loss
         run.log.append({"event": "trial", "step": self.step, "rung": rung.name, **asdict(proposal),
                         "error_pct": _number(error), "loss": _number(candidate.loss)})
         print(f"  {proposal.group:<12}{proposal.width:>4} -> {proposal.proposed_width:<4} gains "
@@ -319,5 +321,6 @@ def _is_record(record: Any) -> bool:
         return False
     number = isinstance(record.get("step"), int) or record["event"] == "end"
     return number and (record["event"] != "trial" or (
-        isinstance(record.get("group"), str) and isinstance(record.get("rung"), str)
+        isinstance(record.get("group"), str) and isinstance(record.get("proposed_width"), int)
+        and isinstance(record.get("rung"), str)
         and all(record.get(k) is None or isinstance(record[k], (int, float)) for k in ("error_pct", "loss"))))
