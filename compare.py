@@ -294,6 +294,7 @@ def compare(args: argparse.Namespace, folder: Path, base: Base, tasks: Dict[str,
         if not args.no_measure:
             measure(args, folder, base, rows, log)
     if rows:
+        write_results(folder, rows.values())  # also where a kill came between a network's line and its picture
         report(folder, rows.values())
     if failed:
         raise UserError(f"{len(failed)} of {len(tasks)} networks could not be made, first {failed[0]}; the others are kept, "
@@ -394,7 +395,6 @@ def measure(args: argparse.Namespace, folder: Path, base: Base, rows: Dict[str, 
         bytes_ = files[name].stat().st_size if name in files else rows[name].file_bytes
         rows[name] = replace(rows[name], measured_time=seconds, file_bytes=bytes_)
         log.append(asdict(rows[name]))
-    write_results(folder, rows.values())
 
 
 def measured_there(path: Path, rows: Dict[str, Row]) -> Dict[str, float]:

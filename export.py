@@ -201,7 +201,10 @@ def tflite_bytes(model, normalisation, quantize: str, calibration: list) -> byte
     from model import keras_net
     from model.torch_net import weights_of
     keras = keras_net.build(model.network, model.widths, weights_of(model), pixels=(normalisation.mean, normalisation.std))
-    return keras_net.to_signed_tflite(keras, quantize, calibration)
+    try:
+        return keras_net.to_signed_tflite(keras, quantize, calibration)
+    finally:
+        keras_net.forget_all()  # a comparison exports many in one process
 
 
 def onnx_bytes(model, normalisation, labels: Tuple[str, ...], about: Dict[str, Any]) -> bytes:

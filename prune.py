@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 from model.network import Network, Widths
 from utils import baselines, cli, journal, latency_table, netadapt
@@ -29,8 +29,8 @@ FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_t
 
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__.splitlines()[0])
-    parser.add_argument("--save_file", help="name of the results (see above); needed unless --plan")
-    parser.add_argument("--base_model", help="trained network, checkpoints/BASE_MODEL.t7 or a path; as above")
+    parser.add_argument("--save_file", help="name of the results, in checkpoints/, nbr_channels/ and history/; needed unless --plan")
+    parser.add_argument("--base_model", help="trained network, checkpoints/BASE_MODEL.t7 or a path; needed unless --plan")
     parser.add_argument("--perf_table", required=True, help="latency table, perf_tables/PERF_TABLE.pickle or a path")
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
@@ -54,9 +54,9 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--reach", type=cli.within(float, 1, 1e6), default=1.0,
                        help="a proposal may gain up to so many times what is asked for, to get to the end of a latency "
                             "step; 1: always the largest width that gains enough, NetAdapt's own rule")
-    group.add_argument("--removals", choices=netadapt.REMOVALS, default="always",
-                       help="always: a step also tries every block without its branch, if that gains enough; last: only "
-                            "where no narrower width does, NetAdapt's own rule")
+    group.add_argument("--removals", choices=netadapt.REMOVALS, default="last",
+                       help="last: a block's branch may go only where no narrower width gains enough, NetAdapt's own rule; "
+                            "always: a step also tries every block without it, if that gains enough")
     group.add_argument("--search", choices=("halving", "full"), default="halving",
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")
@@ -120,7 +120,7 @@ def plan(args: argparse.Namespace) -> None:
 
     settings = settings_of(args)
     total = latency(widths)
-    target = netadapt.target_gain_s(settings, total, 1)
+    target = netadapt.asked_gain_s(settings, netadapt.State(widths, float("nan"), total), latency)
     found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings, settings.reach)
     removals = {group: netadapt.removal(network, widths, group, latency, target, settings.allow_small_prunings)
                 if settings.removals == "always" else None for group, _ in found}
@@ -134,14 +134,11 @@ def plan(args: argparse.Namespace) -> None:
     print(f"{latency_table.name_of(network)}; {about_table(path, network)}\n"
           f"total latency {total * 1e3:.4f} ms, to be brought to {netadapt.budget_s(settings, total) * 1e3:.4f} ms; "
           f"the first step has to gain {target * 1e3:.4f} ms\n\n"
-          f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}{'removed (ms)':>14}")
-    for group, p in found:
-        proposed, gain, without = p.proposed_width if p else "-", _plan_gain(p), _plan_gain(removals[group])
-        print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}{without:>14}")
-
-
-def _plan_gain(proposal: Optional[netadapt.Proposal]) -> str:
-    return f"{proposal.gain_s * 1e3:.4f}" if proposal else "-"
+          f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
+    for group, narrower in found:
+        for p in [narrower, *([removals[group]] if removals[group] and narrower != removals[group] else [])]:
+            proposed, gain = (p.proposed_width, f"{p.gain_s * 1e3:.4f}") if p else ("-", "-")
+            print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
 
 
 def planned_network(args: argparse.Namespace):

@@ -17,9 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -200,8 +199,7 @@ def main() -> None:
         return latency_table.latency_s(network, widths, table)
 
     state = netadapt.State(network.full_widths, 90.0, latency(network.full_widths))
-    proposals = netadapt.proposals_of_step(network, state, replace(settings, removals="last"), latency)
-    tried = len(netadapt.proposals_of_step(network, state, settings, latency))
+    proposals = netadapt.proposals_of_step(network, state, settings, latency)
     seconds = rounds(args, parent, proposals, workshop)
     steps = {"default": step_seconds(args, parent, workshop, latency, settings)}
     if not args.no_workers:
@@ -211,17 +209,15 @@ def main() -> None:
     devices.settle(device, threads)
     for name, again in rounds(args, parent, proposals, workshop).items():
         seconds[name] += again
-    print_report(args, report(args, seconds, steps, (len(proposals), tried), device, threads))
+    print_report(args, report(args, seconds, steps, len(proposals), device, threads))
 
 
-def report(args, seconds, steps, candidates: Tuple[int, int], device, threads: int) -> Dict[str, Any]:
-    """candidates: of a step, the plain method's and the default's."""
+def report(args, seconds, steps, candidates: int, device, threads: int) -> Dict[str, Any]:
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     plain = args.short_term_fine_tune * middle["plain_batch"] + HELD_OUT * middle["plain_image"]
-    return {"device": device.name, "precision": device.precision, "threads": threads, "candidates": candidates[0],
-            "default_candidates": candidates[1],
-            "seconds": seconds, "plain_candidate_s": plain, "plain_step_s": plain * candidates[0],
-            "steps_s": steps, "step_ratio": plain * candidates[0] / steps["default"],
+    return {"device": device.name, "precision": device.precision, "threads": threads, "candidates": candidates,
+            "seconds": seconds, "plain_candidate_s": plain, "plain_step_s": plain * candidates,
+            "steps_s": steps, "step_ratio": plain * candidates / steps["default"],
             "plain_images_per_s": args.batch_size / middle["plain_training"],
             "images_per_s": args.batch_size / middle["training"],
             "training_ratio": middle["plain_training"] / middle["training"]}
@@ -232,12 +228,12 @@ def print_report(args, found: Dict[str, Any]) -> None:
         print(json.dumps(found))
         return
     spread = {name: f"{min(v):.3g} to {max(v):.3g} s" for name, v in found["seconds"].items()}
-    n, more, steps = found["candidates"], found["default_candidates"], found["steps_s"]
+    n, steps = found["candidates"], found["steps_s"]
     print(f"{args.net}-{args.depth}-{args.width:g} on {found['device']}, {found['threads']} threads, {found['precision']}; "
-          f"{n} candidates a step, {more} of the default\n"
+          f"{n} candidates a step\n"
           f"plain candidate              {found['plain_candidate_s']:9.1f} s   (a batch {spread['plain_batch']})\n"
           f"plain step                   {found['plain_step_s']:9.1f} s\n"
-          f"default, a candidate         {steps['default'] / more:9.1f} s\n"
+          f"default, a candidate         {steps['default'] / n:9.1f} s\n"
           f"default step                 {steps['default']:9.1f} s   {found['step_ratio']:.1f} times as fast\n"
           f"plain training               {found['plain_images_per_s']:9.1f} images/s   (a batch {spread['plain_training']})\n"
           f"train.py                     {found['images_per_s']:9.1f} images/s   (a batch {spread['training']}), "

@@ -58,7 +58,7 @@ def named(text: str) -> Tuple[str, str]:
 
 def main() -> None:
     args = get_parser().parse_args()
-    searches = {"full": "--search=full --removals=last", "default": "", **dict(args.more)}
+    searches = {"full": "--search=full", "default": "", **dict(args.more)}
     runs = {name: [pruned(args, name, flags.split(), seed) for seed in args.seeds] for name, flags in searches.items()}
     report = {"flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")}, "threads": torch.get_num_threads(),
               "runs": runs, "steps": walk(args)}

@@ -1,5 +1,6 @@
 """The Keras model of (network, widths), and its .tflite file through TensorFlow's own converter."""
 
+import gc
 from typing import Iterable, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -60,6 +61,12 @@ def _load(model, layer: Layer, weights: Mapping[str, np.ndarray]) -> None:
     if node.bn:
         model.get_layer(node.name + "_bn").set_weights(
             [weights[f"{node.name}_bn.{k}"] for k in BATCH_NORM])
+
+
+def forget_all() -> None:
+    """Let go of every model that this process has built: Keras keeps what a conversion made, tens of MB each."""
+    tf.keras.backend.clear_session()
+    gc.collect()
 
 
 def to_tflite(model) -> bytes:

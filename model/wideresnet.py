@@ -24,7 +24,7 @@ def describe(depth: int, width: float, img_size: int = 32, num_classes: int = 10
         raise ValueError(f"--img_size={img_size}: expected at least 4 pixels")
     if num_classes < 2:
         raise ValueError(f"--num_classes={num_classes}: expected at least 2")
-    base, blocks = int(16 * width), (depth - 4) // 6
+    base, blocks = int(16 * width), int(depth - 4) // 6
     groups = [Group("image", 3, prunable=False), Group("Conv_0", 16)]
     nodes = [Node("Conv_0", "conv", ("image",), "Conv_0", kernel=3, bn=True, relu=True, table="Conv_0")]
     stream = "Conv_0"  # the tensor that the next block reads

@@ -164,10 +164,10 @@ def test_killed_and_resumed_no_network_is_trained_twice(priced):
     assert done.returncode == 0, done.stderr
     assert {r.file_name for r in results(priced)} == NAMES
     epochs = trained_epochs(priced)
-    assert set(epochs) == NAMES and set(epochs.values()) <= {2, 3}  # an epoch in hand may be trained again
+    assert set(epochs) == NAMES and max(epochs.values()) <= 2  # saved, then said: a kill in between leaves one unsaid
+    assert {checkpoint.load(priced / f"comparisons/c/checkpoints/{name}.t7")["epoch"] for name in NAMES} == {2}
     order = [json.loads(line)["file_name"] for line in journal.read_text().splitlines()[1:]]
     assert len(order) == len(set(order)) == len(NAMES)
-    assert sum(epochs.values()) <= 2 * len(NAMES) + 4  # two workers, killed twice
     for row in results(priced):
         assert row.parameters > 0 and row.macs > 0 and 0 <= row.retrain_scratch <= 100
         assert math.isnan(row.no_fine_tune) == (row.method in ("grid", "unpruned"))
@@ -176,17 +176,22 @@ def test_killed_and_resumed_no_network_is_trained_twice(priced):
     before = trained_epochs(priced)
     again = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True, timeout=300)
     assert "8 networks, 0 to be made" in again.stdout and trained_epochs(priced) == before
+    csv = (priced / "comparisons/c/c.csv").read_bytes()
+    for lost in ("c.csv", "c.png"):  # a kill may come between a network's line in the journal and these
+        (priced / "comparisons/c" / lost).unlink()
+    subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), check=True, stdout=subprocess.DEVNULL, timeout=300)
+    assert (priced / "comparisons/c/c.csv").read_bytes() == csv
     assert (priced / "comparisons/c/c.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def wait_for_the_workers_end(session):
     """Workers end by themselves when their parent is killed."""
-    for _ in range(500):
+    for _ in range(3000):  # of 20 ms
         if not any(session_of(p) == session for p in os.listdir("/proc") if p.isdigit()):
             return
         time.sleep(0.02)
     os.killpg(session, signal.SIGKILL)
-    raise AssertionError("workers outlived their parent by ten seconds")
+    raise AssertionError("workers outlived their parent by a minute")
 
 
 def session_of(pid):
@@ -231,7 +236,7 @@ def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, scrip
     assert "2 networks, 0 to be made" in done.stdout and "latencies measured on Raspberry Pi 3\n" in done.stdout
     assert {r.method: r.measured_time for r in results(priced)} == {"uniform": 0.25, "unpruned": 0.5}
     assert all(r.file_bytes > 0 for r in results(priced))
-    file.write_text(json.dumps({**device, "models": {uniform: {"measured_s": 0.125}}}))
+    file.write_text(json.dumps({**device, "model": uniform, "measured_s": 0.125}))  # one model alone
     done = script(*flags, "--resume", check=True)
     assert "1 of 2 networks, unpruned-seed0 for one, are not in it: only predicted" in done.stdout
     found = {r.method: r.measured_time for r in results(priced)}

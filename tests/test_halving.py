@@ -76,6 +76,6 @@ def test_ladders():
     rungs = halving.ladder("halving", 100)
     assert [(r.name, r.batches) for r in rungs] == [("score", 0), ("short", 20), ("full", 100)]
     assert rungs[-1].images is None and len({r.recalibration for r in rungs}) == 1
-    assert [r.going_on(39) for r in rungs[:-1]] == [4, 1] and [r.going_on(10) for r in rungs[:-1]] == [2, 1]
+    assert [r.going_on(21) for r in rungs[:-1]] == [3, 1] and [r.going_on(10) for r in rungs[:-1]] == [2, 1]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 2)] == [("score", 0), ("full", 2)]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 0)] == [("score", 0), ("full", 0)]

@@ -1,7 +1,6 @@
 """The algorithm alone, with a toy network and an arithmetic table: milliseconds, literal expectations."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,6 @@ NETWORK = Network({"net": "toy"}, (Input("x", "x", 4),),
                   (Node("A", "conv", ("x",), "a"), Node("B", "conv", ("A",), "b"), Node("C", "conv", ("B",), "a"),
                    Node("Add", "add", ("A", "C"), "a"), Node("Y", "linear", ("Add",), "y")))
 FULL = NETWORK.full_widths
-LAST = Settings(0.4, 4, removals="last")  # NetAdapt's own rule
 
 
 def latency(widths):
@@ -78,7 +76,7 @@ def test_a_block_may_go_beside_its_narrower_width():
     assert keys("always", 4) == [("a", 7), ("b", 8), ("b", 0)] and keys("last", 4) == [("a", 7), ("b", 8)]
     assert keys("always", 1) == keys("last", 1) == [("b", 0)]  # 4 s: neither 3.6 s nor all of a gain that
     costs = {("b", 8): 11.0, ("b", 0): 12.0}  # 0.83 and 0.5 points for a second of those that are missing
-    steps = run(Settings(0.4, 4), lambda step, p: costs.get(p.key, 99.0))
+    steps = run(Settings(0.4, 4, removals="always"), lambda step, p: costs.get(p.key, 99.0))
     assert [s.chosen.proposal.key for s in steps] == [("b", 0)]
     assert netadapt.removal(NETWORK, {**FULL, "b": 0}, "b", latency, 0.1, False) is None
 
@@ -123,13 +121,13 @@ def run(settings, evaluate, state=None):
 
 
 def test_search_meets_the_budget_and_books_every_gain_through_one_function():
-    steps = run(LAST, lambda step, p: 10.0 + step + (0.5 if p.group == "a" else 0.0))
+    steps = run(Settings(0.4, 4), lambda step, p: 10.0 + step + (0.5 if p.group == "a" else 0.0))
     assert steps[-1].latency_s <= 6.0 < steps[-2].latency_s
     before = latency(FULL)
     for number, step in enumerate(steps, 1):
         assert step.state.step == number
         assert step.latency_s == latency(step.state.widths) == pytest.approx(before - step.chosen.proposal.gain_s)
-        asked = min(netadapt.target_gain_s(LAST, 10.0, number), before - 6.0)  # at last only what is missing
+        asked = min(netadapt.target_gain_s(Settings(0.4, 4), 10.0, number), before - 6.0)  # at last only what is missing
         assert step.chosen.proposal.gain_s > step.target_gain_s == pytest.approx(asked)
         before = step.latency_s
 
@@ -159,9 +157,9 @@ def test_what_is_gained_beyond_the_budget_counts_for_nothing():
 
 def test_search_goes_on_from_a_state():
     evaluate = lambda step, p: 10.0 + step + (0.5 if p.group == "a" else 0.0)
-    whole = run(Settings(0.5, 8, removals="last"), evaluate)
+    whole = run(Settings(0.5, 8), evaluate)
     assert len(whole) > 2
-    assert run(Settings(0.5, 8, removals="last"), evaluate, state=whole[1].state) == whole[2:]
+    assert run(Settings(0.5, 8), evaluate, state=whole[1].state) == whole[2:]
 
 
 def test_a_target_out_of_reach_says_so():
@@ -181,6 +179,6 @@ def test_a_part_of_the_proposals_is_drawn_by_seed_and_step():
     assert half(0, 1) != half(0, 2) and half(0, 1) != half(1, 1)
     assert netadapt.drawn(found, Settings(0.4), 1) == found
     assert len(netadapt.drawn(found, Settings(0.4, layer_fraction=0.001), 1)) == 1
-    steps = run(replace(LAST, layer_fraction=0.5), lambda step, p: 10.0 + step)
+    steps = run(Settings(0.4, 4, layer_fraction=0.5), lambda step, p: 10.0 + step)
     assert [len(s.left_out) for s in steps][:3] == [1, 1, 1]  # one of two; at the end one alone is left
     assert all(s.left_out[0].group != s.chosen.proposal.group for s in steps[:3])

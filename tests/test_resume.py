@@ -146,9 +146,11 @@ def test_compute_table_save(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
     finish(whole, *flags)
-    for seconds in (0.4, 0.6, 0.8):
+    for count in (20, 80, 160):
         process = subprocess.Popen(command(*flags), cwd=broken, env=environment(), stdout=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while process.poll() is None and len(list((broken / "f").rglob("*.tflite"))) < count:
+            time.sleep(0.005)
+        assert process.poll() is None, "it ended before it could be killed"
         process.kill()
         process.wait()
     torn = sorted((broken / "f").rglob("*.tflite"))[3]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, environment
-from tests.test_latency_table import arithmetic_table
+from tests.test_latency_table import proportional_table
 from model.architectures import describe
 from utils import memory, parcels
 from utils.errors import UserError
@@ -23,8 +24,8 @@ from utils.workers import Workers, worker_number
 NETWORK = describe("res", depth=10, width=0.5)
 TRAIN = ["train.py", "--depth=10", "--width=0.5", "--dataset=digits", "--epochs=2", "--save_file=net", "--batch_size=64",
          "--learning_rate=0.05", "--lr_type=cosine"]
-PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.5", "--init_red_fact=10", "--criterion=error",
-         "--short_term_fine_tune=10", "--save_file=pruned", "--batch_size=64", "--threads=1"]
+PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.5", "--init_red_fact=4", "--criterion=error",
+         "--short_term_fine_tune=20", "--save_file=pruned", "--batch_size=64", "--threads=1"]
 
 
 def square(common, task):
@@ -46,16 +47,25 @@ def dies_in_a_worker(common, task):
 
 
 def needs_it_all(common, task):
-    """Too little memory as long as another one is in hand."""
+    """Too little memory as long as another one is in hand; the first ones wait until that is so."""
     folder = Path(common["folder"])
-    mine = folder / f"running-{os.getpid()}-{task}"
+    mine, met = folder / f"running-{os.getpid()}", folder / "met"
     mine.touch()
-    time.sleep(0.2)
-    others = len(list(folder.glob("running-*"))) > 1
+    others = lambda: [p for p in folder.glob("running-*") if p != mine and Path("/proc", p.name[8:]).exists()]
+    wait_until(lambda: others() or met.exists())
+    found = bool(others())
+    met.touch()
     mine.unlink()
-    if others:
+    if found:
         raise MemoryError("CUDA out of memory")
     return task
+
+
+def wait_until(condition):
+    """For a minute at most."""
+    until = time.monotonic() + 60
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
 
 
 def too_large(common, task):
@@ -71,19 +81,25 @@ def test_every_task_is_done_once_on_arrays_that_are_shared():
     assert again[0][:2] == (7, 49) and again[0][2] in {f[2] for f in found} and os.getpid() not in {f[2] for f in found}
 
 
-def numbered(task):
-    time.sleep(0.1)
+def numbered(common, task):
+    """(this worker, its number), as soon as two of them are there."""
+    folder = Path(common["folder"])
+    (folder / str(os.getpid())).touch()
+    wait_until(lambda: len(list(folder.iterdir())) > 1)
     return os.getpid(), worker_number()
 
 
-def test_workers_have_numbers_that_follow_each_other():
-    """So each of two has a GPU of two for itself, also after both were replaced."""
-    with Workers(2) as workers:
-        for _ in range(2):
-            found = set(workers.results(numbered, (), list(range(8))))
-            assert len(found) == 2 and {number % 2 for _, number in found} == {0, 1}
-            workers._stop()
-            workers._start()
+def test_workers_have_numbers_that_follow_each_other(tmp_path):
+    """So each of two has a GPU of two for itself, also after both were replaced; they end with their block."""
+    pids = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with Workers(2) as workers:
+            found = set(workers.results(numbered, ({"folder": str(folder)},), list(range(8))))
+        assert len(found) == 2 and {number % 2 for _, number in found} == {0, 1}
+        pids += [pid for pid, _ in found]
+    assert len(set(pids)) == 6 and not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     assert worker_number() == 0
 
 
@@ -146,7 +162,7 @@ def whole(tmp_path_factory):
     """A folder with what one process found."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "perf_tables").mkdir()
-    write_table(folder / "perf_tables/table.pickle", arithmetic_table(NETWORK), {})
+    write_table(folder / "perf_tables/table.pickle", proportional_table(NETWORK), {})
     for command in (TRAIN, PRUNE):
         found = run(folder, *command)
         assert found.returncode == 0, found.stderr
@@ -166,11 +182,11 @@ def history(folder):
 
 
 def trials(folder):
-    """(step, rung, group) of every trial in the unfinished journal."""
+    """(step, rung, group, proposed width) of every trial in the unfinished journal."""
     path = folder / "history/pruned.unfinished.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [(r["step"], r["rung"], r["group"]) for r in records if r["event"] == "trial"]
+    return [(r["step"], r["rung"], r["group"], r["proposed_width"]) for r in records if r["event"] == "trial"]
 
 
 def test_a_history_with_several_rungs(whole):
@@ -207,11 +223,12 @@ def test_killed_in_the_middle_of_a_round_nothing_is_tried_twice(whole, ready, jo
     found = run(ready, *PRUNE, f"--jobs={jobs}", "--resume")
     assert found.returncode == 0, found.stderr
     assert history(ready) == history(whole)
-    first = found.stdout.split("step 1:")[0]  # what the resumed process says of the step in hand
-    for step, at, group in done:
-        if step == 1:
-            section = first.split(f"{at}: ")[-1].split(" step ")[0]
-            assert f"  {group} " not in section, f"{group} was tried again at {at}"
+    in_hand = int(re.search(r"^ step (\d+), ", found.stdout, re.M)[1])  # where the resumed process went on
+    first = found.stdout.split(f"\nstep {in_hand}: ")[0]
+    for step, at, group, width in done:
+        if step == in_hand:
+            section = first.split(f" step {step}, {at}: ")[-1].split(" step ")[0]
+            assert not re.search(rf"^  {group} +\d+ -> {width} ", section, re.M), f"{group} was tried again at {at}"
     assert not list((ready / "checkpoints").glob("*.candidates"))
 
 

@@ -100,10 +100,11 @@ def _row(path: Path, number: int, line: Dict[Optional[str], Optional[str]]) -> R
 
 def read_device(path: Path) -> Tuple[str, Dict[str, float]]:
     """(the device in words, {network: its seconds there}) of what ``compute_table.py --mode=measure --model ... --json``
-    printed for several models. Raises UserError naming the file."""
+    printed. Raises UserError naming the file."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        found = {Path(name).stem: model["measured_s"] for name, model in content["models"].items()}
+        models = content["models"] if "models" in content else {content["model"]: content}  # several, or one
+        found = {Path(name).stem: model["measured_s"] for name, model in models.items()}
         if not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in found.values()):
             raise ValueError("a measured_s that is no time")
         device = content.get("device")

@@ -37,7 +37,7 @@ def ladder(search: str, batches: int) -> Tuple[Rung, ...]:
         return (Rung("full", batches),)
     short = round(SHORT * batches)
     middle = (Rung("short", short, JUDGED, RECALIBRATION),) if short else ()
-    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.1, least=2), *middle,
+    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.15, least=2), *middle,
             Rung("full", batches, None, RECALIBRATION))
 
 

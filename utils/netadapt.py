@@ -34,7 +34,7 @@ class Settings:
     allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
     criterion: str = "ratio"  # one of CRITERIA
     reach: float = 1.0  # how many times what is asked for a proposal may gain, for the sake of a latency step
-    removals: str = "always"  # one of REMOVALS
+    removals: str = "last"  # one of REMOVALS
     layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
     seed: int = 0  # of that draw
 
@@ -86,8 +86,8 @@ CRITERIA: Dict[str, Callable[[Candidate], float]] = {  # the chosen candidate ha
 }
 
 
-REMOVALS = ("always",  # a step also tries every block without its branch, if that gains enough
-            "last")  # only where no narrower width gains enough, NetAdapt's own rule
+REMOVALS = ("last",  # a block's branch may go only where no narrower width gains enough, NetAdapt's own rule
+            "always")  # every step also tries every block without its branch, if that gains enough
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
     """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for.
 
-    Beside the narrower width of a block its removal may be tried: what it costs in error for what it gains in time is
-    judged like any other candidate, and a block that is narrowed bit by bit pays for its invocations to the end.
+    Beside the narrower width of a branch its removal may be tried: a branch that is narrowed bit by bit pays for its
+    invocations to the end.
     """
     target_s, missing_s = asked_gain_s(settings, state, latency), missing_gain_s(settings, state, latency)
     everything: List[Proposal] = []

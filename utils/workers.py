@@ -108,6 +108,9 @@ class Workers:
 
     def _stop(self) -> None:
         self._stack.close()
+        if self.backend != "ray" and self.jobs > 1:  # joblib would keep them, and what they hold, for another call
+            from joblib.externals.loky import get_reusable_executor
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
     def _sweep(self, function, common, left) -> Iterator[Tuple[int, Any]]:
         from joblib import delayed
