@@ -290,7 +290,8 @@ def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, s
     (["--train_flags=--epoch=1"], "--train_flags: unrecognized arguments: --epoch=1"),
     (["--train_flags=--epochs=1 --threads=2"], "--threads=2 is for the comparison"),
     (["--prune_flags=--pruning_fact=0.9"], "--pruning_fact=0.9 is for the comparison"),
-    (["--methods", "grid", "--grid_depths", "40"], "nothing to make"), (["--base_model=gone"], "gone.t7"),
+    (["--methods", "grid", "--grid_depths", "40"], "nothing to make"), (["--methods", "grid", "--grid_depths", "11"], "--grid_depths: --depth=11"),
+    (["--base_model=gone"], "gone.t7"),
     (["--train_flags=--epochs=1 --teacher=gone"], "gone.t7"),
     (["--train_flags=--epochs=1 --teacher=seven"], "seven.t7: a teacher of num_classes 7, expected 10"),
     (["--train_flags=--epochs=1 --device=nowhere"], "--train_flags: --device=nowhere: torch cannot use it here")])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import subprocess
 import sys
 import zipfile
@@ -312,8 +313,10 @@ def test_a_broken_description_is_said(tmp_path, raw, words):
 def test_class_names_travel(run, tmp_path, checkpoints):
     assert checkpoint.load(checkpoints / "full.t7")["classes"] == list("0123456789")
     content = torch.load(checkpoints / "full.t7", weights_only=True)
-    for classes, words in ((["one"], "has 1 class names for 10 classes"), ([1], "classes or data_loc")):
-        torch.save(dict(content, classes=classes), tmp_path / "odd.t7")
+    for odd, words in (({"classes": ["one"]}, "has 1 class names for 10 classes"), ({"classes": [1]}, "classes or flags"),
+                       ({"normalisation": {"mean": [math.nan] * 3, "std": [1.0] * 3}}, "normalisation, error_history"),
+                       ({"flags": {**content["flags"], 1: 2}}, "classes or flags")):
+        torch.save({**content, **odd}, tmp_path / "odd.t7")
         with pytest.raises(UserError, match=words):
             run(export, "--checkpoint=./odd.t7", "--output=a.tflite")
     assert not (tmp_path / "a.tflite").exists()

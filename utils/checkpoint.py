@@ -13,6 +13,7 @@ teacher_sha256, of the teacher's weights.
 
 import hashlib
 import io
+import math
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,7 @@ def load(path: Path) -> Dict[str, Any]:
                         f"({type(error).__name__} while reading); restore it or train it again") from error
     wrong = [k for k, kind in REQUIRED.items() if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
     if not wrong and not _sound_values(content):
-        wrong = ["normalisation, error_history, classes or data_loc"]
+        wrong = ["normalisation, error_history, classes or flags"]
     if wrong:
         raise UserError(f"{path}: expected a checkpoint of this project, but {', '.join(wrong)} is missing in it or of "
                         "another type")
@@ -64,10 +65,11 @@ def load(path: Path) -> Dict[str, Any]:
 def _sound_values(content: Dict[str, Any]) -> bool:
     mean, std = (content["normalisation"].get(k) for k in ("mean", "std"))
     return (all(isinstance(v, list) and len(v) == 3 and all(isinstance(x, float) for x in v) for v in (mean, std))
-            and all(0 < x < float("inf") for x in std)
+            and all(math.isfinite(x) for x in mean) and all(0 < x < math.inf for x in std)
             and all(isinstance(x, float) for x in content["error_history"])
             and isinstance(content.get("classes", []), list)
             and all(isinstance(name, str) for name in content.get("classes", []))
+            and all(isinstance(k, str) for k in content["flags"])
             and all(isinstance(content["flags"].get(k, ""), str) for k in ("dataset", "data_loc"))
             and isinstance(content["flags"].get("epochs", 0), int))
 

@@ -25,6 +25,9 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=36, width=110)
 
     def _get_help_string(self, action):  # a flag without a default says so in its own words
+        if isinstance(action.default, list):
+            words = " ".join(shlex.join(d) if isinstance(d, list) else str(d) for d in action.default)
+            return f"{action.help} (default: {words})" if words else action.help
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from model.architectures import describe
 from model.network import Network
 from utils import cli, latency_table
 from utils.errors import UserError
@@ -36,7 +37,10 @@ def networks(widest_network: Network, latency_s: Callable[[Network], float], dep
 def widest(network: Network, latency_s: Callable[[Network], float], depth: int, budget_s: float) -> Optional[Network]:
     """The widest network of this depth, no wider than ``network``, that takes at most ``budget_s`` seconds; None: none does."""
     for part in range(int(PER_WIDTH * network.arguments["width"]), 0, -1):
-        found = cli.describe_or_fail(**{**network.arguments, "depth": depth, "width": part / PER_WIDTH})
+        try:
+            found = describe(**{**network.arguments, "depth": depth, "width": part / PER_WIDTH})
+        except ValueError as error:
+            raise UserError(f"--grid_depths: {error}") from None
         if latency_s(found) <= budget_s:
             return found
     return None
