@@ -283,15 +283,13 @@ def measure_one(args: argparse.Namespace, table: Optional[Path], about: Descript
 
 
 def measure_several(args: argparse.Namespace, table: Optional[Path], about: Descriptions, runner, now: Dict[str, Any]) -> None:
-    """In one session, so that they compare. Predicted beside it is what the table says of those that it can predict."""
-    expected, probe = {}, None
-    if table:
-        known = {path: what for path, what in about.items() if what.quantize == "none"}
-        expected = {path: latency_table.latency_s(what.network, what.widths, latency_table.read_table(table, what.network))
-                    for path, what in known.items()}
-        probe = whole_model.table_probe(table, next(iter(about.values())).network, now)
+    """In one session, so that they compare; beside them what the table says of those that it can predict, for the machine as
+    fast as it is now."""
+    expected = predictions(table, about) if table else {}
+    probe = whole_model.table_probe(table, about[next(iter(expected))].network, now) if expected else None
     found = whole_model.measure_together({str(path): path for path in about}, runner,
                                          _judging_care(args, MODEL_PATIENCE_S), probe)
+    expected = {path: seconds * (found.ratio if whole_model.is_alike(found.ratio) else 1) for path, seconds in expected.items()}
     if args.json:
         models = {name: {"measured_s": seconds, "predicted_s": expected.get(Path(name))} for name, seconds in found.seconds.items()}
         print(json.dumps({**now, "probe_now_over_then": found.ratio, "models": models}, indent=1, allow_nan=False))
@@ -302,6 +300,24 @@ def measure_several(args: argparse.Namespace, table: Optional[Path], about: Desc
         print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {_words(what)}")
     if found.ratio:
         print(whole_model.about_probe(found.ratio))
+
+
+def predictions(table: Path, about: Descriptions) -> Dict[Path, float]:
+    """Seconds by the table, of the float32 networks that it is of; stderr has a word on the others. Raises UserError where
+    it is of none of them."""
+    found, others = {}, []
+    for path, what in about.items():
+        try:
+            if what.quantize != "none":
+                raise UserError(f"{table}: measured on float32 layers, this is {what.quantize}")
+            found[path] = latency_table.latency_s(what.network, what.widths, latency_table.read_table(table, what.network))
+        except UserError as error:
+            others.append(f"{path}: not predicted: {error}")
+    if not found:
+        raise UserError(others[0])
+    if others:
+        print(f"{len(others)} of {len(about)} models are not predicted, first {others[0]}", file=sys.stderr)
+    return found
 
 
 def _description(args: argparse.Namespace, path: Path) -> Optional[model_file.Description]:

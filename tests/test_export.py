@@ -360,9 +360,16 @@ def test_several_are_timed_together(run, tmp_path):
     with pytest.raises(UserError, match="b.tflite: has no network.json in it"):
         run(compute_table, "--mode=measure", "--model", "a.tflite", "b.tflite", "--perf_table=./table.pickle")
     (tmp_path / "c.tflite").write_bytes(described())
-    write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": 1e-6}})
+    write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": 1e-9}})  # of another machine: it scales nothing
     printed = run(compute_table, "--mode=measure", "--model", "a.tflite", "c.tflite", "--perf_table=./table.pickle")
     assert printed.count(f"predicted {expected * 1e3:.4f} ms (") == 2 and "the probe takes " in printed
+    other = describe("res", depth=10, width=0.25)
+    for name in ("d", "e"):
+        (tmp_path / f"{name}.tflite").write_bytes(described(network=other.arguments, widths=other.full_widths))
+    printed = run(compute_table, "--mode=measure", "--model", "d.tflite", "a.tflite", "--perf_table=./table.pickle")
+    assert printed.count("predicted") == 1 and printed.count("measured ") == 2
+    with pytest.raises(UserError, match="d.tflite: not predicted: .*table.pickle: not a table of net res, depth 10, width 0.25"):
+        run(compute_table, "--mode=measure", "--model", "d.tflite", "e.tflite", "--perf_table=./table.pickle")
     with pytest.raises(UserError, match="gone.tflite: no such file"):
         run(compute_table, "--mode=measure", "--model", "a.tflite", "gone.tflite")
 
