@@ -122,13 +122,12 @@ def plan(args: argparse.Namespace) -> None:
     total = latency(widths)
     target = netadapt.asked_gain_s(settings, netadapt.State(widths, float("nan"), total), latency)
     found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings, settings.reach)
-    removals = {group: netadapt.removal(network, widths, group, latency, target, settings.allow_small_prunings)
-                if settings.removals == "always" else None for group, _ in found}
+    removals = netadapt.removals(network, widths, found, latency, target, settings)
     if args.json:
         print(json.dumps({"total_latency_s": total, "target_gain_s": target, "proposals": [
             {"group": group, "width": widths[group], "proposed_width": p.proposed_width if p else None,
              "gain_s": p.gain_s if p else None,
-             **({"removal_gain_s": removals[group].gain_s} if removals[group] else {})}
+             **({"removal_gain_s": removals[group].gain_s} if group in removals else {})}
             for group, p in found]}))
         return
     print(f"{latency_table.name_of(network)}; {about_table(path, network)}\n"
@@ -136,7 +135,7 @@ def plan(args: argparse.Namespace) -> None:
           f"the first step has to gain {target * 1e3:.4f} ms\n\n"
           f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
     for group, narrower in found:
-        for p in [narrower, *([removals[group]] if removals[group] and narrower != removals[group] else [])]:
+        for p in (narrower, *filter(None, [removals.get(group)])):
             proposed, gain = (p.proposed_width, f"{p.gain_s * 1e3:.4f}") if p else ("-", "-")
             print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
 
@@ -284,7 +283,9 @@ def crew_of(args: argparse.Namespace, workshop, model):
     if args.jobs == 1 and args.backend == "local" or args.method != "netadapt":
         yield Crew(workshop)
         return
-    jobs = min(args.jobs, sum(g.prunable + g.removable for g in model.network.groups))  # a step has no more candidates
+    groups = model.network.groups
+    most = sum(g.prunable for g in groups) + (sum(g.removable for g in groups) if args.removals == "always" else 0)
+    jobs = min(args.jobs, most)  # a step has no more candidates
     if args.backend == "local" and workshop.device.name == "cpu":
         each = memory.needed_bytes(model.network, model.widths, args.batch_size, args.search)
         fit = memory.jobs_that_fit(jobs, each)

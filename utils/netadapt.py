@@ -167,6 +167,16 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
             for g in network.groups if g.prunable]
 
 
+def removals(network: Network, widths: Widths, narrower: Sequence[Tuple[str, Optional[Proposal]]], latency: Latency,
+             target_s: float, settings: Settings) -> Dict[str, Proposal]:
+    """{group: its removal}, of the groups that have it to choose from beside the narrower width proposed (Settings.removals)."""
+    if settings.removals == "last":
+        return {}
+    found = {group: removal(network, widths, group, latency, target_s, settings.allow_small_prunings)
+             for group, one in narrower if one and one.proposed_width}
+    return {group: p for group, p in found.items() if p}
+
+
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> List[Proposal]:
     """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for.
 
@@ -174,13 +184,9 @@ def proposals_of_step(network: Network, state: State, settings: Settings, latenc
     invocations to the end.
     """
     target_s, missing_s = asked_gain_s(settings, state, latency), missing_gain_s(settings, state, latency)
-    everything: List[Proposal] = []
-    for group, narrower in proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach):
-        everything += [narrower] if narrower else []
-        if settings.removals == "always" and narrower and narrower.proposed_width:
-            without = removal(network, state.widths, group, latency, target_s, settings.allow_small_prunings)
-            everything += [without] if without else []
-    found = [replace(p, missing_s=missing_s) for p in everything]
+    narrower = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
+    besides = removals(network, state.widths, narrower, latency, target_s, settings)
+    found = [replace(p, missing_s=missing_s) for group, one in narrower for p in (one, besides.get(group)) if p]
     if not found:
         raise NoWayOn(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
                       f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "
