@@ -1,6 +1,7 @@
 # make demo   train, measure, prune a small network on the bundled digits, start to end
 # make test   run the tests
-# Both make .venv from requirements.txt first (the tests add Ray); PYTHON names the Python 3.11 to make it with.
+# make lint   check rules, import order and types
+# All make .venv from requirements.txt first (the tests add Ray, lint its tools); PYTHON names the Python 3.11 to make it with.
 
 PYTHON ?= python3.11
 PY := .venv/bin/python
@@ -11,7 +12,7 @@ NETWORK ?= --depth=10 --width=1
 JUDGED ?= 20
 STEPS ?= --init_red_fact=10 --short_term_fine_tune=20
 
-.PHONY: demo demo-small test clean
+.PHONY: demo demo-small lint test clean
 
 .venv/installed: requirements.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; make PYTHON=/path/to/python3.11"; exit 2; }
@@ -23,8 +24,16 @@ STEPS ?= --init_red_fact=10 --short_term_fine_tune=20
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
 	touch $@
 
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
 test: .venv/installed-ray
 	$(PY) -m pytest
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/basedpyright --pythonpath $(PY)
 
 # In a folder of its own, with the commands that a user would type.
 demo: .venv/installed

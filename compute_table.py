@@ -24,39 +24,34 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Optional
-
-import numpy as np
+from typing import Optional
 
 from model.network import Network
-from utils import (calibration, channels, cli, journal, latency_table, machine, measuring, model_file, outcome, sampling,
-                   tflite_files, whole_model)
-from utils.benchmark import BinaryRunner, LiteRTRunner, find_binary
-from utils.errors import UserError
-from utils.files import save_name, writable_folder
-from utils.progress import progress
-from utils.session import Care
+from utils.common import cli
+from utils.common.errors import UserError
+from utils.common.files import save_name, writable_folder
+from utils.common.progress import progress
+from utils.deploy import on_device
+from utils.latency import assembly, correction, model_timing, tables, validation, variants, writing
+from utils.latency.entries import Entries
+from utils.latency.note import differences, how_measured, read_note, threads_in
+from utils.latency.plots import plot_validation
+from utils.latency.settings import JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S, PASSES, PATIENCE_S, Pace, Tool
 
-Descriptions = Dict[Path, Optional[model_file.Description]]
-
-# There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
-PASSES, PATIENCE_S = 2, 30.0
-JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S = 4, 240.0, 60.0
+NEEDED = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tflite")}  # by --mode: a flag, an example
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = cli.new_parser(__doc__.splitlines()[0])
+    parser = cli.new_parser(__doc__)
     cli.add_network_flags(parser)
     parser.add_argument("--img_size", type=cli.within(int, 4, 4096), default=32, help="side of the input, pixels")
     parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000), default=10, help="of the classifier")
     parser.add_argument("--num_images", type=cli.within(int, 1, 4096), default=1, help="images per inference")
     parser.add_argument("--mode", choices=("build", "validate", "measure", "save", "load"), required=True,
                         help="build: measure the table with LiteRT in this process; validate: time whole networks "
-                             "beside a table's predictions; measure: time a .tflite model, beside a table's prediction; "
-                             "save: make .tflite files; load: time them, write the table")
+                             "beside a table's predictions; measure: time a .tflite model, beside a table's "
+                             "prediction; save: make .tflite files; load: time them, write the table")
     parser.add_argument("--save_file", help="name of the table, perf_tables/SAVE_FILE.pickle")
     _add_file_flags(parser)
     _add_measuring_flags(parser)
@@ -64,7 +59,8 @@ def get_parser() -> argparse.ArgumentParser:
     whole.add_argument("--perf_table", help="the table to judge, perf_tables/PERF_TABLE.pickle or a path; measure does "
                                             "without")
     whole.add_argument("--num_networks", type=cli.within(int, 2, 10_000), default=30, help="validate: random networks")
-    whole.add_argument("--model", nargs="+", help="measure: the .tflite file; several are timed in turn, in one session")
+    whole.add_argument("--model", nargs="+",
+                       help="measure: the .tflite file; several are timed in turn, in one session")
     whole.add_argument("--channels", help="measure: channels of a model that export.py did not write, "
                                           "nbr_channels/CHANNELS.pickle or a path")
     whole.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -96,12 +92,13 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
                        help="an entry whose two best passes differ by more is measured again")
     group.add_argument("--drift", type=cli.within(float, 1e-4, 10), default=0.05,
                        help="what was measured while the probe was slower by more is measured again")
-    group.add_argument("--patience", type=cli.within(float, 0, 1e6), help="seconds to wait, in all, for a machine as fast "
-                       f"as usual (default: {PATIENCE_S:g}; validate: {JUDGING_PATIENCE_S:g}; measure: {MODEL_PATIENCE_S:g})")
+    group.add_argument("--patience", type=cli.within(float, 0, 1e6),
+                       help=f"seconds to wait, in all, for a machine as fast as usual (default: {PATIENCE_S:g}; "
+                            f"validate: {JUDGING_PATIENCE_S:g}; measure: {MODEL_PATIENCE_S:g})")
     group.add_argument("--max_temp", type=cli.within(float, 0, 150), default=70.0, help="pause above it, Celsius")
     group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
                        help="measure this part of the entries (0.05 without a value) and fill in the rest")
-    group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=calibration.NETWORKS,
+    group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=correction.NETWORKS,
                        help="whole networks that the table's sums are fitted to; 0: leave them as they are")
     group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for load, validate and measure; without "
                                                     "it LiteRT in this process")
@@ -112,256 +109,101 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resume", action="store_true", help="go on after an interruption")
 
 
-# --- save ------------------------------------------------------------------------------------------------------
+def main() -> None:
+    args = get_parser().parse_args()
+    needed, example = NEEDED.get(args.mode, ("save_file", "res-40-2"))
+    if not getattr(args, needed):
+        raise UserError(f"--{needed} is missing: --mode={args.mode} needs it, such as --{needed}={example}")
+    tool = Tool(args.benchmark_lite_loc, args.num_threads, args.timeout)
+    pace = Pace(args.num_measures, args.num_passes, args.spread, args.drift, args.patience, args.max_temp, args.seed)
+    table = tables.table_path(args.perf_table) if args.perf_table else None
+    sizes = {k: getattr(args, k) for k in ("net", "depth", "width", "img_size", "num_classes")}
+    if args.mode == "measure":  # the model says which network it is
+        network = cli.describe_or_fail(**sizes) if args.channels else None
+        about = {path: on_device.describe_model(path, network, args.channels, needed=table is not None)
+                 for path in map(Path, args.model)}
+        measure_models(about, table, tool, pace, as_json=args.json)
+        return
+    network = cli.describe_or_fail(**sizes)
+    asked = assembly.Measuring(network, args.num_images, args.sample, args.calibrate, pace)
+    if args.mode == "save":
+        if args.offset_process >= args.num_process:
+            raise UserError(f"--offset_process={args.offset_process}: expected 0 to {args.num_process - 1}, the number "
+                            "of this shell among --num_process")
+        write_files(network, writable_folder(args.output_folder), args.num_images, args.converter, args.offset_process,
+                    args.num_process, args.jobs)
+    elif args.mode == "build":
+        if args.benchmark_lite_loc:
+            raise UserError("--mode=build measures with LiteRT in this process; to use --benchmark_lite_loc, make "
+                            "files with --mode=save and time them with --mode=load")
+        assembly.build_table(asked, tool, save_name(args.save_file), going_on=args.resume)
+    elif args.mode == "load":
+        assembly.load_table(asked, tool, save_name(args.save_file), Path(args.output_folder), going_on=args.resume)
+    elif table:
+        validate_table(asked, table, args.num_networks, tool, as_json=args.json)
 
-def save(args: argparse.Namespace, network: Network) -> None:
-    if args.offset_process >= args.num_process:
-        raise UserError(f"--offset_process={args.offset_process}: expected 0 to {args.num_process - 1}, the number of "
-                        "this shell among --num_process")
-    folder = writable_folder(args.output_folder)
-    share = slice(args.offset_process, None, args.num_process)
-    total = len(range(sum(1 for _ in latency_table.entries(network)))[share])
-    chunks, began, written, whole = -(-total // tflite_files.CHUNK), time.monotonic(), 0, 0
-    work = tflite_files.save(folder, network, num_images=args.num_images, converter=args.converter, share=share,
-                             jobs=args.jobs)
-    for new, old in progress(work, f"writing, {tflite_files.CHUNK} files at a time", chunks):
+
+def write_files(network: Network, folder: Path, num_images: int, converter: str, offset: int, shells: int,
+                jobs: int) -> None:
+    """Every so-manieth file, from number ``offset``, and how it went."""
+    share, count, began = slice(offset, None, shells), len(Entries(network)), time.monotonic()
+    chunks = -(-len(range(count)[share]) // variants.CHUNK)
+    work = variants.write_share(folder, network, num_images=num_images, converter=converter, share=share, jobs=jobs)
+    written, whole = 0, 0
+    for new, old in progress(work, f"writing, {variants.CHUNK} files at a time", chunks):
         written, whole = written + new, whole + old
     joins = sum(t.rows for t in network.tables.values() if t.kind == "add")
     print(f"{folder}: {written:,} files written, {whole:,} were whole already, in {time.monotonic() - began:.0f} s "
-          f"(share {args.offset_process + 1} of {args.num_process}; the whole network has {joins} joins among its "
-          f"{sum(1 for _ in latency_table.entries(network)):,} files)")
+          f"(share {offset + 1} of {shells}; the whole network has {joins} joins among its {count:,} files)")
 
 
-# --- build and load --------------------------------------------------------------------------------------------
-
-def build(args: argparse.Namespace, network: Network) -> None:
-    if args.benchmark_lite_loc:
-        raise UserError("--mode=build measures with LiteRT in this process; to use --benchmark_lite_loc, make files "
-                        "with --mode=save and time them with --mode=load")
-    _runner(args, 1).describe()  # without a runtime nothing else matters
-    tflite_writer = _needed_writer()
-    source = measuring.Source(partial(tflite_writer.variant, num_images=args.num_images),
-                              partial(_network_file, tflite_writer, args.num_images))
-    _measure(args, network, source, {"converter": "direct"})
-
-
-def load(args: argparse.Namespace, network: Network) -> None:
-    folder = Path(args.output_folder)
-    manifest = tflite_files.check_manifest(folder, network, args.num_images)
-    missing = tflite_files.missing_files(folder, network)
-    if missing:
-        raise UserError(f"{missing[0]}: missing, as are {len(missing) - 1:,} others; make them with --mode=save "
-                        "(every --offset_process)")
-    tflite_writer = _writer()
-    if args.calibrate and not tflite_writer:
-        print("the sums are not fitted to whole networks: writing those needs flatbuffers and LiteRT's schema "
-              "(pip install -r requirements-pi.txt)", file=sys.stderr)
-        args.calibrate = 0
-    source = measuring.Source(partial(tflite_files.file_path, folder),
-                              partial(_network_file, tflite_writer, args.num_images))
-    _measure(args, network, source, {"converter": manifest.get("converter")})
-
-
-def _writer():
-    """The module that writes models, or None where a package that it needs is missing."""
+def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, tool: Tool, *, as_json: bool) -> None:
+    """Random whole networks beside what the table predicts for them, and a picture."""
+    network, note = asked.network, read_note(table)
+    tool.runner().describe()  # without a runtime nothing else matters
+    writing.needed_writer()
+    arrays, runner = tables.read_measured(table, network), tool.runner(threads_in(note))
+    otherwise = list(differences(note, how_measured(runner, asked.num_images)))
+    for line in otherwise:
+        print(f"{table}: {line}", file=sys.stderr)
+    networks = correction.judging_networks(network, num_networks, asked.pace.seed)
+    found = validation.validate(network, arrays, note, networks, runner, asked.pace.of_networks(JUDGING_PATIENCE_S),
+                                num_images=asked.num_images, same_machine=not otherwise)
+    print(json.dumps(found.as_json(), indent=1, allow_nan=False) if as_json else "\n".join(found.lines()))
+    picture = table.with_name(f"{table.stem}-validation.png")
     try:
-        from utils import tflite_writer
-        return tflite_writer
-    except ImportError:
-        return None
-
-
-def _needed_writer():
-    if not _writer():
-        raise UserError("writing models needs flatbuffers and LiteRT's schema, which this Python lacks: "
-                        "pip install -r requirements-pi.txt on a board, requirements.txt on a desktop")
-    return _writer()
-
-
-def _network_file(writer, num_images: int, network: Network, widths: Dict[str, int]) -> bytes:
-    return writer.write(network, widths, writer.random_weights(network, widths), num_images)
-
-
-def _measure(args: argparse.Namespace, network: Network, source: measuring.Source, about: Dict[str, Any]) -> None:
-    """Measure, resumably, and write the table with its sidecar."""
-    name, runner = save_name(args.save_file), _runner(args, args.num_threads or 1)
-    care = _care(args, PASSES, few=bool(args.sample))
-    grid, sample = measuring.Grid(network), None
-    if args.sample:
-        sample = sampling.choose(network, args.sample, args.seed)
-    wanted = sample.numbers if sample else np.arange(len(grid))
-    work = measuring.Work(grid, wanted, calibration.fitting_networks(network, args.calibrate, args.seed))
-    header = {"network": network.arguments, "num_images": args.num_images, **about, "sample": args.sample,
-              "calibrate": args.calibrate, "num_measures": args.num_measures, "num_passes": care.passes,
-              "spread": args.spread, "drift": args.drift, "seed": args.seed, "device": measuring.device(),
-              **runner.describe()}
-    folder = writable_folder(latency_table.FOLDER)
-    log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
-    if path.is_dir():
-        raise UserError(f"{path}: a folder, expected the place for a table; choose another --save_file")
-    with journal.locked(log):
-        header, state = measuring.open_journal(log, header, work, care, resume=args.resume)
-        before, began = int(state.count.sum()), time.monotonic()
-        with journal.Journal(log) as lines:
-            measuring.session(work, source, runner, care, state, lines).run()
-            table, more = outcome.finish(work, care, state, sample)
-            latency_table.write_table(path, table, {
-                **header, "operators": latency_table.operators(network), "how": f"compute_table.py --mode={args.mode}",
-                "entries": len(wanted), "visits_from_before_a_resume": before, "ended": measuring.now(), **more})
-            lines.append({"finished": measuring.now()})
-    total = latency_table.latency_s(network, network.full_widths, latency_table.read_table(path, network))
-    print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
-          f"{total * 1e3:.3f} ms")
-    for line in outcome.words(more):
-        print(line, file=sys.stderr)
-
-
-def _runner(args: argparse.Namespace, threads: int):
-    if args.benchmark_lite_loc:
-        return BinaryRunner(find_binary(args.benchmark_lite_loc), threads, args.timeout)
-    return LiteRTRunner(threads)
-
-
-def _care(args: argparse.Namespace, passes: int, *, few: bool) -> Care:
-    passes = args.num_passes or passes
-    further = measuring.FURTHER_VISITS_OF_FEW if few else measuring.FURTHER_VISITS
-    patience_s = PATIENCE_S if args.patience is None else args.patience
-    return Care(passes=passes, runs=-(-args.num_measures // passes), max_visits=passes + further, spread=args.spread,
-                drift=args.drift, max_temp_c=args.max_temp, patience_s=patience_s, seed=args.seed)
-
-
-# --- validate --------------------------------------------------------------------------------------------------
-
-def validate(args: argparse.Namespace, network: Network) -> None:
-    _runner(args, 1).describe()
-    _needed_writer()
-    from utils import validation
-    path = latency_table.table_path(args.perf_table)
-    table, note = latency_table.read_measured(path, network), latency_table.read_provenance(path)
-    runner = _runner(args, args.num_threads or machine.threads_of(note))
-    differences = list(machine.differences(note, {**runner.describe(), "num_images": args.num_images,
-                                                     "device": measuring.device()}))
-    for line in differences:
-        print(f"{path}: {line}", file=sys.stderr)
-    networks = calibration.judging_networks(network, args.num_networks, args.seed)
-    found = validation.validate(network, table, note, networks, runner, _judging_care(args, JUDGING_PATIENCE_S),
-                                num_images=args.num_images, same_machine=not differences)
-    picture = path.with_name(f"{path.stem}-validation.png")
-    print(json.dumps(found.as_json(), indent=1, allow_nan=False) if args.json else "\n".join(found.lines()))
-    try:
-        from utils.plots import plot_validation
-        plot_validation(picture, found.predicted_s, found.measured_s, title=f"{path.stem}: {args.num_networks} random "
-                        f"networks, seed {args.seed}")
+        plot_validation(picture, found.predicted_s.tolist(), found.measured_s.tolist(),
+                        title=f"{table.stem}: {num_networks} random networks, seed {asked.pace.seed}")
         print(f"{picture}: predicted against measured", file=sys.stderr)
     except ImportError:
         print("no picture: pip install matplotlib draws it", file=sys.stderr)
 
 
-def _judging_care(args: argparse.Namespace, patience_s: float) -> Care:
-    patience_s = patience_s if args.patience is None else args.patience
-    return replace(_care(args, JUDGING_PASSES, few=True), short_wait_s=patience_s, patience_s=patience_s)
-
-
-# --- measure ---------------------------------------------------------------------------------------------------
-
-def measure(args: argparse.Namespace) -> None:
-    table = latency_table.table_path(args.perf_table) if args.perf_table else None
-    about = {path: _description(args, path) for path in map(Path, args.model)}
-    runner = _runner(args, args.num_threads or machine.threads_of(latency_table.read_provenance(table) if table else {}))
-    now = {**runner.describe(), "num_images": 1, "device": measuring.device()}
-    (measure_one if len(about) == 1 else measure_several)(args, table, about, runner, now)
-
-
-def measure_one(args: argparse.Namespace, table: Optional[Path], about: Descriptions, runner, now: Dict[str, Any]) -> None:
-    (path, what), = about.items()
-    expectation = whole_model.expect(table, what.network, what.widths, what.quantize, now) if table else None
-    found = whole_model.measure(path, path.name, runner, _judging_care(args, MODEL_PATIENCE_S), expectation)
-    if args.json:
-        print(json.dumps({"model": str(path), **now, **found.as_json()}, indent=1, allow_nan=False))
-    else:
-        print("\n".join([f"{path}: {_words(what)}, {runner.num_threads} thread(s) of {now['runtime']}", *found.lines()]))
-
-
-def measure_several(args: argparse.Namespace, table: Optional[Path], about: Descriptions, runner, now: Dict[str, Any]) -> None:
-    """In one session, so that they compare; beside them what the table says of those that it can predict, for the machine as
-    fast as it is now."""
-    expected = predictions(table, about) if table else {}
-    probe = whole_model.table_probe(table, about[next(iter(expected))].network, now) if expected else None
-    found = whole_model.measure_together({str(path): path for path in about}, runner,
-                                         _judging_care(args, MODEL_PATIENCE_S), probe)
-    expected = {path: seconds * (found.ratio if whole_model.is_alike(found.ratio) else 1) for path, seconds in expected.items()}
-    if args.json:
-        models = {name: {"measured_s": seconds, "predicted_s": expected.get(Path(name))} for name, seconds in found.seconds.items()}
-        print(json.dumps({**now, "probe_now_over_then": found.ratio, "models": models}, indent=1, allow_nan=False))
+def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: Tool, pace: Pace, *,
+                   as_json: bool) -> None:
+    """One model, or several in one session, beside what the table predicts for those that it is of."""
+    runner, care = tool.runner(threads_in(read_note(table)) if table else 1), pace.of_networks(MODEL_PATIENCE_S)
+    now = how_measured(runner)
+    tool_words = f"{runner.num_threads} thread(s) of {now['runtime']}"
+    if len(about) == 1:
+        (path, what), = about.items()
+        timing = on_device.measure_one(path, what, table, runner, care, now)
+        if as_json:
+            print(json.dumps({"model": str(path), **now, **timing.as_json()}, indent=1, allow_nan=False))
+        else:
+            print("\n".join([f"{path}: {on_device.words(what)}, {tool_words}", *timing.lines()]))
         return
-    print(f"{len(about)} models, {runner.num_threads} thread(s) of {now['runtime']}")
-    for (path, what), seconds in zip(about.items(), found.seconds.values()):
-        predicted = f"   predicted {expected[path] * 1e3:.4f} ms ({expected[path] / seconds - 1:+.1%})" if path in expected else ""
-        print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {_words(what)}")
+    found = on_device.measure_several(about, table, runner, care, now)
+    if as_json:
+        print(json.dumps({**now, **found.as_json()}, indent=1, allow_nan=False))
+        return
+    print(f"{len(about)} models, {tool_words}")
+    for path, seconds in found.seconds.items():
+        expected = found.predicted_s.get(path)
+        predicted = f"   predicted {expected * 1e3:.4f} ms ({expected / seconds - 1:+.1%})" if expected else ""
+        print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {on_device.words(about[path])}")
     if found.ratio:
-        print(whole_model.about_probe(found.ratio))
-
-
-def predictions(table: Path, about: Descriptions) -> Dict[Path, float]:
-    """Seconds by the table, of the float32 networks that it is of; stderr has a word on the others. Raises UserError where
-    it is of none of them."""
-    found, others = {}, []
-    for path, what in about.items():
-        try:
-            if what.quantize != "none":
-                raise UserError(f"{table}: measured on float32 layers, this is {what.quantize}")
-            found[path] = latency_table.latency_s(what.network, what.widths, latency_table.read_table(table, what.network))
-        except UserError as error:
-            others.append(f"{path}: not predicted: {error}")
-    if not found:
-        raise UserError(others[0])
-    if others:
-        print(f"{len(others)} of {len(about)} models are not predicted, first {others[0]}", file=sys.stderr)
-    return found
-
-
-def _description(args: argparse.Namespace, path: Path) -> Optional[model_file.Description]:
-    """What the model says of itself, or the flags of it; None where neither does and no table has to predict it."""
-    model_file.check(path)
-    about = model_file.read(path) or _by_flags(args, path)
-    if args.perf_table and about is None:
-        raise UserError(f"{path}: has no {model_file.NETWORK} in it, so --perf_table cannot predict it; export it with "
-                        "export.py, name its --channels, or leave --perf_table out")
-    return about
-
-
-def _by_flags(args: argparse.Namespace, path: Path) -> Optional[model_file.Description]:
-    """What --channels and the network's flags say of a model that does not say it itself, taken to be float32."""
-    if not args.channels:
-        return None
-    network = _network(args)
-    print(f"{path}: taken on trust to be a float32 model of --channels={args.channels}", file=sys.stderr)
-    return model_file.Description(network, channels.read_channels(channels.channels_path(args.channels), network), "none")
-
-
-def _network(args: argparse.Namespace) -> Network:
-    return cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width, img_size=args.img_size,
-                                num_classes=args.num_classes)
-
-
-def _words(about) -> str:
-    if about is None:
-        return "a model that does not say what it is"
-    parameters = about.network.parameter_count(about.widths)
-    return (f"{latency_table.name_of(about.network)}, {parameters:,} parameters, "
-            f"{'float32' if about.quantize == 'none' else about.quantize}")
-
-
-def main() -> None:
-    args = get_parser().parse_args()
-    needed, example = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tflite")}.get(
-        args.mode, ("save_file", "res-40-2"))
-    if not getattr(args, needed):
-        raise UserError(f"--{needed} is missing: --mode={args.mode} needs it, such as --{needed}={example}")
-    if args.mode == "measure":  # the model says which network it is
-        measure(args)
-        return
-    {"save": save, "load": load, "build": build, "validate": validate}[args.mode](args, _network(args))
+        print(model_timing.about_probe(found.ratio))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 The plain loop is the yardstick: fp32 tensors in torch's own layout, augmentation by torchvision on PIL images one by
 one, validation that keeps gradients, in batches of 50. Its step is every candidate fine-tuned and judged whole; that
 takes most of an hour, so its batches are timed on a few candidates and multiplied. Steps of prune.py are run whole,
-files and all, once. Plain and fast training alternate; medians. The images are random, the network is untrained: neither
-matters to the time.
+files and all, once. Plain and fast training alternate; medians. The images are random, the network is untrained:
+neither matters to the time.
 """
 
 import argparse
@@ -17,8 +17,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -28,29 +31,56 @@ from torch import nn
 from torch.nn import functional as F
 
 from model.torch_net import TorchNet
-from utils import cli, device as devices, halving, journal, latency_table, netadapt, pruning, surgery, training
-from utils.candidates import Workshop
-from utils.data import Images, Normalisation
-from utils.parcels import Crew
-from utils.scores import filter_norms
-from utils.workers import Workers
+from utils.common import cli, journal
+from utils.common.workers import Workers
+from utils.latency import tables
+from utils.learning import device as devices
+from utils.learning import training
+from utils.learning.data import Images, Normalisation
+from utils.learning.device import Device
+from utils.learning.settings import Recipe
+from utils.pruning import run_files, surgery
+from utils.pruning.candidates import Workshop
+from utils.pruning.crew import Crew
+from utils.pruning.run import Run
+from utils.pruning.scores import filter_norms
+from utils.search import halving, netadapt
+from utils.search.netadapt import Latency, Proposal
 
 NORMALISATION = Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 TRAIN, HELD_OUT = 45_000, 5_000  # images, as many as CIFAR-10 has
 PLAIN_VALIDATION = 50  # images per batch
+SGD = {"learning_rate": 8e-4, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is timed."""
+
+    batch_size: int
+    short_term_fine_tune: int  # batches for a candidate
+    rounds: int
+    batches: int  # per side and round
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(**SGD, batch_size=self.batch_size)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = cli.new_parser(__doc__.splitlines()[0])
+    parser = cli.new_parser(__doc__)
     cli.add_network_flags(parser)
     parser.add_argument("--perf_table", default=str(ROOT / "perf_tables/res-40-2.pickle"), help="as in prune.py")
     parser.add_argument("--pruning_fact", type=cli.fraction, default=0.4, help="as in prune.py")
-    parser.add_argument("--short_term_fine_tune", type=cli.within(int, 1, 1_000_000), default=100, help="as in prune.py")
+    parser.add_argument("--short_term_fine_tune", type=cli.within(int, 1, 1_000_000), default=100,
+                        help="as in prune.py")
     parser.add_argument("--batch_size", type=cli.within(int, 2, 1_000_000), default=128, help="as in prune.py")
     parser.add_argument("--device", default="auto", help="as in prune.py")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the fast side")
-    parser.add_argument("--rounds", type=cli.within(int, 1, 1000), default=3, help="rounds, as many again after the steps")
-    parser.add_argument("--batches", type=cli.within(int, 1, 10_000), default=5, help="per side and round; a GPU needs hundreds")
+    parser.add_argument("--rounds", type=cli.within(int, 1, 1000), default=3,
+                        help="rounds, as many again after the steps")
+    parser.add_argument("--batches", type=cli.within(int, 1, 10_000), default=5,
+                        help="per side and round; a GPU needs hundreds")
     parser.add_argument("--no_workers", action="store_true", help="leave the speed-up by two workers out")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
@@ -79,7 +109,8 @@ class PlainImages(torch.utils.data.Dataset):
 
 def plain_training(model: nn.Module, images: PlainImages, batches: int, batch_size: int, name: str) -> float:
     """Seconds per batch of SGD, images and all."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=8e-4, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=SGD["learning_rate"], momentum=SGD["momentum"],
+                                weight_decay=SGD["weight_decay"])
     loader = torch.utils.data.DataLoader(images, batch_size, shuffle=True)
     model.train()
     began = time.perf_counter()
@@ -110,27 +141,28 @@ def random_images(count: int, seed: int) -> Images:
                   torch.randint(0, 10, (count,), generator=generator))
 
 
-def rounds(args, parent: TorchNet, proposals, workshop: Workshop) -> Dict[str, List[float]]:
-    """Seconds of the plain loop per batch and per judged image, of the same network trained plainly, and by train.py."""
-    name, size = workshop.device.name, args.batch_size
-    few = PlainImages(random_images(max(size * args.batches, 10 * PLAIN_VALIDATION), 2))
+def rounds(sizes: Sizes, parent: TorchNet, proposals: Sequence[Proposal], workshop: Workshop) -> dict[str, list[float]]:
+    """Seconds of the plain loop per batch and per judged image, of the same network trained plainly,
+    and by train.py."""
+    name, size = workshop.device.name, sizes.batch_size
+    few = PlainImages(random_images(max(size * sizes.batches, 10 * PLAIN_VALIDATION), 2))
     found = {"plain_batch": [], "plain_image": [], "plain_training": [], "training": []}
-    for number in range(args.rounds):
-        proposal = proposals[number * len(proposals) // args.rounds]
+    for number in range(sizes.rounds):
+        proposal = proposals[number * len(proposals) // sizes.rounds]
         keep = surgery.best_channels(filter_norms(parent, proposal.group), proposal.proposed_width)
         candidate = plainly(surgery.slice_channels(parent, {proposal.group: keep}), name)
         whole = plainly(TorchNet(parent.network, parent.widths), name)
         fast = workshop.device.place(TorchNet(parent.network, parent.widths))
-        optimizer = training.sgd(fast, 8e-4, 0.9, 5e-4)
+        optimizer = training.sgd(fast, sizes.recipe)
         training.fit(fast, optimizer, workshop.source.batches(0, 2, number), workshop.device)  # to warm up
         for model in (candidate, whole):
             plain_training(model, few, 1, size, name)
-        found["plain_batch"].append(plain_training(candidate, few, args.batches, size, name))
+        found["plain_batch"].append(plain_training(candidate, few, sizes.batches, size, name))
         found["plain_image"].append(plain_validation(candidate, few, 10, name))
-        found["plain_training"].append(plain_training(whole, few, args.batches, size, name))
+        found["plain_training"].append(plain_training(whole, few, sizes.batches, size, name))
         began = time.perf_counter()
-        training.fit(fast, optimizer, workshop.source.batches(0, 2 * args.batches, number), workshop.device)
-        found["training"].append((time.perf_counter() - began) / (2 * args.batches))
+        training.fit(fast, optimizer, workshop.source.batches(0, 2 * sizes.batches, number), workshop.device)
+        found["training"].append((time.perf_counter() - began) / (2 * sizes.batches))
     return found
 
 
@@ -138,18 +170,19 @@ def plainly(model: nn.Module, name: str) -> nn.Module:
     return model.to(name, memory_format=torch.contiguous_format)
 
 
-def step_seconds(args, parent: TorchNet, workshop: Workshop, latency, settings, jobs: int = 1) -> float:
+def step_seconds(parent: TorchNet, workshop: Workshop, latency: Latency, settings: netadapt.Settings,
+                 short_term_fine_tune: int, jobs: int = 1) -> float:
     """One whole step of prune.py, its files included; the workers are there already."""
     devices.settle(workshop.device, workshop.threads)
     with inside_a_new_folder(), contextlib.redirect_stdout(sys.stderr), crew_of(workshop, jobs) as crew:
         for folder in ("checkpoints", "history"):
             os.mkdir(folder)
-        files = pruning.files_of("step")
+        files = run_files.files_of("step")
         journal.begin(files.journal, {})
         initial_s = latency(parent.widths)
         with journal.Journal(files.journal) as log:
-            run = pruning.Run(files, log, crew, halving.ladder("halving", args.short_term_fine_tune), "ratio",
-                              {"epoch": 0, "holdout_prop": 0.1, "flags": {}}, parent, [90.0], [initial_s])
+            run = Run(files, log, crew, halving.ladder("halving", short_term_fine_tune), "ratio",
+                      {"epoch": 0, "holdout_prop": 0.1, "flags": {}}, parent, [90.0], [initial_s])
             began = time.perf_counter()
             state = netadapt.State(parent.widths, 90.0, initial_s)
             run.adopt(next(netadapt.search(parent.network, state, settings, latency, run.evaluate)))
@@ -178,64 +211,70 @@ def crew_of(workshop: Workshop, jobs: int) -> Iterator[Crew]:
 
 
 def _warm_up(common, task) -> None:
-    import utils.parcels  # torch takes seconds to load, once per worker
+    import utils.pruning.crew  # noqa: F401  torch takes seconds to load, once per worker
     time.sleep(0.5)
 
 
 def main() -> None:
     args = get_parser().parse_args()
     network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width)
-    table = latency_table.read_table(latency_table.table_path(args.perf_table), network)
+    sizes = Sizes(args.batch_size, args.short_term_fine_tune, args.rounds, args.batches)
+    table = tables.read_table(tables.table_path(args.perf_table), network)
     device, threads = devices.pick(args.device, args.precision), torch.get_num_threads()
     devices.settle(device, threads)
     torch.manual_seed(0)
     train, held_out = (random_images(n, n).to(device.name) for n in (TRAIN, HELD_OUT))
-    workshop = Workshop(training.BatchSource(train, NORMALISATION, True, args.batch_size), held_out, device, threads,
-                        8e-4, 0.9, 5e-4, seed=0)
+    workshop = Workshop(training.BatchSource(train, NORMALISATION, True, args.batch_size), held_out, device,
+                        sizes.recipe, threads, seed=0)
     parent = device.place(TorchNet(network, network.full_widths))
     settings = netadapt.Settings(args.pruning_fact)
 
     def latency(widths) -> float:
-        return latency_table.latency_s(network, widths, table)
+        return tables.latency_s(network, widths, table)
 
     state = netadapt.State(network.full_widths, 90.0, latency(network.full_widths))
     proposals = netadapt.proposals_of_step(network, state, settings, latency)
-    seconds = rounds(args, parent, proposals, workshop)
-    steps = {"default": step_seconds(args, parent, workshop, latency, settings)}
+    seconds = rounds(sizes, parent, proposals, workshop)
+    step = partial(step_seconds, parent, latency=latency, settings=settings,
+                   short_term_fine_tune=args.short_term_fine_tune)
+    steps = {"default": step(workshop)}
     if not args.no_workers:
-        alone = Workshop(**{**vars(workshop), "threads": 1})
-        steps["one_worker_of_one_thread"] = step_seconds(args, parent, alone, latency, settings)
-        steps["two_workers_of_one_thread"] = step_seconds(args, parent, alone, latency, settings, jobs=2)
+        alone = replace(workshop, threads=1)
+        steps["one_worker_of_one_thread"] = step(alone)
+        steps["two_workers_of_one_thread"] = step(alone, jobs=2)
     devices.settle(device, threads)
-    for name, again in rounds(args, parent, proposals, workshop).items():
+    for name, again in rounds(sizes, parent, proposals, workshop).items():
         seconds[name] += again
-    print_report(args, report(args, seconds, steps, len(proposals), device, threads))
+    found = report(sizes, seconds, steps, len(proposals), device, threads)
+    if args.json:
+        print(json.dumps(found))
+    else:
+        print_report(network.short_name, found)
 
 
-def report(args, seconds, steps, candidates: int, device, threads: int) -> Dict[str, Any]:
+def report(sizes: Sizes, seconds: dict[str, list[float]], steps: dict[str, float], candidates: int, device: Device,
+           threads: int) -> dict[str, Any]:
     middle = {name: statistics.median(values) for name, values in seconds.items()}
-    plain = args.short_term_fine_tune * middle["plain_batch"] + HELD_OUT * middle["plain_image"]
+    plain = sizes.short_term_fine_tune * middle["plain_batch"] + HELD_OUT * middle["plain_image"]
     return {"device": device.name, "precision": device.precision, "threads": threads, "candidates": candidates,
             "seconds": seconds, "plain_candidate_s": plain, "plain_step_s": plain * candidates,
             "steps_s": steps, "step_ratio": plain * candidates / steps["default"],
-            "plain_images_per_s": args.batch_size / middle["plain_training"],
-            "images_per_s": args.batch_size / middle["training"],
+            "plain_images_per_s": sizes.batch_size / middle["plain_training"],
+            "images_per_s": sizes.batch_size / middle["training"],
             "training_ratio": middle["plain_training"] / middle["training"]}
 
 
-def print_report(args, found: Dict[str, Any]) -> None:
-    if args.json:
-        print(json.dumps(found))
-        return
+def print_report(name: str, found: dict[str, Any]) -> None:
     spread = {name: f"{min(v):.3g} to {max(v):.3g} s" for name, v in found["seconds"].items()}
     n, steps = found["candidates"], found["steps_s"]
-    print(f"{args.net}-{args.depth}-{args.width:g} on {found['device']}, {found['threads']} threads, {found['precision']}; "
+    print(f"{name} on {found['device']}, {found['threads']} threads, {found['precision']}; "
           f"{n} candidates a step\n"
           f"plain candidate              {found['plain_candidate_s']:9.1f} s   (a batch {spread['plain_batch']})\n"
           f"plain step                   {found['plain_step_s']:9.1f} s\n"
           f"default, a candidate         {steps['default'] / n:9.1f} s\n"
           f"default step                 {steps['default']:9.1f} s   {found['step_ratio']:.1f} times as fast\n"
-          f"plain training               {found['plain_images_per_s']:9.1f} images/s   (a batch {spread['plain_training']})\n"
+          f"plain training               {found['plain_images_per_s']:9.1f} images/s   "
+          f"(a batch {spread['plain_training']})\n"
           f"train.py                     {found['images_per_s']:9.1f} images/s   (a batch {spread['training']}), "
           f"{found['training_ratio']:.2f} times as fast")
     if len(steps) > 1:

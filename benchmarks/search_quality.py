@@ -13,9 +13,9 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Tuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -24,17 +24,23 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch
-from utils import candidates, checkpoint, cli, data, device as devices, halving, journal, netadapt, surgery, training
-from utils.errors import UserError
-from utils.files import locate, write_whole
-from utils.netadapt import Candidate, Proposal
-from utils.scores import filter_norms
+
+from utils.common import cli, journal
+from utils.common.errors import UserError
+from utils.common.files import locate, write_whole
+from utils.learning import checkpoint, data, training
+from utils.learning import device as devices
+from utils.learning.settings import Data, Recipe
+from utils.pruning import candidates, surgery
+from utils.pruning.scores import filter_norms
+from utils.search import halving, netadapt
+from utils.search.netadapt import Candidate, Proposal
 
 OTHER_SEED = 1000  # of the second full run: added to the first one's
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = cli.new_parser(__doc__.splitlines()[0])
+    parser = cli.new_parser(__doc__)
     parser.add_argument("--base_model", required=True, help="trained network, as in prune.py")
     parser.add_argument("--perf_table", required=True, help="its latency table, as in prune.py")
     parser.add_argument("--data_loc", required=True, help="images, as in prune.py")
@@ -44,11 +50,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each, of either search")
     parser.add_argument("--more", type=named, nargs="*", default=[], metavar="NAME:FLAGS",
                         help="further searches, e.g. half:--layer_fraction=0.5")
-    parser.add_argument("--resume", action="store_true", help="go on after an interruption; so does the same command without it")
+    parser.add_argument("--resume", action="store_true",
+                        help="go on after an interruption; so does the same command without it")
     return parser
 
 
-def named(text: str) -> Tuple[str, str]:
+def named(text: str) -> tuple[str, str]:
     """(name, flags) of NAME:FLAGS"""
     name, colon, flags = text.partition(":")
     if not (name and colon):
@@ -59,9 +66,14 @@ def named(text: str) -> Tuple[str, str]:
 def main() -> None:
     args = get_parser().parse_args()
     searches = {"full": "--search=full", "default": "", **dict(args.more)}
-    runs = {name: [pruned(args, name, flags.split(), seed) for seed in args.seeds] for name, flags in searches.items()}
-    report = {"flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")}, "threads": torch.get_num_threads(),
-              "runs": runs, "steps": walk(args)}
+    asked = [f"--{flag}={getattr(args, flag)}" for flag in ("base_model", "perf_table", "data_loc", "pruning_fact",
+                                                            "init_red_fact", "short_term_fine_tune")]
+    runs = {name: [pruned(name, [*flags.split(), *asked], seed) for seed in args.seeds]
+            for name, flags in searches.items()}
+    base_path = locate(args.base_model, "checkpoints", ".t7")
+    report = {"flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")},
+              "threads": torch.get_num_threads(), "runs": runs,
+              "steps": walk(base_path, args.data_loc, args.seeds[0], args.short_term_fine_tune)}
     for name, ends in runs.items():
         print(f"\n{name}: {spread([e['held_out_error_pct'] for e in ends])} held-out, "
               f"{spread([e['test_error_pct'] for e in ends])} test; steps {[e['steps'] for e in ends]}, "
@@ -75,43 +87,41 @@ def spread(values) -> str:
             f"({', '.join(f'{v:.2f}' for v in values)})")
 
 
-def pruned(args: argparse.Namespace, name: str, flags, seed: int) -> dict:
+def pruned(name: str, flags: Sequence[str], seed: int) -> dict:
     """Prune with this search, or take up where it was; the end of its history."""
     history = Path("history") / f"quality-{name}-{seed}.jsonl"
     found = subprocess.run([sys.executable, str(ROOT / "prune.py"), f"--save_file={history.stem}", "--resume",
-                            f"--seed={seed}", *flags, *(f"--{flag}={getattr(args, flag)}" for flag in (
-                                "base_model", "perf_table", "data_loc", "pruning_fact", "init_red_fact",
-                                "short_term_fine_tune"))])
+                            f"--seed={seed}", *flags])
     if found.returncode:
         raise UserError(f"{history.stem}: prune.py ended with exit code {found.returncode}, see above")
     found = journal.read(history)
     if found is None:
-        raise UserError(f"{history}: missing, though prune.py says it has finished; remove checkpoints/{history.stem}.t7 "
-                        "to search again")
+        raise UserError(f"{history}: missing, though prune.py says it has finished; remove "
+                        f"checkpoints/{history.stem}.t7 to search again")
     _, records = found
     return dict(records[-1], steps=sum(r["event"] == "step" for r in records))
 
 
 # --- the same step, judged again -------------------------------------------------------------------------------
 
-def walk(args: argparse.Namespace) -> list:
+def walk(base_path: Path, data_loc: str, seed: int, short_term_fine_tune: int) -> list:
     """For every step of the first full run: its errors, those with another seed, and what the default chose."""
-    header, records = journal.read(Path(f"history/quality-full-{args.seeds[0]}.jsonl"))
-    base_path = locate(args.base_model, "checkpoints", ".t7")
+    header, records = journal.read(Path(f"history/quality-full-{seed}.jsonl"))
     base = checkpoint.load(base_path)
     parent = checkpoint.build(base, base_path)
-    images = data.load_for(parent.network, base_path, header["flags"]["dataset"], args.data_loc, workers=2)
+    images = data.load_for(parent.network, base_path, Data(header["flags"]["dataset"], data_loc, workers=2))
     workshop = workshop_of(base, images, header["flags"])
     parent = workshop.device.place(parent)
     other = replace(workshop, seed=workshop.seed + OTHER_SEED)
-    rungs = {name: halving.ladder(name, args.short_term_fine_tune) for name in ("full", "halving")}
+    rungs = {name: halving.ladder(name, short_term_fine_tune) for name in ("full", "halving")}
     about = {"history": header, "seed": other.seed, "rungs": [asdict(rung) for rung in rungs["halving"]]}
     path = Path("search-quality.steps.jsonl")
     if not path.exists():
         journal.begin(path, about)
     began, done = journal.read(path)
     if began != about:
-        raise UserError(f"{path}: of another search than {about['history']['base_model']}'s with these flags; remove it")
+        raise UserError(f"{path}: of another search than {about['history']['base_model']}'s with these flags; "
+                        "remove it")
     before, steps = workshop.error_pct(parent, workshop.held_out), []
     for record in (r for r in records if r["event"] == "step"):
         first = [candidate_of(r) for r in records if r["event"] == "candidate" and r["step"] == record["step"]]
@@ -119,9 +129,11 @@ def walk(args: argparse.Namespace) -> list:
         if len(steps) < len(done):
             steps.append(done[len(steps)])
         else:
-            steps.append({"step": record["step"], "groups": [p.group for p in proposals], "gains_s": [p.useful_s for p in proposals],
-                          "before_pct": before, "full": [c.error_pct for c in first],
-                          "full_again": errors(climbed(other, parent, record["step"], proposals, rungs["full"], before)[-1]),
+            steps.append({"step": record["step"], "groups": [p.group for p in proposals],
+                          "gains_s": [p.useful_s for p in proposals], "before_pct": before,
+                          "full": [c.error_pct for c in first],
+                          "full_again": errors(climbed(other, parent, record["step"], proposals, rungs["full"],
+                                                       before)[-1]),
                           "default": [errors(rung) for rung in climbed(workshop, parent, record["step"], proposals,
                                                                        rungs["halving"], before)]})
             with journal.Journal(path) as log:
@@ -137,9 +149,10 @@ def workshop_of(base, images: data.Dataset, flags) -> candidates.Workshop:
     device = devices.pick("auto", flags["precision"])
     devices.settle(device, flags["threads"])
     train, held_out = data.split_holdout(images.train, flags["holdout_prop"])
-    source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip, flags["batch_size"])
-    return candidates.Workshop(source, held_out.to(device.name), device, flags["threads"], flags["learning_rate"],
-                               flags["momentum"], flags["weight_decay"], flags["seed"])
+    source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base), images.flip,
+                                  flags["batch_size"])
+    recipe = Recipe(**{k: flags[k] for k in ("learning_rate", "momentum", "weight_decay", "batch_size")})
+    return candidates.Workshop(source, held_out.to(device.name), device, recipe, flags["threads"], flags["seed"])
 
 
 def proposal_of(record) -> Proposal:
@@ -150,20 +163,20 @@ def candidate_of(record) -> Candidate:
     return Candidate(proposal_of(record), record["error_pct"], record["growth_pct"])
 
 
-def piece_of(parent, proposal: Proposal, state=None) -> candidates.Piece:
+def piece_of(parent, proposal: Proposal, progress=None) -> candidates.Piece:
     keep = surgery.best_channels(filter_norms(parent, proposal.group), proposal.proposed_width)
-    return candidates.Piece(proposal.group, 1 + [g.name for g in parent.network.groups].index(proposal.group), keep, state)
+    return candidates.Piece(proposal.group, candidates.number_of(parent.network, proposal.group), keep, progress)
 
 
 def climbed(workshop, parent, step: int, proposals, rungs, before: float) -> list:
     """The candidates judged at every rung, in the order of the proposals: all that got there."""
-    states, judged = {}, []
+    progress, judged = {}, []
 
     def judge(rung, going):
         start = before if rung.images is None else workshop.error_pct(parent, workshop.judged(step, rung.images))
-        pieces = tuple(piece_of(parent, p, states.get(p.key)) for p in going)
-        made = {m.key: m for m in candidates.carry_out(workshop, parent, candidates.Order(step, rung, pieces))}
-        states.update({key: m.state for key, m in made.items()})
+        pieces = tuple(piece_of(parent, p, progress.get(p.key)) for p in going)
+        made = {m.key: m for m in candidates.make_candidates(workshop, parent, candidates.Order(step, rung, pieces))}
+        progress.update({key: m.progress for key, m in made.items()})
         judged.append([Candidate(p, made[p.key].error_pct, made[p.key].error_pct - start) for p in going])
         return judged[-1]
 
@@ -178,8 +191,8 @@ def errors(found) -> list:
 def adopted(workshop, parent, record, rungs):
     """The network after this step, made anew with its seed, and its error."""
     piece = piece_of(parent, proposal_of(record))
-    (made,) = candidates.carry_out(workshop, parent, candidates.Order(record["step"], rungs[-1], (piece,)))
-    return candidates.rebuilt(parent, replace(piece, state=made.state), workshop.device), made.error_pct
+    (made,) = candidates.make_candidates(workshop, parent, candidates.Order(record["step"], rungs[-1], (piece,)))
+    return candidates.rebuilt(parent, replace(piece, progress=made.progress), workshop.device), made.error_pct
 
 
 def agreement(steps) -> str:
@@ -194,22 +207,20 @@ def agreement(steps) -> str:
         finalists = {group: error for group, error in step["default"][-1] if error is not None}
         chosen = min(finalists, key=lambda g: (finalists[g] - step["before_pct"]) / gains[step["groups"].index(g)])
 
-        def excess(index: int) -> float:  # points of error above what the best ratio would have cost for this gain
-            return float(growth[index] - np.nanmin(growth / gains) * gains[index])
-
+        excess = growth - np.nanmin(growth / gains) * gains  # points of error above what the best ratio would have cost
         a, b = (int(np.nanargmin((e - step["before_pct"]) / gains)) for e in (first, again))
         d = step["groups"].index(chosen)
         same, alike = same + (d == a), alike + (a == b)
-        within, twice = within + (d in (a, b) or excess(d) <= noise), twice + (excess(b) <= noise)
+        within, twice = within + (d in (a, b) or excess[d] <= noise), twice + (excess[b] <= noise)
         noises.append(noise)
-        lost.append(excess(d))
+        lost.append(float(excess[d]))
         ranks["score"].append(spearmanr(score, first, nan_policy="omit").statistic)
         ranks["again"].append(spearmanr(again, first, nan_policy="omit").statistic)
     n = len(steps)
     return (f"of {n} steps, the default chose the full run's group in {same}; two full runs chose alike in {alike}.\n"
-            f"The default's group was one of theirs or within their noise ({statistics.median(noises):.2f} points, median) in "
-            f"{within}, the second full run's within it in {twice}; what the default's cost above the best: median "
-            f"{statistics.median(lost):.2f}, at most {max(lost):.2f} points.\n"
+            f"The default's group was one of theirs or within their noise ({statistics.median(noises):.2f} points, "
+            f"median) in {within}, the second full run's within it in {twice}; what the default's cost above the best: "
+            f"median {statistics.median(lost):.2f}, at most {max(lost):.2f} points.\n"
             f"Spearman against the full run, median over steps: the cheap score {np.median(ranks['score']):.2f}, "
             f"the second full run {np.median(ranks['again']):.2f}")
 

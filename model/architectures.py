@@ -1,9 +1,15 @@
-"""The architectures by the name given to --net. A new one is a new file beside wideresnet.py and a line here."""
+"""The architectures by the name given to --net. A new one is a new file beside wideresnet.py and a line here.
+
+Each module has ``describe(**arguments) -> Network``, where ``arguments`` of the network are "net" and these, and
+``narrower(network, depth)``, which yields networks for the same images from the width of ``network`` down.
+"""
+
+from collections.abc import Iterator
 
 from model import wideresnet
 from model.network import Network
 
-ARCHITECTURES = {"res": wideresnet.describe}
+ARCHITECTURES = {"res": wideresnet}
 
 
 def describe(net: str, **arguments) -> Network:
@@ -13,4 +19,12 @@ def describe(net: str, **arguments) -> Network:
     """
     if net not in ARCHITECTURES:
         raise ValueError(f"--net={net}: expected one of {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[net](**arguments)
+    return ARCHITECTURES[net].describe(**arguments)
+
+
+def narrower(network: Network, depth: int) -> Iterator[Network]:
+    """Networks of the architecture of ``network``, for the same images, of this depth, from its width down.
+
+    Raises ValueError saying which depths are valid.
+    """
+    return ARCHITECTURES[network.arguments["net"]].narrower(network, depth)

@@ -1,7 +1,8 @@
 """The Keras model of (network, widths), and its .tflite file through TensorFlow's own converter."""
 
 import gc
-from typing import Iterable, Mapping, Optional, Sequence, Tuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +11,7 @@ from model.network import BATCH_NORM, BN_EPSILON, Layer, Network, Widths
 
 
 def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], num_images: int = 1, *,
-          pixels: Optional[Tuple[Sequence[float], Sequence[float]]] = None) -> "tf.keras.Model":
+          pixels: Optional[tuple[Sequence[float], Sequence[float]]] = None) -> "tf.keras.Model":
     """``network`` at ``widths`` for batches of ``num_images``: [N, size, size, channels] -> logits [N, classes].
 
     weights: parameters by name in PyTorch's layouts, as ``network.weight_shapes`` lists them. pixels: mean and
@@ -21,7 +22,7 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
     values = {name: _normalised(x, *pixels) if pixels else x for name, x in inputs.items()}
     for layer in network.layers(widths):
         values[layer.node.name] = _apply(layer, [values[n] for n in layer.inputs])
-    model = tf.keras.Model(list(inputs.values()), values[layer.node.name])
+    model = tf.keras.Model(list(inputs.values()), values[network.layers(widths)[-1].node.name])
     for layer in network.layers(widths):
         _load(model, layer, weights)
     return model
@@ -30,13 +31,13 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
 def _normalised(x, mean: Sequence[float], std: Sequence[float]):
     """Pixels of 0..255 normalised. The constants are written out for a row of pixels: XNNPACK multiplies by one number
     per channel, three in a row, so slowly that a small network takes 5% longer."""
-    mean, std = (np.tile(np.float64(v), (x.shape[2], 1)) for v in (mean, std))  # [size, channels]
-    return tf.keras.layers.Rescaling(np.float32(1 / (255 * std)), np.float32(-mean / std), name="normalise")(x)
+    means, stds = (np.tile(np.asarray(v, np.float64), (x.shape[2], 1)) for v in (mean, std))  # [size, channels]
+    return tf.keras.layers.Rescaling(np.float32(1 / (255 * stds)), np.float32(-means / stds), name="normalise")(x)
 
 
 def _apply(layer: Layer, inputs):
     node = layer.node
-    same = dict(strides=node.stride, padding="same", use_bias=node.bias, name=node.name)
+    same = {"strides": node.stride, "padding": "same", "use_bias": node.bias, "name": node.name}
     if node.kind == "conv":
         x = tf.keras.layers.Conv2D(layer.cout, node.kernel, **same)(inputs[0])
     elif node.kind == "depthwise":
@@ -83,13 +84,13 @@ def to_signed_tflite(model, quantize: str = "none", calibration: Iterable[np.nda
     """
     shape = model.inputs[0].shape
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
     def serve(image):
         return {"logits": model(image, training=False)}
 
-    holder = tf.Module()  # the converter makes constants only of the variables that it finds in it
+    function: Any = tf.function(serve, input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
+    holder: Any = tf.Module()  # the converter makes constants only of the variables that it finds in it
     holder.weights = [variable.value for variable in model.variables]
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], holder)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)
     if quantize != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":

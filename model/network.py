@@ -16,10 +16,11 @@ Feature maps are square; convolutions pad like TensorFlow's SAME, so a side of n
 Runs on Python 3.9 with the standard library alone.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Optional
 
 KINDS = ("conv", "depthwise", "linear", "add", "pool")
 
@@ -54,7 +55,7 @@ class Node:
 
     name: str
     kind: str  # one of KINDS; "pool" is a global average pool
-    inputs: Tuple[str, ...]  # names of earlier nodes or of inputs
+    inputs: tuple[str, ...]  # names of earlier nodes or of inputs
     group: str  # the group of its output channels
     kernel: int = 1
     stride: int = 1
@@ -69,7 +70,7 @@ class Layer:
     """A node that is alive at some widths: its channels, its side in pixels and the live tensors it reads."""
 
     node: Node
-    inputs: Tuple[str, ...]
+    inputs: tuple[str, ...]
     cin: int
     cout: int
     in_size: int
@@ -98,7 +99,7 @@ class Table:
     fixed_out: Optional[int]
 
     @property
-    def shape(self) -> Tuple[int, int]:
+    def shape(self) -> tuple[int, int]:
         return (self.rows, self.columns)
 
     @property
@@ -108,11 +109,11 @@ class Table:
         outputs = f" to {self.fixed_out}" if self.fixed_out else ""
         return f"{pool}{self.kernel}x{self.kernel} {self.kind}{outputs}, stride {self.stride}, {self.size}x{self.size}"
 
-    def index(self, cin: int, cout: int) -> Tuple[int, int]:
+    def index(self, cin: int, cout: int) -> tuple[int, int]:
         """Where the latency of this operator from cin to cout channels stands in the table's array."""
         return (cin - 1, cout - 1 if self.columns > 1 else 0)
 
-    def entry(self, number: int) -> Tuple[int, int]:
+    def entry(self, number: int) -> tuple[int, int]:
         """(cin, cout) of the entry with this number, counted row by row; cout is the true number of output channels."""
         cin, column = number // self.columns + 1, number % self.columns + 1
         if self.columns > 1:
@@ -142,10 +143,10 @@ class Table:
 class Network:
     """Inputs, groups and nodes; ``arguments`` is what :func:`model.architectures.describe` rebuilds it from."""
 
-    arguments: Dict[str, Any] = field(compare=True)
-    inputs: Tuple[Input, ...]
-    groups: Tuple[Group, ...]
-    nodes: Tuple[Node, ...]
+    arguments: dict[str, Any]
+    inputs: tuple[Input, ...]
+    groups: tuple[Group, ...]
+    nodes: tuple[Node, ...]
 
     def __post_init__(self) -> None:
         groups = {g.name for g in self.groups}
@@ -160,16 +161,16 @@ class Network:
             seen[node.name] = node.group
 
     @cached_property
-    def group(self) -> Dict[str, Group]:
+    def group(self) -> dict[str, Group]:
         return {g.name: g for g in self.groups}
 
     @cached_property
-    def full_widths(self) -> Dict[str, int]:
+    def full_widths(self) -> dict[str, int]:
         """Widths of the unpruned network: {group: channels}."""
         return {g.name: g.width for g in self.groups}
 
     @cached_property
-    def group_of(self) -> Dict[str, str]:
+    def group_of(self) -> dict[str, str]:
         """The group of every tensor: {input or node name: group name}."""
         return {t.name: t.group for t in self.inputs + self.nodes}
 
@@ -177,7 +178,18 @@ class Network:
     def output(self) -> str:
         return self.nodes[-1].name
 
-    def producers(self, group: str) -> Tuple[Node, ...]:
+    @property
+    def short_name(self) -> str:
+        """What tells it from networks for the same images, in a word: res-40-2."""
+        sizes = (v for k, v in self.arguments.items() if k not in ("img_size", "num_classes"))
+        return "-".join(f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in sizes)
+
+    @property
+    def title(self) -> str:
+        """The arguments in a line, for messages: net res, depth 40, width 2, ..."""
+        return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.arguments.items())
+
+    def producers(self, group: str) -> tuple[Node, ...]:
         """Nodes whose filters write the group: they lose outputs when it shrinks."""
         return tuple(n for n in self.nodes if n.group == group and n.kind in ("conv", "linear"))
 
@@ -191,17 +203,17 @@ class Network:
             if isinstance(width, bool) or not isinstance(width, int) or not low <= width <= g.width:
                 raise ValueError(f"{g.name}: expected {low} to {g.width} channels, found {width!r}")
 
-    def layers(self, widths: Widths) -> Tuple[Layer, ...]:
+    def layers(self, widths: Widths) -> tuple[Layer, ...]:
         """The nodes that are alive at these widths, in execution order.
 
         Raises ValueError if the widths are not valid or nothing reaches the output.
         """
         self.check_widths(widths)
-        alias = {i.name: i.name for i in self.inputs}  # tensor -> the live tensor that stands for it; None: dead
+        alias: dict[str, Optional[str]] = {i.name: i.name for i in self.inputs}  # what stands for a tensor; None: dead
         size = {i.name: i.size for i in self.inputs}
         layers = []
         for node in self.nodes:
-            inputs = tuple(alias[name] for name in node.inputs if alias[name] is not None)
+            inputs = tuple(live for live in map(alias.get, node.inputs) if live is not None)
             complete = len(inputs) == len(node.inputs)
             if widths[node.group] == 0 or not inputs or not (complete or node.kind == "add"):
                 alias[node.name] = None
@@ -218,12 +230,12 @@ class Network:
         return tuple(layers)
 
     @cached_property
-    def tables(self) -> Dict[str, Table]:
+    def tables(self) -> dict[str, Table]:
         """The latency tables this network needs, by key. Nodes of one key must be the same operator."""
         pools = {n.name: n for n in self.nodes if n.kind == "pool"}
         full = {layer.node.name: layer for layer in self.layers(self.full_widths)}
-        tables: Dict[str, Table] = {}
-        for name, layer in full.items():
+        tables: dict[str, Table] = {}
+        for layer in full.values():
             node = layer.node
             if node.table is None:
                 continue
@@ -236,12 +248,12 @@ class Network:
             tables[node.table] = _widest(tables.get(node.table, new), new)
         return tables
 
-    def conv_channels(self, widths: Widths) -> Dict[str, int]:
+    def conv_channels(self, widths: Widths) -> dict[str, int]:
         """Channels left in every convolution: {layer name: channels}, 0 for one that is gone."""
         alive = {layer.node.name: layer.cout for layer in self.layers(widths)}
         return {n.name: alive.get(n.name, 0) for n in self.nodes if n.kind in ("conv", "depthwise")}
 
-    def widths_of_channels(self, channels: Mapping[str, int]) -> Dict[str, int]:
+    def widths_of_channels(self, channels: Mapping[str, int]) -> dict[str, int]:
         """The widths that :meth:`conv_channels` gives these channels for.
 
         Raises ValueError naming the convolution that is missing, unknown, or does not fit the others.
@@ -255,8 +267,8 @@ class Network:
                 continue  # gone with its block; the group's other writers say how wide it is
             other = writer.setdefault(node.group, node.name)
             if channels[node.name] != channels[other]:
-                raise ValueError(f"{node.name}: {channels[node.name]} channels, but {other}, which writes the same stream, "
-                                 f"has {channels[other]}")
+                raise ValueError(f"{node.name}: {channels[node.name]} channels, but {other}, which writes the same "
+                                 f"stream, has {channels[other]}")
             widths[node.group] = channels[node.name]
         for node in self.nodes:
             if node.name in channels and node.group not in writer:
@@ -267,12 +279,13 @@ class Network:
             raise ValueError(f"no such channels in this network ({error})") from error
         for name, count in derived.items():
             if channels[name] != count:
-                raise ValueError(f"{name}: expected {count} channels, as the layers around it have, found {channels[name]}")
+                raise ValueError(f"{name}: expected {count} channels, as the layers around it have, found "
+                                 f"{channels[name]}")
         return widths
 
-    def weight_shapes(self, widths: Widths) -> Dict[str, Tuple[int, ...]]:
+    def weight_shapes(self, widths: Widths) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter and statistic by name, in PyTorch's names and layouts."""
-        shapes: Dict[str, Tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for layer in self.layers(widths):
             name, kernel = layer.node.name, (layer.node.kernel,) * 2
             if layer.node.kind == "conv":

@@ -1,7 +1,7 @@
 """The ONNX file of a torch network, through torch's own exporter."""
 
 import io
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 import torch
@@ -12,6 +12,9 @@ from model.torch_net import TorchNet
 
 class FromPixels(nn.Module):
     """A network with its normalisation in front: [N, channels, size, size] of 0..255 -> [N, num_classes] logits."""
+
+    mean: Tensor  # [1, channels, 1, 1], of pixels in 0..255
+    std: Tensor
 
     def __init__(self, model: TorchNet, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -32,6 +35,7 @@ def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about:
     example = torch.zeros(2, len(mean), entry.size, entry.size)
     program = torch.onnx.export(whole, (example,), dynamo=True, verbose=False, input_names=["image"],
                                 output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("N")},))
+    assert program is not None, "the exporter gives a program where dynamo=True"
     content = program.model_proto
     for key, value in about.items():
         content.metadata_props.add(key=key, value=value)

@@ -1,6 +1,8 @@
 """The PyTorch module of (network, widths). Module and parameter names are the layer names of the description."""
 
-from typing import Dict
+
+from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,8 @@ class SameConv2d(nn.Conv2d):
     weights are channels-last and have fewer than 8 input channels.
     """
 
-    def forward(self, x: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]
-        kernel, stride, side = self.kernel_size[0], self.stride[0], x.shape[-1]
+    def forward(self, input: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]
+        x, kernel, stride, side = input, self.kernel_size[0], self.stride[0], input.shape[-1]
         if kernel == 1:
             x = _every(x, stride) if self.training else x[:, :, ::stride, ::stride]
             return F.conv2d(x, self.weight, self.bias, 1, 0, 1, self.groups)
@@ -54,7 +56,7 @@ class TorchNet(nn.Module):
         values = self.advance({i.name: x for i, x in zip(self.network.inputs, images)}, 0, len(self.layers))
         return values[self.layers[-1].node.name]
 
-    def advance(self, values: Dict[str, Tensor], first: int, last: int) -> Dict[str, Tensor]:
+    def advance(self, values: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
         """The live tensors before layer number ``last``, by name, from those before layer number ``first``."""
         values = dict(values)
         for layer in self.layers[first:last]:
@@ -65,10 +67,10 @@ class TorchNet(nn.Module):
                     del values[read]
         return values
 
-    def _run(self, layer: Layer, inputs) -> Tensor:
+    def _run(self, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
         node = layer.node
         if node.kind == "add":
-            x = sum(inputs[1:], inputs[0])
+            x = reduce(torch.add, inputs)
         elif node.kind == "pool":
             x = inputs[0].mean((2, 3))
         else:

@@ -6,6 +6,8 @@ skip, and halves the feature map in stages 2 and 3. Groups: ``Conv_0``, every bl
 (at 0 the block goes), every stage's residual stream ``Conv_s_0_2``.
 """
 
+from collections.abc import Iterator
+
 from model.network import Group, Input, Network, Node
 
 
@@ -49,3 +51,11 @@ def describe(depth: int, width: float, img_size: int = 32, num_classes: int = 10
     arguments = {"net": "res", "depth": int(depth), "width": float(width), "img_size": int(img_size),
                  "num_classes": int(num_classes)}
     return Network(arguments, (Input("image", "image", img_size),), tuple(groups), tuple(nodes))
+
+
+def narrower(network: Network, depth: int) -> Iterator[Network]:
+    """WideResNets for the same images, of this depth, from the width of ``network`` down, by 16 * width:
+    a whole number."""
+    arguments = {k: v for k, v in network.arguments.items() if k != "net"}
+    for channels in range(int(16 * arguments["width"]), 0, -1):
+        yield describe(**{**arguments, "depth": depth, "width": channels / 16})

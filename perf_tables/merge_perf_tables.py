@@ -9,63 +9,39 @@ Names mean perf_tables/NAME.pickle; paths work too. In a notebook:
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Sequence
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from utils import cli, latency_table
-from utils.errors import UserError
-from utils.files import writable_folder
+from utils.common import cli
+from utils.common.errors import UserError
+from utils.common.files import writable_folder
+from utils.latency import tables
+from utils.latency.merging import merged_note, merged_table
+from utils.latency.note import read_note
 
 
 def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sigma: float = 0.0,
-                      mode: str = "nearest") -> Dict[str, np.ndarray]:
-    """Merge the tables ``inputs`` into ``out`` (with its sidecar) and return it: {key: seconds[cin - 1, cout - 1]}.
+                      mode: str = "nearest") -> dict[str, np.ndarray]:
+    """Merge the tables ``inputs`` into ``out`` (with its note) and return it: {key: seconds[cin - 1, cout - 1]}.
 
     how: "mean" or "median"; sigma: Gaussian smoothing in channels, 0 for none; mode: SciPy's rule at the edges.
     Raises UserError naming the table that cannot be read or does not match the first.
     """
-    paths, target = [latency_table.table_path(n) for n in inputs], latency_table.table_path(out)
-    tables = [latency_table.read_arrays(p) for p in paths]
+    paths, target = [tables.table_path(n) for n in inputs], tables.table_path(out)
+    arrays = [tables.read_arrays(p) for p in paths]
     if target.suffix != ".pickle":
         raise UserError(f"{target}: expected a name, or a path that ends in .pickle")
-    merged = latency_table.merge(tables, [str(p) for p in paths], how=how, sigma=sigma, mode=mode)
-    measurements = [latency_table.read_provenance(p) for p in paths]
-    for key in ("operators", "num_images"):
-        for path, note in zip(paths, measurements):
-            if key in note and note[key] != measurements[0].get(key, note[key]):
-                raise UserError(f"{path}: its note says other {key} than that of {paths[0]}; merge measurements of one "
-                                "network only")
-    provenance = {**{key: measurements[0][key] for key in ("operators", "num_images") if key in measurements[0]},
-                  "merged": {"from": [p.name for p in paths], "how": how, "sigma": sigma,
-                             "mode": mode if sigma else None},
-                  "measurements": measurements}
-    provenance.update(_in_common(measurements))
+    merged = merged_table(arrays, [str(p) for p in paths], how=how, sigma=sigma, mode=mode)
+    note = merged_note([read_note(p) for p in paths], paths, {
+        "from": [p.name for p in paths], "how": how, "sigma": sigma, "mode": mode if sigma else None})
     writable_folder(target.parent)
-    latency_table.write_table(target, merged, provenance)
+    tables.write_table(target, merged, note)
     return merged
-
-
-def _in_common(measurements: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
-    """What the notes agree on, and the means of what makes sums and predictions right, where all of them have it."""
-    first, found = measurements[0], {}
-    for key in ("network", "device", "runtime", "version", "threads"):
-        if key in first and all(note.get(key) == first[key] for note in measurements):
-            found[key] = first[key]
-    corrections = [latency_table.correction_in(note) for note in measurements]
-    if all(corrections):
-        found["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
-                               "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
-    elif any(corrections):
-        print("not all tables have a correction of their sums in their note: the merged one has none", file=sys.stderr)
-    probes = [latency_table.probe_in(note) for note in measurements]
-    if all(probes):
-        found["probe"] = {"usual_s": float(np.mean(probes))}
-    return found
 
 
 def main() -> None:
@@ -79,7 +55,7 @@ def main() -> None:
                         help="smoothing at the edges of a table")
     args = parser.parse_args()
     merged = merge_perf_tables(args.out, args.inputs, how=args.how, sigma=args.sigma, mode=args.mode)
-    print(f"{latency_table.table_path(args.out)}: {args.how} of {len(args.inputs)} tables, "
+    print(f"{tables.table_path(args.out)}: {args.how} of {len(args.inputs)} tables, "
           f"{sum(a.size for a in merged.values()):,} entries")
 
 

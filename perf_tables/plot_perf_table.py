@@ -14,9 +14,11 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from utils import cli, latency_table
-from utils.errors import UserError
-from utils.files import writable_folder
+from utils.common import cli
+from utils.common.errors import UserError
+from utils.common.files import writable_folder
+from utils.latency.plots import plot_tables
+from utils.latency.tables import read_arrays, table_path
 
 
 def main() -> None:
@@ -24,23 +26,23 @@ def main() -> None:
     parser.add_argument("names", metavar="NAME", nargs="+", help="tables, names or paths; the first has the heat maps")
     parser.add_argument("--output", help="the picture (default: beside the first table)")
     args = parser.parse_args()
-    paths = [latency_table.table_path(name) for name in args.names]
-    tables = [latency_table.read_arrays(path) for path in paths]
+    paths = [table_path(name) for name in args.names]
+    tables = [read_arrays(path) for path in paths]
     shared = [key for key in tables[0] if all(key in t and t[key].shape == tables[0][key].shape for t in tables)]
     if not shared:
-        raise UserError(f"{paths[-1]}: has no kind of layer in common with {paths[0]}, of the same size; draw them apart")
+        raise UserError(f"{paths[-1]}: has no kind of layer in common with {paths[0]}, of the same size; draw "
+                        "them apart")
     output = Path(args.output) if args.output else paths[0].with_suffix(".png")
     if output.suffix != ".png":
         raise UserError(f"--output={args.output}: expected a file that ends in .png")
-    from utils.plots import plot_tables
     writable_folder(output.parent)
     stems = [path.stem for path in paths]
     labels = stems if len(set(stems)) == len(stems) else [f"{i}: {path}" for i, path in enumerate(paths, 1)]
     plot_tables(output, {label: {key: t[key] for key in shared} for label, t in zip(labels, tables)})
     for path, table in zip(paths[1:], tables[1:]):
         apart = np.concatenate([np.abs(table[key] / tables[0][key] - 1).ravel() for key in shared])
-        print(f"{path.stem} against {paths[0].stem}: {np.median(apart):.2%} apart (median), {np.quantile(apart, 0.95):.2%} "
-              f"(95th percentile) over {len(apart):,} entries")
+        print(f"{path.stem} against {paths[0].stem}: {np.median(apart):.2%} apart (median), "
+              f"{np.quantile(apart, 0.95):.2%} (95th percentile) over {len(apart):,} entries")
     left = sorted({key for t in tables for key in t} - set(shared))
     print(f"{output}: {len(shared)} kinds of layers" + (f"; not in all tables: {', '.join(left)}" if left else ""))
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: a second architecture, the scripts as subprocesses, and the optional folder ../shared."""
+"""Fixtures: the scripts as processes, a trained network with its table, and the optional folder ../shared."""
 
 import os
 
@@ -11,37 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from model.architectures import describe
-from model.network import Group, Input, Network, Node
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import ROOT, TINY, TRAIN, arithmetic_table, environment, proportional_table
+from utils.latency.tables import write_table
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("tests")
-
-
-def depthwise_network() -> Network:
-    """A small network unlike a WideResNet: depthwise convolutions, a removable branch of two layers, 12 x 12 images."""
-    groups = (Group("image", 3, prunable=False), Group("stem", 6), Group("expanded", 8, removable=True),
-              Group("classes", 4, prunable=False))
-    nodes = (
-        Node("Stem", "conv", ("image",), "stem", kernel=3, stride=2, bn=True, relu=True, table="stem"),
-        Node("Depth", "depthwise", ("Stem",), "stem", kernel=3, bn=True, relu=True, table="depth"),
-        Node("Expand", "conv", ("Depth",), "expanded", bn=True, relu=True, table="expand"),
-        Node("Filter", "depthwise", ("Expand",), "expanded", kernel=3, bn=True, relu=True, table="filter"),
-        Node("Project", "conv", ("Filter",), "stem", table="project"),
-        Node("Join", "add", ("Project", "Depth"), "stem", table="join"),
-        Node("Pool", "pool", ("Join",), "stem"),
-        Node("Classes", "linear", ("Pool",), "classes", bias=True, table="classes"),
-    )
-    return Network({"net": "depthwise"}, (Input("image", "image", 12),), groups, nodes)
-
-
-NETWORKS = {
-    "wideresnet-16-0.5": describe("res", depth=16, width=0.5),
-    "wideresnet-10-1": describe("res", depth=10, width=1.0),
-    "depthwise": depthwise_network(),
-}
 
 
 @pytest.fixture
@@ -65,5 +39,27 @@ def script(tmp_path):
     return run_script
 
 
-def environment(**more: str) -> dict:
-    return dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", **more)
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> bytes:
+    """A checkpoint of the network TINY, trained on the digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    found = subprocess.run([sys.executable, str(ROOT / TRAIN[0]), *TRAIN[1:]], cwd=folder, env=environment(), timeout=300)
+    assert found.returncode == 0
+    return (folder / "checkpoints/base.t7").read_bytes()
+
+
+@pytest.fixture
+def ready(tmp_path, trained) -> Path:
+    """A folder with that network and a table."""
+    for name in ("checkpoints", "perf_tables"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoints/base.t7").write_bytes(trained)
+    write_table(tmp_path / "perf_tables/table.pickle", arithmetic_table(TINY), {"device": {"model": "A Board 3"}})
+    return tmp_path
+
+
+@pytest.fixture
+def priced(ready) -> Path:
+    """The same with a table in which narrower is faster."""
+    write_table(ready / "perf_tables/table.pickle", proportional_table(TINY), {})
+    return ready

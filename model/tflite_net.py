@@ -1,0 +1,252 @@
+"""A network at some widths as the bytes of a .tflite file, without TensorFlow.
+
+Writes what TensorFlow's converter writes for the same float32 Keras model (tests hold it to that): a convolution
+with its batch norm and ReLU is one CONV_2D; a join is ADD, MUL, ADD with a fused ReLU; pool and classifier are
+AVERAGE_POOL_2D and FULLY_CONNECTED; a bare convolution gets a bias of zeros. A latency variant is the network of one
+operator (``Table.network``), so that variants and whole networks take the same way.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Optional
+
+import flatbuffers
+import numpy as np
+
+try:
+    from ai_edge_litert import schema_py_generated as schema
+except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the package tflite is the same one
+    import tflite as schema  # pyright: ignore[reportMissingImports]
+
+from model.network import BATCH_NORM, BN_EPSILON, Layer, Network, Table, Widths
+
+Weights = Mapping[str, np.ndarray]
+
+ALIGNMENT = 16  # bytes; runtimes read the weights in place
+MODEL_VERSION = 3
+FILE_IDENTIFIER = b"TFL3"
+
+
+def write(network: Network, widths: Widths, weights: Weights, num_images: int = 1) -> bytes:
+    """The .tflite file of ``network`` at ``widths``, for batches of ``num_images``.
+
+    Tensors are float32: inputs [num_images, size, size, channels], output [num_images, size, size, channels], or
+    [num_images, classes] after a classifier. weights: by name in PyTorch's layouts, as ``network.weight_shapes``
+    lists them.
+    """
+    graph = _Graph(num_images)
+    for i in network.inputs:
+        graph.tensor(i.name, (num_images, i.size, i.size, widths[i.group]))
+    for layer in network.layers(widths):
+        _add_layer(graph, layer, weights)
+    return _serialise(graph, [i.name for i in network.inputs], network.output)
+
+
+def variant(table: Table, cin: int, cout: int, num_images: int = 1) -> bytes:
+    """The .tflite file of one operator at one width, with random weights."""
+    network = table.network(cin, cout)
+    return write(network, network.full_widths, random_weights(network, network.full_widths), num_images)
+
+
+def random_weights(network: Network, widths: Widths) -> dict[str, np.ndarray]:
+    """Weights of a plausible size for every layer, the same in every call: He-scaled normal, lively batch norms."""
+    weights = {}
+    for name, shape in network.weight_shapes(widths).items():
+        values = np.resize(_normal_values(), shape)
+        if len(shape) > 1:
+            weights[name] = values * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        elif name.endswith(("_bn.weight", "_var")):
+            weights[name] = 0.5 + np.abs(values)
+        else:
+            weights[name] = values * np.float32(0.1)
+    return weights
+
+
+@lru_cache(maxsize=1)
+def _normal_values() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(1 << 16, dtype=np.float32)
+
+
+# --- layers to operators ---------------------------------------------------------------------------------------
+
+class _Graph:
+    """Tensors (name, shape, data or None) and operators in the order in which they are added."""
+
+    def __init__(self, num_images: int):
+        self.num_images = num_images
+        self.tensors: list[tuple[str, tuple[int, ...], Optional[np.ndarray]]] = []
+        self.operators: list[tuple[str, list[int], int, dict[str, int]]] = []
+        self.index: dict[str, int] = {}
+
+    def tensor(self, name: str, shape: Sequence[int], data: Optional[np.ndarray] = None) -> int:
+        self.index[name] = len(self.tensors)
+        self.tensors.append((name, tuple(shape), data))
+        return self.index[name]
+
+    def constant(self, name: str, data: np.ndarray) -> int:
+        return self.tensor(name, data.shape, np.ascontiguousarray(data, np.float32))
+
+    def operator(self, kind: str, inputs: list[int], name: str, shape: Sequence[int], **options: int) -> int:
+        output = self.tensor(name, (self.num_images, *shape))
+        self.operators.append((kind, inputs, output, options))
+        return output
+
+
+def _add_layer(graph: _Graph, layer: Layer, weights: Weights) -> None:
+    node, name = layer.node, layer.node.name
+    inputs = [graph.index[n] for n in layer.inputs]
+    side, relu = layer.out_size, int(node.relu)
+    if node.kind == "pool":
+        graph.operator("AVERAGE_POOL_2D", inputs, name, (1, 1, layer.cout), Padding=schema.Padding.VALID,
+                       StrideW=layer.in_size, StrideH=layer.in_size, FilterWidth=layer.in_size,
+                       FilterHeight=layer.in_size, FusedActivationFunction=relu)
+    elif node.kind == "add":
+        _add_join(graph, layer, inputs, weights)
+    elif node.kind == "linear":
+        inputs.append(graph.constant(name + ".weight", weights[name + ".weight"]))
+        inputs.append(graph.constant(name + ".bias", weights[name + ".bias"]) if node.bias else -1)
+        graph.operator("FULLY_CONNECTED", inputs, name, (layer.cout,), FusedActivationFunction=relu)
+    else:
+        kernel, bias = _folded(layer, weights)
+        inputs += [graph.constant(name + ".weight", kernel), graph.constant(name + ".bias", bias)]
+        options = {"Padding": schema.Padding.SAME, "StrideW": node.stride, "StrideH": node.stride,
+                   "FusedActivationFunction": relu}
+        if node.kind == "depthwise":
+            graph.operator("DEPTHWISE_CONV_2D", inputs, name, (side, side, layer.cout), DepthMultiplier=1, **options)
+        else:
+            graph.operator("CONV_2D", inputs, name, (side, side, layer.cout), **options)
+
+
+def _add_join(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    node, name, shape = layer.node, layer.node.name, (layer.out_size, layer.out_size, layer.cout)
+    if not node.bn:
+        graph.operator("ADD", inputs, name, shape, FusedActivationFunction=int(node.relu))
+        return
+    scale, shift = _scale_and_shift(name, weights)
+    x = graph.operator("ADD", inputs, name + ".sum", shape, FusedActivationFunction=0)
+    x = graph.operator("MUL", [x, graph.constant(name + ".scale", scale)], name + ".scaled", shape,
+                       FusedActivationFunction=0)
+    graph.operator("ADD", [x, graph.constant(name + ".shift", shift)], name, shape,
+                   FusedActivationFunction=int(node.relu))
+
+
+def _folded(layer: Layer, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """Filters in TensorFlow Lite's layout ([cout, k, k, cin]; depthwise [1, k, k, cout]) with batch norm folded in."""
+    name = layer.node.name
+    kernel = weights[name + ".weight"]  # [cout, cin, k, k]; depthwise [cout, 1, k, k]
+    bias = weights[name + ".bias"] if layer.node.bias else np.zeros(layer.cout, np.float32)
+    if layer.node.bn:
+        scale, shift = _scale_and_shift(name, weights)
+        kernel, bias = kernel * scale[:, None, None, None], bias * scale + shift
+    return kernel.transpose((1, 2, 3, 0) if layer.node.kind == "depthwise" else (0, 2, 3, 1)), bias
+
+
+def _scale_and_shift(name: str, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    gamma, beta, mean, variance = (weights[f"{name}_bn.{k}"] for k in BATCH_NORM)
+    scale = gamma / np.sqrt(variance + np.float32(BN_EPSILON))
+    return scale, beta - mean * scale
+
+
+# --- operators to bytes ----------------------------------------------------------------------------------------
+
+# The schema's table of options of each operator; its generated functions are named after it.
+_OPTIONS = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "ADD": "AddOptions",
+            "MUL": "MulOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "FULLY_CONNECTED": "FullyConnectedOptions"}
+
+
+def _serialise(graph: _Graph, inputs: Sequence[str], output: str) -> bytes:
+    constants = [data for _, _, data in graph.tensors if data is not None]
+    builder = flatbuffers.Builder(sum(c.nbytes + 2 * ALIGNMENT for c in constants) + 4096)
+    codes = sorted({kind for kind, _, _, _ in graph.operators})
+    buffers = _offsets(builder, "Model", "Buffers", [_buffer(builder, None)] + [_buffer(builder, c) for c in constants])
+    subgraph = _subgraph(builder, graph, codes, inputs, output)
+    subgraphs = _offsets(builder, "Model", "Subgraphs", [subgraph])
+    operator_codes = _offsets(builder, "Model", "OperatorCodes", [_operator_code(builder, c) for c in codes])
+    description = builder.CreateString("NetAdapt")
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, MODEL_VERSION)
+    schema.ModelAddOperatorCodes(builder, operator_codes)
+    schema.ModelAddSubgraphs(builder, subgraphs)
+    schema.ModelAddDescription(builder, description)
+    schema.ModelAddBuffers(builder, buffers)
+    builder.Finish(schema.ModelEnd(builder), FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _offsets(builder, table: str, field: str, offsets: Sequence[int]) -> int:
+    """A vector of tables."""
+    getattr(schema, f"{table}Start{field}Vector")(builder, len(offsets))
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _integers(builder, values: Sequence[int]) -> int:
+    return builder.CreateNumpyVector(np.asarray(values, np.int32))
+
+
+def _buffer(builder, data: Optional[np.ndarray]) -> int:
+    vector = None
+    if data is not None:
+        raw = data.tobytes()
+        builder.Prep(ALIGNMENT, len(raw))
+        vector = builder.CreateByteVector(raw)
+    schema.BufferStart(builder)
+    if vector is not None:
+        schema.BufferAddData(builder, vector)
+    return schema.BufferEnd(builder)
+
+
+def _operator_code(builder, kind: str) -> int:
+    code = getattr(schema.BuiltinOperator, kind)
+    schema.OperatorCodeStart(builder)
+    schema.OperatorCodeAddDeprecatedBuiltinCode(builder, code)  # what runtimes before 2.4 read
+    schema.OperatorCodeAddBuiltinCode(builder, code)
+    schema.OperatorCodeAddVersion(builder, 1)
+    return schema.OperatorCodeEnd(builder)
+
+
+def _subgraph(builder, graph: _Graph, codes: Sequence[str], inputs: Sequence[str], output: str) -> int:
+    tensors, buffer = [], 0
+    for name, shape, data in graph.tensors:
+        buffer += data is not None  # buffer 0 is the empty one, for what is computed
+        tensors.append(_tensor(builder, name, shape, buffer if data is not None else 0))
+    operators = [_operator(builder, codes.index(kind), kind, reads, writes, options)
+                 for kind, reads, writes, options in graph.operators]
+    tensors = _offsets(builder, "SubGraph", "Tensors", tensors)
+    operators = _offsets(builder, "SubGraph", "Operators", operators)
+    reads = _integers(builder, [graph.index[n] for n in inputs])
+    writes = _integers(builder, [graph.index[output]])
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, tensors)
+    schema.SubGraphAddInputs(builder, reads)
+    schema.SubGraphAddOutputs(builder, writes)
+    schema.SubGraphAddOperators(builder, operators)
+    return schema.SubGraphEnd(builder)
+
+
+def _tensor(builder, name: str, shape: Sequence[int], buffer: int) -> int:
+    sides, called = _integers(builder, shape), builder.CreateString(name)
+    schema.TensorStart(builder)
+    schema.TensorAddShape(builder, sides)
+    schema.TensorAddType(builder, schema.TensorType.FLOAT32)
+    schema.TensorAddBuffer(builder, buffer)
+    schema.TensorAddName(builder, called)
+    schema.TensorAddHasRank(builder, True)
+    return schema.TensorEnd(builder)
+
+
+def _operator(builder, code: int, kind: str, inputs: Sequence[int], output: int, options: Mapping[str, int]) -> int:
+    table = _OPTIONS[kind]
+    getattr(schema, table + "Start")(builder)
+    for field, value in options.items():
+        getattr(schema, f"{table}Add{field}")(builder, value)
+    options_offset = getattr(schema, table + "End")(builder)
+    reads, writes = _integers(builder, inputs), _integers(builder, [output])
+    schema.OperatorStart(builder)
+    schema.OperatorAddOpcodeIndex(builder, code)
+    schema.OperatorAddInputs(builder, reads)
+    schema.OperatorAddOutputs(builder, writes)
+    schema.OperatorAddBuiltinOptionsType(builder, getattr(schema.BuiltinOptions, table))
+    schema.OperatorAddBuiltinOptions(builder, options_offset)
+    return schema.OperatorEnd(builder)

@@ -1,0 +1,46 @@
+
+import pytest
+
+from model.architectures import describe
+from tests.helpers import proportional_table
+from utils.comparison import flags as flags_of_comparison
+from utils.comparison import grid
+from utils.comparison.plan import Base
+
+# --- what is made ----------------------------------------------------------------------------------------------
+
+def base_of(depth, width, grid_width):
+    network, wider = describe("res", depth=depth, width=width), describe("res", depth=depth, width=grid_width)
+    return Base({}, None, None, network, network.full_widths, proportional_table(network), wider, proportional_table(wider))
+
+
+def test_the_grid_has_no_network_twice(capsys):
+    base = base_of(22, 0.5, 0.5)
+    budgets_s = {fact: base.budget_s(fact) for fact in (0.1, 0.3, 0.5)}
+    sizes = {fact: [(n.arguments["depth"], n.arguments["width"]) for n in networks]
+             for fact, networks in grid.networks(base.grid_network, base.grid_latency_s, [10, 22], budgets_s).items()}
+    assert [s for s in sizes[0.5] if s[0] == 10] == [(10, 0.5)]  # as wide as the table knows: for the least latency alone
+    assert all(depth == 22 for fact in (0.1, 0.3) for depth, _ in sizes[fact])
+    assert "grid, depth 10: the table ends at width 0.5" in capsys.readouterr().out
+    for fact, found in sizes.items():
+        for depth, width in found:
+            latency = [base.grid_latency_s(n) for n in (describe("res", depth=depth, width=w) for w in (width, width + 1 / 16))
+                       if n.arguments["width"] <= 0.5]
+            assert latency[0] <= base.budget_s(fact) and all(s > base.budget_s(fact) for s in latency[1:])
+
+
+def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
+    base = base_of(22, 0.5, 1.5)
+    (network,) = grid.networks(base.grid_network, base.grid_latency_s, [10], {0.3: base.budget_s(0.3)})[0.3]
+    wider = describe("res", depth=10, width=network.arguments["width"] + 1 / 16)
+    assert 0.5 < network.arguments["width"] < 1.5 and not capsys.readouterr().out
+    assert base.grid_latency_s(network) <= base.budget_s(0.3) < base.grid_latency_s(wider)
+
+
+@pytest.mark.parametrize("method, flags, prune_flags, expected", [
+    ("netadapt", ["--reach", "6"], [], ["--reach=6"]), ("netadapt", ["--reach=6.0"], [], ["--reach=6"]),
+    ("knapsack", ["--pruning_method=taylor"], [], []), ("netadapt", ["--pruning_method=l2"], [], []),
+    ("uniform", ["--pruning_method=taylor"], [], ["--pruning_method=taylor"]),
+    ("netadapt", ["--allow_small_prunings", "--criterion=ratio"], ["--criterion=loss"], ["--allow_small_prunings", "--criterion=ratio"])])
+def test_a_method_has_one_spelling(method, flags, prune_flags, expected):
+    assert flags_of_comparison._own_flags(method, flags, prune_flags) == expected

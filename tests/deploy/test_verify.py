@@ -1,0 +1,29 @@
+
+import numpy as np
+import pytest
+import torchvision  # noqa: F401  brings Triton, which crashes where TensorFlow was loaded before it
+
+from utils.common.errors import UserError
+from utils.deploy import metadata, verify
+
+
+def test_the_limits_of_a_proof():
+    expected, labels = np.eye(20, dtype=np.float32), np.arange(20)
+    close = verify.Verification(expected, expected + np.float32(9e-5), labels)
+    close.check("x", "none", None)
+    with pytest.raises(UserError, match="differ from torch's by up to 0.0002"):
+        verify.Verification(expected, expected + np.float32(2e-4), labels).check("x", "none", None)
+    verify.Verification(1000 * expected, 1000 * expected + np.float32(9e-4), labels).check("x", "none", None)
+    with pytest.raises(UserError, match="allowed are 0.001,"):
+        verify.Verification(1000 * expected, 1000 * expected + np.float32(2e-3), labels).check("x", "none", None)
+    broken = verify.Verification(expected, np.where(expected == 1, np.nan, expected), labels)
+    for quantize in metadata.QUANTIZE:
+        with pytest.raises(UserError, match="nothing was written"):
+            broken.check("x", quantize, None)
+    found = expected.copy()
+    found[[3, 5]] = found[[5, 3]]
+    swapped = verify.Verification(expected, found, labels)
+    assert (swapped.agreement_pct, swapped.torch_error_pct, swapped.error_pct) == (90, 0, 10)
+    swapped.check("x", "int8", 90)
+    with pytest.raises(UserError, match=r"int8 keeps torch's top class in 90.0%, at least 95% .*exported 10.00%"):
+        swapped.check("x", "int8", None)

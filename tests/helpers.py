@@ -1,0 +1,182 @@
+"""What test files lend each other: networks, tables and images to test on, flags of small runs, and what an answer must be."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.architectures import describe
+from model.network import Group, Input, Network, Node
+from model.tflite_net import random_weights, write
+from model.torch_net import TorchNet
+from utils.deploy import metadata
+from utils.learning.data import Images, Normalisation
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# --- networks --------------------------------------------------------------------------------------------------
+
+def depthwise_network() -> Network:
+    """A small network unlike a WideResNet: depthwise convolutions, a removable branch of two layers, 12 x 12 images."""
+    groups = (Group("image", 3, prunable=False), Group("stem", 6), Group("expanded", 8, removable=True),
+              Group("classes", 4, prunable=False))
+    nodes = (
+        Node("Stem", "conv", ("image",), "stem", kernel=3, stride=2, bn=True, relu=True, table="stem"),
+        Node("Depth", "depthwise", ("Stem",), "stem", kernel=3, bn=True, relu=True, table="depth"),
+        Node("Expand", "conv", ("Depth",), "expanded", bn=True, relu=True, table="expand"),
+        Node("Filter", "depthwise", ("Expand",), "expanded", kernel=3, bn=True, relu=True, table="filter"),
+        Node("Project", "conv", ("Filter",), "stem", table="project"),
+        Node("Join", "add", ("Project", "Depth"), "stem", table="join"),
+        Node("Pool", "pool", ("Join",), "stem"),
+        Node("Classes", "linear", ("Pool",), "classes", bias=True, table="classes"),
+    )
+    return Network({"net": "depthwise"}, (Input("image", "image", 12),), groups, nodes)
+
+
+NETWORKS = {
+    "wideresnet-16-0.5": describe("res", depth=16, width=0.5),
+    "wideresnet-10-1": describe("res", depth=10, width=1.0),
+    "depthwise": depthwise_network(),
+}
+SMALL = describe("res", depth=10, width=0.25)
+TINY = describe("res", depth=10, width=0.125)
+
+# For the search alone: no such layers could be built.
+TOY = Network({"net": "toy"}, (Input("x", "x", 4),),
+              (Group("x", 3, prunable=False), Group("a", 10), Group("b", 10, removable=True),
+               Group("y", 2, prunable=False)),
+              (Node("A", "conv", ("x",), "a"), Node("B", "conv", ("A",), "b"), Node("C", "conv", ("B",), "a"),
+               Node("Add", "add", ("A", "C"), "a"), Node("Y", "linear", ("Add",), "y")))
+TOY_WIDTHS = TOY.full_widths
+
+
+def toy_latency(widths):
+    """10 s for everything unpruned: every channel of a costs 0.4 s, of b 0.6 s; b in steps of 4 channels."""
+    return 0.4 * widths["a"] + 0.6 * min(4 * math.ceil(widths["b"] / 4), 10)
+
+
+def lively(model: TorchNet) -> TorchNet:
+    """The model in eval mode with batch norms that do something."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.3)
+            torch.nn.init.normal_(module.running_mean, std=0.3)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+# --- images ----------------------------------------------------------------------------------------------------
+
+NORMAL = Normalisation((0.5,) * 3, (0.25,) * 3)
+
+
+def normalised_images(network, count=2):
+    """Random ones, as a network takes them: float32 [count, 3, size, size]."""
+    size = network.inputs[0].size
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def labelled_images(count, classes=4, size=12):
+    """Random pixels, every class as often."""
+    generator = torch.Generator().manual_seed(0)
+    return Images(torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator),
+                  torch.arange(count) % classes)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------
+
+def arithmetic_table(network=SMALL):
+    """Every entry tells its key, cin and column: no two are equal."""
+    return {key: np.fromfunction(lambda i, j: 1e-3 * (n + 1) + 1e-5 * (i + 1) + 1e-8 * (j + 1), t.shape)
+            for n, (key, t) in enumerate(network.tables.items())}
+
+
+def proportional_table(network):
+    """Every entry costs 1 µs per multiplication of a pixel: latencies go down as far as channels do."""
+    return {key: np.fromfunction(lambda i, j: 1e-6 * t.kernel ** 2 * (i + 1) * (j + 1), t.shape)
+            for key, t in network.tables.items()}
+
+
+class Touch:
+    """A pickle of it makes a folder where it is loaded by somebody who trusts it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+# --- exported models -------------------------------------------------------------------------------------------
+
+EXPORTED = describe("res", depth=10, width=0.5)
+REMOVED = {"Conv_2_0_1": 0, "Conv_3_0_1": 0}
+
+
+def plain_model(change=()):
+    """(a .tflite file of EXPORTED with random weights that says nothing of itself, its widths)"""
+    widths = dict(EXPORTED.full_widths, **dict(change))
+    return write(EXPORTED, widths, random_weights(EXPORTED, widths)), widths
+
+
+def described(**more):
+    """A .tflite file that says what it is, as export.py writes it."""
+    model, widths = plain_model(REMOVED)
+    about = {"network": EXPORTED.arguments, "widths": widths, "quantize": "none", **more}
+    return metadata.append(model, [f"class {i}" for i in range(10)], about)
+
+
+# --- scripts ---------------------------------------------------------------------------------------------------
+
+TINY_FLAGS = ["--depth=10", "--width=0.125"]
+TRAIN = ["train.py", *TINY_FLAGS, "--dataset=digits", "--epochs=1", "--save_file=base"]
+PRUNE = ["prune.py", "--base_model=base", "--perf_table=table", "--save_file=pruned", "--pruning_fact=0.3",
+         "--init_red_fact=2", "--short_term_fine_tune=1"]
+
+NOT_ON_A_PI = ["torch", "torchvision", "tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tqdm", "joblib"]
+NOT_FOR_TRAINING = ["tensorflow", "keras", "ai_edge_litert", "tflite_runtime", "flatbuffers"]
+
+
+def environment(**more: str) -> dict:
+    return dict(os.environ, OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1", **more)
+
+
+def blocked(modules, code, cwd, flags=()):
+    """Run ``code`` in a Python where these modules cannot be imported."""
+    blocker = ("import sys\n" + "".join(f"sys.modules[{m!r}] = None\n" for m in modules)
+               + f"sys.path.insert(0, {str(ROOT)!r})\nsys.argv = {['script', *flags]!r}\n")
+    return subprocess.run([sys.executable, "-c", blocker + code], cwd=cwd, capture_output=True, text=True, timeout=300,
+                          env=environment())
+
+
+def as_code(name):
+    """What runs a script of the project, for ``blocked``."""
+    return f"import runpy\nrunpy.run_path({str(ROOT / name)!r}, run_name='__main__')"
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def refused(found, *words):
+    """One line on stderr that holds these words, exit code 2, no traceback."""
+    assert found.returncode == 2, (found.returncode, found.stderr)
+    lines = found.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), found.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def wait_until(condition):
+    """For a minute at most."""
+    until = time.monotonic() + 60
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)

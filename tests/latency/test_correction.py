@@ -1,0 +1,80 @@
+"""What makes a sum of layers the time of a network."""
+
+import numpy as np
+import pytest
+
+from model.architectures import describe
+from tests.helpers import NETWORKS, arithmetic_table
+from utils.latency import correction
+from utils.latency.note import Correction, correction_in
+from utils.latency.tables import corrected, latency_s, read_measured, read_table, write_table
+
+NETWORK = describe("res", depth=16, width=1.0)
+
+
+def networks_of(truth, table, count=30, noise=0.0):
+    widths = correction.fitting_networks(NETWORK, count, 0)
+    real = corrected(NETWORK, table, truth)
+    random = np.random.default_rng(0)
+    return widths, [latency_s(NETWORK, w, real) * (1 + noise * random.standard_normal()) for w in widths]
+
+
+@pytest.mark.parametrize("factor, overhead", [(1.0, 0.0), (1.05, 0.0), (1.04, 3e-7), (0.93, 8e-7)])
+def test_the_correction_of_known_networks_is_found(factor, overhead):
+    table = arithmetic_table(NETWORK)
+    scale = 1e-6 / np.median(np.concatenate([a.ravel() for a in table.values()]))
+    table = {k: a * scale * 20 for k, a in table.items()}  # entries around 20 µs
+    widths, seconds = networks_of(Correction(factor, overhead), table)
+    found = correction.fit_correction(NETWORK, widths, seconds, table)
+    assert found.factor == pytest.approx(factor, rel=2e-3) and found.overhead_s == pytest.approx(overhead, abs=1e-7)
+    noisy = correction.fit_correction(NETWORK, *networks_of(Correction(factor, overhead), table, noise=0.01), table)
+    others = correction.judging_networks(NETWORK, 30, 0)
+    real, fitted = (corrected(NETWORK, table, c) for c in (Correction(factor, overhead), noisy))
+    errors = [latency_s(NETWORK, w, fitted) / latency_s(NETWORK, w, real) - 1 for w in others]
+    assert max(map(abs, errors)) < 0.02
+
+
+def test_a_corrected_sum_is_the_formula():
+    table = {k: np.full_like(a, 1e-5) for k, a in arithmetic_table(NETWORK).items()}
+    found = Correction(1.1, 2e-6)
+    for widths in correction.judging_networks(NETWORK, 5, 1):
+        n = sum(layer.node.table is not None for layer in NETWORK.layers(widths))
+        expected = 1.1 * (n * 1e-5 - (n - 1) * 2e-6)
+        assert latency_s(NETWORK, widths, corrected(NETWORK, table, found)) == pytest.approx(expected)
+    tiny = corrected(NETWORK, {k: a * 1e-3 for k, a in table.items()}, found)
+    assert all((a > 0).all() for a in tiny.values())
+
+
+def test_a_table_file_is_read_with_its_correction(tmp_path):
+    table = arithmetic_table(NETWORK)
+    write_table(tmp_path / "t.pickle", table, {"correction": {"factor": 2.0, "overhead_s": 0.0}})
+    assert all(np.array_equal(read_measured(tmp_path / "t.pickle", NETWORK)[k], table[k]) for k in table)
+    assert all(np.allclose(read_table(tmp_path / "t.pickle", NETWORK)[k], 2 * table[k]) for k in table)
+
+
+@pytest.mark.parametrize("broken", [None, [], {}, {"factor": 1.0}, {"factor": "1", "overhead_s": 0}, {"factor": 0, "overhead_s": 0},
+                                    {"factor": float("nan"), "overhead_s": 0}, {"factor": 1.0, "overhead_s": -1},
+                                    {"factor": True, "overhead_s": 0}])
+def test_a_correction_that_makes_no_sense_is_none(broken):
+    assert correction_in({"correction": broken}) is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_random_networks_are_valid_different_and_never_both_fitted_and_judged(name):
+    network = NETWORKS[name]
+    fitted = [correction.fitting_networks(network, 20, seed) for seed in (0, 1)]
+    judged = [correction.judging_networks(network, 20, seed) for seed in (0, 1)]
+    for widths in sum(fitted + judged, []):
+        network.check_widths(widths)
+    assert fitted[0][0] == network.full_widths and correction.fitting_networks(network, 0, 0) == []
+    if name != "depthwise":  # that one is too small for 80 different networks
+        random = [str(sorted(w.items())) for group in (fitted[0][1:], fitted[1][1:], *judged) for w in group]
+        assert len(set(random)) == len(random)
+        assert any(0 in w.values() for w in judged[0])
+
+
+def test_networks_to_fit_on_are_small_enough_for_the_memory():
+    wide = describe("res", depth=16, width=10.0)
+    found = correction.fitting_networks(wide, 10, 0)
+    assert len(found) == 10 and all(wide.parameter_count(w) <= 8_000_000 for w in found)
+    assert len(correction.fitting_networks(describe("res", depth=16, width=64.0), 10, 0)) < 10

@@ -1,0 +1,56 @@
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.architectures import describe
+from perf_tables.merge_perf_tables import merge_perf_tables
+from tests.helpers import SMALL, arithmetic_table
+from utils.common.errors import UserError
+from utils.latency import tables
+from utils.latency.merging import merged_table
+from utils.latency.note import read_note
+
+# --- merging ---------------------------------------------------------------------------------------------------
+
+def test_merge_mean_and_median(tmp_path):
+    paths = []
+    for n, factor in enumerate((1.0, 2.0, 6.0)):
+        paths.append(str(tmp_path / f"pass-{n}.pickle"))
+        tables.write_table(paths[-1], {k: v * factor for k, v in arithmetic_table().items()}, {"pass": n})
+    mean = merge_perf_tables(str(tmp_path / "mean.pickle"), paths)
+    median = merge_perf_tables(str(tmp_path / "median.pickle"), paths, how="median")
+    for key, array in arithmetic_table().items():
+        np.testing.assert_allclose(mean[key], 3 * array)
+        np.testing.assert_allclose(median[key], 2 * array)
+    assert np.array_equal(tables.read_table(tmp_path / "mean.pickle", SMALL)["FC"], mean["FC"])
+    note = read_note(tmp_path / "median.pickle")
+    assert note["merged"]["from"] == ["pass-0.pickle", "pass-1.pickle", "pass-2.pickle"]
+    assert [m["pass"] for m in note["measurements"]] == [0, 1, 2]
+
+
+def test_merge_smooths_only_when_asked_and_like_scipy():
+    from scipy.ndimage import gaussian_filter, gaussian_filter1d
+    table = {k: v * np.random.default_rng(0).uniform(0.5, 2, v.shape) for k, v in arithmetic_table().items()}
+    assert all(np.array_equal(v, table[k]) for k, v in merged_table([table], ["t"]).items())
+    smooth = merged_table([table], ["t"], sigma=1.5, mode="nearest")
+    np.testing.assert_allclose(smooth["No_Stride_2"], gaussian_filter(table["No_Stride_2"], 1.5, mode="nearest"))
+    np.testing.assert_allclose(smooth["FC"], gaussian_filter1d(table["FC"], 1.5, axis=0, mode="nearest"))
+
+
+def test_merge_refuses_by_name_what_does_not_match(tmp_path):
+    tables.write_table(tmp_path / "a.pickle", arithmetic_table(), {})
+    tables.write_table(tmp_path / "b.pickle", arithmetic_table(describe("res", depth=10, width=0.5)), {})
+    with pytest.raises(UserError, match=r"b.pickle: does not match .*a.pickle: FC is \(32, 1\)"):
+        merge_perf_tables(str(tmp_path / "out.pickle"), [str(tmp_path / "a.pickle"), str(tmp_path / "b.pickle")])
+    assert not (tmp_path / "out.pickle").exists()
+
+
+@given(st.integers(2, 5), st.randoms())
+def test_a_merge_lies_between_what_it_merges(count, random):
+    tables = [{"FC": np.array([[random.uniform(1e-6, 1e-3)] for _ in range(4)])} for _ in range(count)]
+    for how in ("mean", "median"):
+        merged = merged_table(tables, ["t"] * count, how=how)["FC"]
+        stack = np.array([t["FC"] for t in tables])
+        assert (stack.min(0) * (1 - 1e-12) <= merged).all() and (merged <= stack.max(0) * (1 + 1e-12)).all()

@@ -1,0 +1,169 @@
+"""A candidate is the same whoever makes it: alone or with others, at once or rung by rung, here or by a worker."""
+
+import copy
+
+import pytest
+import torch
+
+from model.torch_net import TorchNet
+from tests.helpers import NETWORKS, NORMAL, labelled_images
+from utils.common.workers import Workers
+from utils.learning import training
+from utils.learning.device import Device
+from utils.learning.settings import Recipe
+from utils.pruning import candidates, surgery
+from utils.pruning.candidates import Order, Piece, Workshop
+from utils.pruning.crew import Crew
+from utils.pruning.scores import filter_norms
+from utils.search import halving
+from utils.search.halving import Rung
+
+SCORE, SHORT, FULL = Rung("score", 0, 20, 3), Rung("short", 2, 20, 3), Rung("full", 5, None, 3)
+
+
+def workshop_and_parent(name, precision="fp32"):
+    torch.manual_seed(0)
+    network = NETWORKS[name]
+    size, classes = network.inputs[0].size, network.group[network.nodes[-1].group].width
+    source = training.BatchSource(labelled_images(96, classes, size), NORMAL, True, 16)
+    workshop = Workshop(source, labelled_images(50, classes, size), Device("cpu", precision),
+                        Recipe(0.05, 0.9, 5e-4, 16), threads=1, seed=3)
+    parent = workshop.device.place(TorchNet(network, network.full_widths))
+    training.fit(parent, training.sgd(parent, Recipe(0.05, 0.9, 0, 16)), source.batches(0, 5, 9), workshop.device)
+    return workshop, parent
+
+
+def pieces(parent):
+    """One candidate for every prunable group, and the removal of every removable one."""
+    found = []
+    for number, group in enumerate(parent.network.groups, 1):
+        if group.prunable:
+            scores = filter_norms(parent, group.name)
+            widths = {0, group.width // 2} if group.removable else {group.width // 2}
+            found += [Piece(group.name, number, surgery.best_channels(scores, w)) for w in sorted(widths)]
+    return tuple(found)
+
+
+def same_states(a, b):
+    assert a.keys() == b.keys() and a["batches"] == b["batches"]
+    assert a["model"].keys() == b["model"].keys()
+    for name in a["model"]:
+        assert torch.equal(a["model"][name], b["model"][name]), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scoring_on_shared_layers_is_scoring_alone(name, precision):
+    workshop, parent = workshop_and_parent(name, precision)
+    before = copy.deepcopy(parent.state_dict())
+    several = pieces(parent)
+    together = list(candidates.make_candidates(workshop, parent, Order(2, SCORE, several)))
+    assert len(together) == len(several)
+    for made, piece in zip(together, candidates.in_order(parent, several)):
+        (alone,) = candidates.make_candidates(workshop, parent, Order(2, SCORE, (piece,)))
+        assert made.key == alone.key == piece.key and made.error_pct == alone.error_pct
+        same_states(made.progress, alone.progress)
+    assert all(torch.equal(v, before[k]) for k, v in parent.state_dict().items()), "the parent was changed"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scoring_measures_the_statistics_of_the_pruned_network(name):
+    """Against torch's own batch norm, run over the same batches by the whole pruned network."""
+    workshop, parent = workshop_and_parent(name)
+    for piece in pieces(parent):
+        (made,) = candidates.make_candidates(workshop, parent, Order(2, SCORE, (piece,)))
+        expected = surgery.slice_channels(parent, {piece.group: piece.keep}).train()
+        for module in expected.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None
+        with torch.no_grad():
+            for x in workshop.recalibrating(2, 3):
+                expected(x)
+        for key, value in expected.named_buffers():
+            torch.testing.assert_close(made.progress["model"][key], value, rtol=1e-3, atol=1e-4)
+        assert made.error_pct == training.error_pct(expected, workshop.judged(2, 20), NORMAL, workshop.device)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rung_by_rung_is_in_one_go(name):
+    workshop, parent = workshop_and_parent(name)
+    for piece in pieces(parent)[:3]:
+        at, climbed = piece, None
+        for rung in (SCORE, SHORT, FULL):
+            (climbed,) = candidates.make_candidates(workshop, parent, Order(2, rung, (at,)))
+            at = Piece(piece.group, piece.number, piece.keep, climbed.progress)
+        (at_once,) = candidates.make_candidates(workshop, parent, Order(2, FULL, (piece,)))
+        assert climbed.error_pct == at_once.error_pct
+        same_states(climbed.progress, at_once.progress)
+
+
+def test_the_full_way_measures_nothing_anew():
+    workshop, parent = workshop_and_parent("depthwise")
+    piece = pieces(parent)[0]
+    (rung,) = halving.ladder("full", 0)
+    (made,) = candidates.make_candidates(workshop, parent, Order(1, rung, (piece,)))
+    plain = surgery.slice_channels(parent, {piece.group: piece.keep})
+    assert all(torch.equal(made.progress["model"][k], v) for k, v in plain.state_dict().items())
+    assert made.error_pct == training.error_pct(plain, workshop.held_out, NORMAL, workshop.device)
+
+
+def test_the_judged_images_are_of_all_classes_and_a_steps_own():
+    workshop, _ = workshop_and_parent("depthwise")
+    few = workshop.judged(1, 30)
+    assert len(few) == 30 and len(few.labels.unique()) == 4
+    assert torch.equal(few.pixels, workshop.judged(1, 30).pixels)
+    assert not torch.equal(few.pixels, workshop.judged(2, 30).pixels)
+    assert workshop.judged(1, 50) is workshop.judged(1, None) is workshop.held_out
+
+
+def test_workers_make_the_same(tmp_path):
+    workshop, parent = workshop_and_parent("depthwise")
+    several = pieces(parent)
+    torch.set_num_threads(1)
+
+    def all_made(make):
+        scored = {len(m.progress["model"]): m for m in make(1, SCORE, several)}
+        tuned = {tuple(p.shape for p in m.progress["model"].values()): m for m in make(1, SHORT, several)}
+        return {**scored, **tuned}
+
+    here = all_made(Crew(workshop).of_step(parent))
+    with Workers(2) as workers:
+        there = all_made(Crew(workshop, workers).of_step(parent))
+    assert here.keys() == there.keys() and len(here) > 3
+    for key, made in here.items():
+        assert made.error_pct == there[key].error_pct and made.key == there[key].key
+        same_states(made.progress, there[key].progress)
+
+
+def test_a_broken_loss_is_nan():
+    workshop, parent = workshop_and_parent("depthwise")
+    with torch.no_grad():
+        parent.Stem.weight.fill_(float("nan"))
+    piece = pieces(parent)[2]
+    for rung in (SHORT, FULL):
+        (made,) = candidates.make_candidates(workshop, parent, Order(1, rung, (piece,)))
+        assert made.error_pct != made.error_pct
+
+
+@pytest.mark.parametrize("name", ["wideresnet-16-0.5", "depthwise"])
+def test_bf16_is_fp32_within_tolerance(name):
+    """Logits within 3% of their spread, loss within 2%; the same number of errors within 2 images of 50."""
+    workshop, parent = workshop_and_parent(name)
+    half = Device("cpu", "bf16")
+    x = NORMAL(workshop.held_out.pixels)
+    parent.eval()
+    with torch.inference_mode():
+        exact = parent(x)
+        with half.autocast():
+            close = parent(x).float()
+    assert (close - exact).abs().mean() < 0.03 * exact.std()
+    losses = []
+    for device in (workshop.device, half):
+        model = copy.deepcopy(parent)
+        optimizer = training.sgd(model, Recipe(0.05, 0.9, 0, 16))
+        losses.append(training.fit(model, optimizer, workshop.source.batches(0, 6, 1), device))
+        losses.append(training.error_pct(model, workshop.held_out, NORMAL, device))
+    assert losses[2] == pytest.approx(losses[0], rel=0.02)
+    assert abs(losses[3] - losses[1]) <= 4.0
+    assert {p.dtype for p in model.parameters()} == {torch.float32}

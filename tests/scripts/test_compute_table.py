@@ -1,0 +1,216 @@
+"""compute_table.py --mode=build and validate, and plot_perf_table.py, as a user meets them, with real timings."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from model.architectures import describe
+from tests.helpers import ROOT, environment, refused
+from utils.latency import correction, tables
+from utils.latency.note import correction_in
+
+BUILD = ["compute_table.py", "--depth=10", "--width=0.25", "--mode=build", "--save_file=built", "--num_measures=4"]
+
+JUDGE = ["compute_table.py", "--depth=10", "--width=0.25", "--mode=validate", "--perf_table=built"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with a table that was built there."""
+    folder = tmp_path_factory.mktemp("built")
+    found = subprocess.run([sys.executable, str(ROOT / BUILD[0]), *BUILD[1:]], cwd=folder, capture_output=True, text=True,
+                           env=environment())
+    assert found.returncode == 0, found.stderr
+    return folder
+
+
+@pytest.fixture
+def with_table(built, tmp_path):
+    shutil.copytree(built / "perf_tables", tmp_path / "perf_tables")
+    return tmp_path / "perf_tables"
+
+
+def test_a_built_table_says_how_it_was_measured(with_table):
+    network = describe("res", depth=10, width=0.25)
+    note = json.loads((with_table / "built.json").read_text())
+    assert note["runtime"] == "ai_edge_litert" and note["threads"] == 1 and note["num_measures"] == 4
+    assert note["entries"] == sum(t.rows * t.columns for t in network.tables.values())
+    assert note["visits"] >= 2 * note["entries"] and note["probe"]["times"] > 2 and 0 <= note["probe"]["off"] <= 1
+    assert note["noise"].keys() == network.tables.keys()
+    for kind in note["noise"].values():
+        assert 0 <= kind["first_two_passes"]["median"] <= kind["first_two_passes"]["p95"]
+    assert note["smoothing"] is None and note["correction"]["factor"] > 0
+    lines = (with_table / "built.journal").read_text().splitlines()[1:]
+    assert sum(line.startswith("[") for line in lines) == note["visits"]
+    assert sum(line.startswith('{"probe"') for line in lines) == note["probe"]["times"]
+
+
+def test_validate_prints_a_line_each_and_the_figures(with_table, script):
+    found = script(*JUDGE, "--num_networks=4", check=True)
+    lines = found.stdout.splitlines()
+    assert sum("predicted" in line and "measured" in line for line in lines) == 4
+    assert re.match(r"validate: mean \|error\| \d+\.\d\d%, maximum \d+\.\d\d%, correlation (-?\d\.\d{5}|unknown)$", lines[-1])
+    assert any(line.startswith("floor, two measurements") for line in lines)
+    assert (with_table / "built-validation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_validate_as_json(with_table, script):
+    found = json.loads(script(*JUDGE, "--num_networks=5", "--seed=3", "--json", check=True).stdout)
+    assert len(found["networks"]) == 5
+    predicted, measured = (np.array([n[k] for n in found["networks"]]) for k in ("predicted_s", "measured_s"))
+    errors = np.abs(predicted / measured - 1)
+    assert found["mean_abs_error"] == pytest.approx(errors.mean()) and found["max_abs_error"] == pytest.approx(errors.max())
+    assert found["correlation"] == pytest.approx(np.corrcoef(predicted, measured)[0, 1])
+    # what is predicted is what prune.py would print, times how fast the machine is by the probe
+    network = describe("res", depth=10, width=0.25)
+    table = tables.read_table(with_table / "built.pickle", network)
+    expected = [tables.latency_s(network, w, table) for w in correction.judging_networks(network, 5, 3)]
+    np.testing.assert_allclose(predicted, np.array(expected) * found["probe_now_over_then"])
+
+
+def test_validate_refuses(with_table, script):
+    refused(script(*JUDGE[:-1]), "--perf_table is missing")
+    refused(script(*BUILD[:-2]), "--save_file is missing")
+    refused(script(*JUDGE[:-1], "--perf_table=absent"), "absent.pickle: no such file")
+    refused(script(*JUDGE, "--depth=16", "--width=1"), "built.pickle: not a table of", "depth 16")
+    refused(script(*JUDGE, "--benchmark_lite_loc=absent"), "absent: no benchmark_model binary there")
+    refused(script(*BUILD, "--benchmark_lite_loc=absent"), "--mode=build measures with LiteRT", "--mode=load")
+    refused(script(*BUILD, "--sample=0.05", "--save_file=s"), "--sample=0.05", "too few to see the steps")
+    refused(script(*JUDGE, "--num_networks=1"), "--num_networks")
+    assert sorted(p.name for p in with_table.iterdir()) == ["built.journal", "built.json", "built.pickle"]
+
+
+def test_validate_says_where_the_machine_is_another(with_table, script):
+    note = json.loads((with_table / "built.json").read_text())
+    (with_table / "built.json").write_text(json.dumps(dict(note, version="2.17.0", device={"model": "Raspberry Pi 3"})))
+    found = script(*JUDGE, "--num_networks=2", check=True)
+    assert "measured with version 2.17.0, judged with" in found.stderr and "Raspberry Pi 3" in found.stderr
+
+
+def test_a_journal_of_another_measurement_is_refused(with_table, script):
+    journal = with_table / "built.journal"
+    *lines, end = journal.read_text().splitlines(keepends=True)
+    assert "finished" in json.loads(end)
+    whole = "".join(lines)
+    journal.write_text(whole)
+    refused(script(*BUILD), "built.journal: an unfinished measurement", "--resume")
+    for flag, word in (("--num_threads=2", "threads 1, now 2"), ("--width=0.5", "network"), ("--seed=1", "seed 0, now 1"),
+                       ("--spread=0.5", "spread 0.05, now 0.5"), ("--calibrate=3", "calibrate 30, now 3")):
+        refused(script(*BUILD, "--resume", flag), "built.journal: measured with", word)
+    header = json.loads(whole.splitlines()[0])
+    journal.write_text("\n".join([json.dumps(dict(header, runtime="tflite_runtime")), *whole.splitlines()[1:]]) + "\n")
+    refused(script(*BUILD, "--resume"), "built.journal: measured with runtime tflite_runtime, now ai_edge_litert")
+    for line in ('["Stride_9", 1, 1, [1e-5]]', '["FC", 99, 10, [1e-5]]', '["FC", 1, 9, [1e-5]]', '["FC", 1, 10, []]',
+                 '["network", 77, 0, [1e-5]]', '{"probe": []}', '{"probe": [1e-5], "temperature_c": "hot"}', '"x"', '[[], {}, 1, [1e-5]]',
+                 '["FC", 1, 10, [NaN]]'):
+        journal.write_text(whole + line + "\n")
+        refused(script(*BUILD, "--resume"), f"built.journal: line {len(whole.splitlines()) + 1} is no measurement")
+    journal.write_text(whole)
+    assert script(*BUILD, "--resume", check=True).stdout.startswith("perf_tables/built.pickle: ")
+    assert journal.read_text().startswith(whole)  # a probe more, and what that shows to be unsettled
+
+
+def test_a_noisy_machine_is_said_and_its_entries_named(script, tmp_path):
+    found = script(*BUILD, "--spread=0.0001", "--calibrate=0", check=True)
+    assert "warning: a noisy machine" in found.stderr and "the sidecar names all" in found.stderr
+    note = json.loads((tmp_path / "perf_tables/built.json").read_text())
+    assert sum(len(entries.split()) for entries in note["unsettled"].values()) > 20 and "correction" not in note
+    assert (tmp_path / "perf_tables/built.pickle").exists()
+
+
+def test_an_unfinished_journal_is_kept_whatever_the_clock_says(with_table, script):
+    journal = with_table / "built.journal"
+    *lines, _ = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines))
+    os.utime(journal, (1, 1))  # a board without a clock: older than the table
+    refused(script(*BUILD), "built.journal: an unfinished measurement", "--resume")
+    assert journal.read_text() == "".join(lines)
+
+
+def test_two_processes_do_not_share_a_journal(tmp_path, script):
+    slow = [*BUILD, "--num_passes=50"]
+    process = subprocess.Popen([sys.executable, str(ROOT / slow[0]), *slow[1:]], cwd=tmp_path, env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        journal = tmp_path / "perf_tables/built.journal"
+        while process.poll() is None and not (journal.exists() and journal.stat().st_size > 5000):
+            time.sleep(0.01)
+        for more in ([], ["--resume"]):
+            refused(script(*slow, *more), "built.journal: another process is writing it")
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    refused(script(*BUILD, "--num_passes=50", "--num_measures=3", "--resume"), "num_measures")  # its lock went with it
+
+
+def test_a_table_that_cannot_be_written_leaves_the_one_before_with_its_note(with_table, script):
+    before = {p.name: p.read_bytes() for p in with_table.iterdir()}
+    limited = subprocess.run(["sh", "-c", f"ulimit -f 4; exec {sys.executable} {ROOT}/perf_tables/merge_perf_tables.py "
+                              "built built built"], cwd=with_table.parent, capture_output=True, text=True, env=environment())
+    refused(limited, "perf_tables/built.pickle: File too large")
+    assert {p.name: p.read_bytes() for p in with_table.iterdir()} == before
+    (with_table / "folder.pickle").mkdir()
+    refused(script(*BUILD[:-2], "--save_file=folder"), "folder.pickle: a folder")
+
+
+@pytest.mark.parametrize("broken", ["1" + "0" * 400, "1e308", "1e-320", "-1", "NaN", '"x"', "[]", "{}", "true", "null"])
+def test_a_note_that_makes_no_sense_is_no_note(broken):
+    note = json.loads('{"correction": {"factor": %s, "overhead_s": 0}, "probe": {"usual_s": %s}}' % (broken, broken))
+    assert correction_in(note) is None and tables.probe_in(note) is None
+    assert correction_in({"correction": {"factor": 1, "overhead_s": note["probe"]["usual_s"]}}) is None or broken == "1e-320"
+
+
+def test_a_table_of_another_machine_is_not_made_to_fit(with_table, script):
+    """Ten times slower, probe and all: the error is said as it is."""
+    note = json.loads((with_table / "built.json").read_text())
+    arrays = tables.read_arrays(with_table / "built.pickle")
+    note["probe"]["usual_s"] *= 10
+    note["correction"]["overhead_s"] *= 10
+    tables.write_table(with_table / "built.pickle", {k: 10 * a for k, a in arrays.items()}, note)
+    found = json.loads(script(*JUDGE, "--num_networks=3", "--json", check=True).stdout)
+    assert found["mean_abs_error"] > 3 and found["probe_now_over_then"] == 1
+
+
+def test_a_sample_fills_the_table_and_reports_its_error(script, tmp_path):
+    flags = ["compute_table.py", "--depth=10", "--width=1", "--img_size=8", "--mode=build", "--num_measures=2", "--save_file=s",
+             "--sample=0.12", "--calibrate=5"]
+    found = script(*flags, check=True)
+    assert re.search(r"filled in from a sample; off by \d+\.\d% \(median\)", found.stderr)
+    note = json.loads((tmp_path / "perf_tables/s.json").read_text())["sampling"]
+    assert note["measured"] <= 0.12 * note["of"] and note["error_on_held_out"]["entries"] > 30
+    network = describe("res", depth=10, width=1.0)
+    table = tables.read_arrays(tmp_path / "perf_tables/s.pickle")
+    assert {k: v.shape for k, v in table.items()} == {k: t.shape for k, t in network.tables.items()}
+
+
+def test_merged_tables_keep_a_correction_only_if_all_have_one(with_table, script):
+    note = json.loads((with_table / "built.json").read_text())
+    for name, correction in (("a", {"factor": 1.0, "overhead_s": 0.0}), ("b", {"factor": 1.1, "overhead_s": 2e-6}), ("c", None)):
+        shutil.copy(with_table / "built.pickle", with_table / f"{name}.pickle")
+        (with_table / f"{name}.json").write_text(json.dumps(dict(note, correction=correction)))
+    script("perf_tables/merge_perf_tables.py", "ab", "a", "b", check=True)
+    script("perf_tables/merge_perf_tables.py", "abc", "a", "b", "c", check=True)
+    assert json.loads((with_table / "ab.json").read_text())["correction"] == {"factor": pytest.approx(1.05), "overhead_s": pytest.approx(1e-6)}
+    assert "correction" not in json.loads((with_table / "abc.json").read_text())
+
+
+def test_tables_are_drawn(with_table, script):
+    plot = "perf_tables/plot_perf_table.py"
+    assert "built.png: 14 kinds of layers" in script(plot, "built", check=True).stdout
+    arrays = tables.read_arrays(with_table / "built.pickle")
+    tables.write_table(with_table / "other.pickle", {k: 1.25 * a for k, a in arrays.items()}, {})
+    found = script(plot, "built", "other", "--output=both.png", check=True).stdout
+    assert "other against built: 25.00% apart (median), 25.00% (95th percentile) over 876 entries" in found
+    assert (with_table / "built.png").read_bytes() != (with_table.parent / "both.png").read_bytes()
+    refused(script(plot, "absent"), "perf_tables/absent.pickle: no such file")
+    refused(script(plot, "built", "--output=x.jpg"), "--output=x.jpg", ".png")
+    tables.write_table(with_table / "strange.pickle", {"Other": np.ones((2, 2))}, {})
+    refused(script(plot, "built", "strange"), "strange.pickle: has no kind of layer in common")

@@ -1,0 +1,148 @@
+"""Flags that several scripts share, and how a script begins and ends. Standard library alone."""
+
+import argparse
+import os
+import shlex
+import sys
+from typing import Callable, NoReturn, Optional
+
+from model.architectures import ARCHITECTURES, describe
+from model.network import Network
+from utils.common.errors import UserError
+
+DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # where neither flag nor checkpoint says
+
+
+def new_parser(about: Optional[str]) -> argparse.ArgumentParser:
+    """about: what the script is for, in its first line: a module's docstring."""
+    return _Parser(description=(about or "").partition("\n")[0], formatter_class=_Formatter, allow_abbrev=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):  # one line, without the usage in front of it
+        self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=36, width=110)
+
+    def _get_help_string(self, action):  # a flag without a default says so in its own words
+        if isinstance(action.default, list):
+            words = " ".join(shlex.join(d) if isinstance(d, list) else str(d) for d in action.default)
+            return f"{action.help} (default: {words})" if words else action.help
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
+    """--net --depth --width; without ``defaults`` they are None unless given (a checkpoint knows better)."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--net", choices=sorted(ARCHITECTURES), default="res" if defaults else None,
+                       help="architecture: res is WideResNet")
+    group.add_argument("--depth", type=int, default=40 if defaults else None,
+                       help="layers: 6n + 4 for a WideResNet" + ("" if defaults else " (default: the checkpoint's)"))
+    group.add_argument("--width", type=float, default=2.0 if defaults else None,
+                       help="width factor k" + ("" if defaults else " (default: the checkpoint's)"))
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True, holdout: bool = True) -> None:
+    """Where the images come from, and (``holdout``) which are held out; without ``defaults`` these flags are None
+    unless given, as above."""
+    group = parser.add_argument_group("data")
+    other = "" if defaults else " (default: the checkpoint's)"
+    group.add_argument("--dataset", choices=("cifar10", "digits"), default=DATASET if defaults else None,
+                       help="digits: scikit-learn's bundled digits, needs no download" + other)
+    group.add_argument("--data_loc", default=DATA_LOC if defaults else None,
+                       help="folder with torchvision's CIFAR-10 (downloaded if missing), or with train/CLASS/* and "
+                            "test/CLASS/* images" + other)
+    if holdout:
+        group.add_argument("--holdout_prop", type=fraction, default=HOLDOUT_PROP if defaults else None,
+                           help="part of the training images that is held out to judge pruning" + other)
+    group.add_argument("--workers", type=within(int, 0, 256), default=2, help="threads that read images")
+
+
+def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--seed", type=within(int, 0, 2 ** 32 - 1), default=0, help="one seed, one result")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    group.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                       help="of the convolutions; auto is bf16 where the processor has instructions for it")
+    group.add_argument("--resume", action="store_true", help=resume)
+
+
+def parsed(parser: argparse.ArgumentParser, flags: list[str], where: str) -> argparse.Namespace:
+    """What a script makes of flags that came by another flag, ``where``. Raises UserError naming that one."""
+    def fail(message: str) -> NoReturn:
+        raise UserError(f"{where}: {message}")
+
+    parser.error = fail  # argparse's own way to answer otherwise
+    return parser.parse_args(flags)
+
+
+def describe_or_fail(**arguments) -> Network:
+    """The network of these flags, a wrong one being the user's to put right."""
+    try:
+        return describe(**arguments)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def within(kind: type, low: float, high: float) -> Callable[[str], float]:
+    """The type of a flag that takes a number of this kind (int or float) in low..high."""
+    def number(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {low:,} to {high:,}, found {text}")
+        return value
+    return number
+
+
+def optimiser_flags(group, *, learning_rate: float, rate_help: str) -> None:
+    """Flags of SGD, the same in training and fine-tuning."""
+    group.add_argument("--learning_rate", type=within(float, 1e-12, 1e6), default=learning_rate, help=rate_help)
+    group.add_argument("--momentum", type=within(float, 0, 1), default=0.9, help="momentum")
+    group.add_argument("--weight_decay", type=within(float, 0, 1e3), default=5e-4, help="L2 penalty")
+    group.add_argument("--batch_size", type=within(int, 2, 1_000_000), default=128, help="images per batch")
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, both excluded, found {text}")
+    return value
+
+
+def part(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, found {text}")
+    return value
+
+
+def run(main: Callable[[], None], *, resumable: bool = True) -> None:
+    """Run a script's main: what the user can put right ends in one line and exit code 2, Ctrl-C in 130."""
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as error:
+        _end(f"error: {error}", 2)
+    except ImportError as error:
+        _end(f"error: {error} in this Python; install it, or everything with pip install -r requirements.txt", 2)
+    except KeyboardInterrupt:
+        again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
+        words = "stopped; what was finished is kept. To go on" if resumable else "stopped; nothing was written. Again"
+        _end(f"{words}: python {shlex.join(again)}", 130)
+    except MemoryError as error:
+        _end(f"error: too little memory ({error or 'no more is known'}); a smaller --batch_size, --depth, "
+             "--width or --img_size, or --sample, needs less", 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
+        sys.exit(141)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"error: {where}{error.strerror or error}; what was finished is kept", 2)
+
+
+def _end(line: str, code: int) -> None:
+    print("\n" * (code == 130) + " ".join(line.split()), file=sys.stderr, flush=True)
+    sys.exit(code)

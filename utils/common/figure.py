@@ -1,0 +1,40 @@
+"""Pictures, drawn without a screen; matplotlib is loaded when the first one is drawn."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from utils.common.files import write_whole
+
+
+def new_figure(**size: Any) -> Any:
+    """An empty figure; size: as matplotlib's ``Figure`` takes it (``figsize`` in inches)."""
+    from matplotlib.figure import Figure  # with no pyplot there is no screen, and nothing to close
+    return Figure(layout="constrained", **size)
+
+
+def colours(name: str) -> Any:
+    """matplotlib's colour map of this name: a function of a number in 0..1, or of an index where it is a list."""
+    import matplotlib
+    return matplotlib.colormaps[name]
+
+
+def logarithmic(axes: Any) -> None:
+    """A logarithmic vertical axis whose ticks are plain numbers."""
+    from matplotlib.ticker import LogLocator
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+
+
+def write_figure(path: Path, figure: Any, dpi: int = 110) -> None:
+    """The figure as a PNG file, whole."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    write_whole(path, buffer.getvalue())
+
+
+def plain(text: str) -> str:
+    """Without what matplotlib takes for mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,125 @@
+"""An append-only journal of JSON lines: the header says what the job is, every further line is one unit of work.
+
+A line is on its way to the disk when ``append`` returns, so a killed process loses nothing but the unit in hand; a
+torn last line, left by a crash of the machine, is dropped when the journal is read.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+from utils.common.errors import UserError
+from utils.common.files import write_whole
+
+SYNC_SECONDS = 5.0  # how much a power failure may cost
+
+Record = dict[str, Any]  # what JSON makes of an object
+
+
+class Journal:
+    """``with Journal(path) as log``: records are appended as long as it lasts."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by __exit__)
+        self._synced = time.monotonic()
+
+    def append(self, record: Any) -> None:
+        self._file.write(line(record))
+        self._file.flush()
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.sync()
+        self._file.close()
+
+
+@contextlib.contextmanager
+def locked(path: Path):
+    """While it lasts no other process writes this journal. Raises UserError where one does."""
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{path}: another process is writing it; wait for that to end, or choose another "
+                            "--save_file") from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def line(record: Any) -> str:
+    return json.dumps(record) + "\n"
+
+
+def begin(path: Path, header: Record) -> None:
+    """Start an empty journal."""
+    write_whole(path, line(header))
+
+
+def header_of(path: Path) -> Record:
+    """The header of a journal that is finished, which stays as it is; {} where none can be read."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read(path: Path) -> Optional[tuple[Record, list[Any]]]:
+    """(header, records), or None where there is no journal; a torn last line is cut off the file.
+
+    Raises UserError when a line that is not the last is broken.
+    """
+    if not Path(path).exists():
+        return None
+    lines = stream(path)
+    return next(lines), list(lines)
+
+
+def stream(path: Path) -> Iterator[Any]:
+    """Yield the header, then every record, one at a time: a journal may be larger than the memory. As ``read``."""
+    path = Path(path)
+    _cut_torn_line(path)
+    with open(path, "rb") as file:
+        number = 0
+        for number, text in enumerate(file, 1):
+            try:
+                record = json.loads(text)
+            except (ValueError, RecursionError):
+                raise UserError(f"{path}: line {number} is not JSON; remove the file to begin again") from None
+            if number == 1 and not isinstance(record, dict):
+                raise UserError(f"{path}: no journal of this project; remove the file to begin again")
+            yield record
+        if not number:
+            raise UserError(f"{path}: no journal of this project; remove the file to begin again")
+
+
+def _cut_torn_line(path: Path, step: int = 1 << 16) -> None:
+    with open(path, "rb") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(end - step, 0)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+    if 0 < end < size:
+        os.truncate(path, end)

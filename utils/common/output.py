@@ -1,0 +1,59 @@
+"""Where what this process prints goes, C++ libraries included: nowhere, or into a file."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+
+@contextlib.contextmanager
+def quiet(*descriptors: int) -> Iterator[None]:
+    """While it lasts, nothing written to these file descriptors (1: stdout, 2: stderr) is seen;
+    what goes wrong is raised."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        with _sent_to(nowhere, descriptors):
+            yield
+    finally:
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def printing_to(file: IO[str]) -> Iterator[None]:
+    """While it lasts, everything that this process prints goes to the file."""
+    with _sent_to(file.fileno(), (1, 2)):
+        yield
+
+
+@contextlib.contextmanager
+def _sent_to(target: int, descriptors: Sequence[int]) -> Iterator[None]:
+    """A descriptor that is closed (``>&-`` in a shell) stays as it is: nobody sees what is written there."""
+    descriptors = [d for d in descriptors if d != target and _is_open(d)]
+    _flush(descriptors)
+    kept = {d: os.dup(d) for d in descriptors}
+    try:
+        for descriptor in descriptors:
+            os.dup2(target, descriptor)
+        yield
+    finally:
+        _flush(descriptors)
+        for descriptor, copy in kept.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _flush(descriptors: Sequence[int]) -> None:
+    """What Python holds back belongs to the time before, or to the target."""
+    streams = {1: sys.stdout, 2: sys.stderr}
+    for stream in (streams[d] for d in descriptors):
+        if stream is not None and not stream.closed:
+            stream.flush()

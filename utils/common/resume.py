@@ -1,0 +1,42 @@
+"""Long jobs that go on where they were stopped: with the flags they began with, or not at all."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from utils.common import journal
+from utils.common.errors import UserError
+from utils.common.journal import Record
+
+OVER_AGAIN = "resume it as it began, or remove it to start over"
+
+
+def changed_flags(began: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = ()) -> str:
+    """Which flags differ from those that a job began with, in words; '' if none but ``free`` ones and --resume."""
+    keys = sorted((set(began) | set(now)) - set(free) - {"resume"})
+    return ", ".join(f"--{k} was {began.get(k)!r}, now {now.get(k)!r}" for k in keys if began.get(k) != now.get(k))
+
+
+def begun(path: Path, header: Record, *, resume: bool, at_stake: Callable[[Iterator[Any]], str], over_again: str,
+          differing: str = OVER_AGAIN, free: Sequence[str] = ()) -> Optional[tuple[Record, Iterator[Any]]]:
+    """The header and the records of the journal to go on with; None where the job begins.
+
+    header: of the job as it is asked for now; the keys in ``free`` may differ. at_stake: what the records of a journal
+    hold that must not be written over, in words; '' if nothing. over_again: what to do instead of --resume; differing:
+    and where it began otherwise. Raises UserError rather than write over an unfinished job or mix two.
+    """
+    if not path.exists():
+        return None
+    records = journal.stream(path)
+    began = next(records)
+    if not resume:
+        words = at_stake(records)
+        if words:
+            raise UserError(f"{path}: {words}; add --resume to go on, or {over_again}")
+        return None
+    for key in sorted((set(began) | set(header)) - set(free)):
+        then, now = began.get(key), header.get(key)
+        if then != now:
+            flags = isinstance(then, dict) and isinstance(now, dict) and key == "flags" and changed_flags(then, now)
+            raise UserError(f"{path}: {flags or f'began with {key} {then!r}, now {now!r}'}; {differing}")
+    return began, records

@@ -1,0 +1,218 @@
+"""Many calls of one function at once, in processes of this machine or on a Ray cluster; joblib does the work.
+
+A worker that dies is replaced and what it had in hand is done again; one that finds too little memory halves the number
+of workers. Both are said.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable
+
+from utils.common.errors import UserError, first_line
+
+MAPPED_BYTES = 10_000  # arrays above this size reach the workers of this machine once, as memory that they share
+
+
+class Workers:
+    """``with Workers(jobs, backend) as workers``: processes that live as long as it lasts.
+
+    backend: "local", or "ray" for the cluster that RAY_ADDRESS names, or else the one that this machine belongs to.
+    packages: folders of modules that a cluster's machines need. Raises UserError where Ray or its cluster is missing.
+    """
+
+    def __init__(self, jobs: int, backend: str = "local", *, packages: Sequence[str] = (), gpu: bool = False):
+        self.jobs, self.backend, self._gpu = jobs, backend, gpu
+        self._stack, self._fruitless = ExitStack(), 0
+        if backend == "ray":
+            kind = "GPU" if gpu else "CPU"
+            held = _join_cluster(packages, kind)
+            if held < jobs:
+                print(f"--jobs={jobs}: the cluster has {held} {kind}s; going on with {held} workers", flush=True)
+                self.jobs = held
+
+    def __enter__(self) -> "Workers":
+        self._start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop()
+        if self.backend == "ray":
+            import ray
+            ray.shutdown()
+
+    def results(self, function: Callable, common: tuple[Mapping, ...], tasks: Sequence[Any]) -> Iterator[Any]:
+        """Yield ``function(*common, task)`` for every task, in the order in which they are done.
+
+        common: dicts, whose arrays travel once however many tasks there are. A cluster's results come in rounds, of as
+        many as there are workers; one worker is this process itself. Raises UserError when that has too little memory.
+        """
+        try:
+            yield from self._results(function, common, tasks)
+        except GeneratorExit:  # what is still in hand must not turn up among the next results
+            self._stop()
+            self._start()
+            raise
+
+    def _results(self, function: Callable, common: tuple[Mapping, ...], tasks: Sequence[Any]) -> Iterator[Any]:
+        left = dict(enumerate(tasks))
+        while left:
+            before = len(left)
+            try:
+                for number, result in self._sweep(function, common, left):
+                    if not isinstance(result, MemoryError):
+                        del left[number]
+                        yield result
+                word = "found too little memory" if left else ""
+            except self._deaths() as error:
+                word = f"died ({type(error).__name__}: killed?)"
+            except pickle.PicklingError as error:
+                raise UserError(f"no room for the workers' arrays ({first_line(error.__cause__ or error)}); free some "
+                                "in the temporary folder, or name another one with JOBLIB_TEMP_FOLDER") from error
+            if left:
+                self._again(word, len(left), any_done=len(left) < before)
+
+    def _again(self, word: str, count: int, any_done: bool) -> None:
+        """Begin anew with what is left: with half the workers where memory is short, or where all they do is die."""
+        if self.jobs == 1:
+            raise UserError("one task alone found too little memory; a smaller --batch_size needs less. What was "
+                            "finished is kept, --resume goes on")
+        self._stop()
+        self._fruitless = 0 if any_done else self._fruitless + 1
+        if "memory" in word or self._fruitless > 1:
+            self.jobs //= 2
+        by = f"{self.jobs} workers" if self.jobs > 1 else "this process alone"
+        print(f"  a worker {word}; {count} {'is' if count == 1 else 'are'} done again, by {by}", flush=True)
+        self._start()
+
+    def _start(self) -> None:
+        from joblib import Parallel, parallel_config
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module="joblib")  # that what was interrupted is cancelled
+        options: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1}
+        if self.backend == "ray":
+            more: dict[str, Any] = {"ray_remote_args": {"num_gpus": 1}} if self._gpu else {}
+            self._stack.enter_context(parallel_config(backend="ray", **more))
+            self._parallel = self._stack.enter_context(Parallel(**options, max_nbytes=None))
+        else:
+            options.update(backend="loky", pre_dispatch=self.jobs, mmap_mode="c", max_nbytes=MAPPED_BYTES,
+                           return_as="generator_unordered", initializer=_end_with, initargs=(os.getpid(),))
+            with _interrupts_ignored():
+                self._parallel = self._stack.enter_context(Parallel(**options))
+
+    def _stop(self) -> None:
+        self._stack.close()
+        if self.backend != "ray" and self.jobs > 1:  # joblib would keep them, and what they hold, for another call
+            from joblib.externals.loky import get_reusable_executor
+            executor: Any = get_reusable_executor(reuse=True)  # pyright: ignore[reportArgumentType]
+            executor.shutdown(wait=True, kill_workers=True)
+
+    def _sweep(self, function: Callable, common: tuple[Mapping, ...],
+               left: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+        from joblib import delayed
+        parallel: Any = self._parallel
+        calls = [delayed(_guarded)(function, number, task, *common) for number, task in list(left.items())]
+        if self.backend != "ray":
+            with _interrupts_ignored():
+                results = parallel(calls)
+            yield from results
+            return
+        for start in range(0, len(calls), self.jobs):
+            yield from parallel(calls[start:start + self.jobs])
+
+    def _deaths(self) -> tuple[type[Exception], ...]:
+        from joblib.externals.loky import BrokenProcessPool
+        if self.backend != "ray":
+            return (BrokenProcessPool,)
+        from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+        return (OutOfMemoryError, RayActorError, WorkerCrashedError)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes that begin while it lasts (milliseconds) never get a Ctrl-C: it is this process's to answer."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def worker_number() -> int:
+    """Which of this machine's workers this process is: their numbers follow each other. 0 for any other process."""
+    import multiprocessing
+    kind, _, number = multiprocessing.current_process().name.rpartition("-")  # loky counts the processes that it starts
+    return int(number) if kind.startswith("Loky") and number.isdigit() else 0
+
+
+def _end_with(parent: int) -> None:
+    """Let this worker end when the process that it works for is killed."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _guarded(function: Callable, number: int, task: Any, *common: Any) -> tuple[int, Any]:
+    try:
+        return number, function(*common, task)
+    except MemoryError as error:
+        return number, MemoryError(str(error))
+
+
+def _join_cluster(packages: Sequence[str], kind: str) -> int:
+    """Become a driver of the cluster; returns the number of its CPUs or GPUs, one of which a worker takes."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise UserError(f"--backend=ray: Ray is not installed ({error}); pip install ray, or leave the "
+                        "flag out") from error
+    try:
+        _knock(os.environ.get("RAY_ADDRESS", ""))
+        ray.init(address="auto", runtime_env={"py_modules": list(packages)}, log_to_driver=False,
+                 logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"--backend=ray: no Ray cluster ({first_line(error)}); start one with `ray start --head`, name "
+                        "one with RAY_ADDRESS, or leave the flag out") from error
+    register_ray()
+    threading.Thread(target=_watch, args=(ray.get_runtime_context().gcs_address,), daemon=True).start()
+    held = int(ray.cluster_resources().get(kind, 0))
+    if not held:
+        raise UserError(f"--backend=ray: the cluster has no {kind}; try --device=cpu, or leave --backend out")
+    return held
+
+
+def _watch(address: str) -> None:
+    """End this process, saying why, when nobody listens any more at a cluster's head:
+    Ray would end it without a word."""
+    silent = 0
+    while silent < 3:
+        time.sleep(1)
+        try:
+            _knock(address)
+            silent = 0
+        except OSError:
+            silent += 1
+    import ray
+    if ray.is_initialized():
+        print("error: --backend=ray: the cluster is gone; what was finished is kept. The same command with --resume "
+              "and without --backend=ray goes on here", file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError unless somebody listens at host:port; Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()

@@ -1,0 +1,119 @@
+"""A comparison from beginning to end: begun or gone on with, every network made once, all measured together."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from joblib import cpu_count
+
+from utils.common import journal, resume
+from utils.common.channels import write_channels
+from utils.common.errors import UserError
+from utils.common.files import writable_folder, write_whole
+from utils.common.fingerprint import sha256_of
+from utils.comparison import grid, make, results
+from utils.comparison.plan import Base, Task, exported, row_for
+from utils.comparison.plots import plot_comparison
+from utils.comparison.results import Row
+from utils.comparison.settings import Comparison
+from utils.latency import tables
+from utils.learning import checkpoint
+
+
+def open_base(path: Path, table_path: Path, grid_table: Optional[str]) -> Base:
+    """grid_table: the name of the table of a wider network, if there is one."""
+    content = checkpoint.load(path)
+    model = checkpoint.build(content, path)
+    network, table = model.network, tables.read_table(table_path, model.network)
+    wider = grid.open_table(grid_table, network) if grid_table else (network, table)
+    return Base(content, path, table_path, network, model.widths, table, *wider)
+
+
+def compare(asked: Comparison, folder: Path, base: Base, tasks: Mapping[str, Task], *,
+            going_on: bool) -> tuple[dict[str, Row], list[str]]:
+    """Make every network that is not made yet, then measure them all together, and write what is known after each.
+
+    Returns the rows of all that are finished, by name, and what went wrong with the others.
+    """
+    path = folder / "journal.jsonl"
+    if (folder / make.MEASURED).exists():
+        results.read_measured(folder / make.MEASURED)  # what is wrong with it is reported before hours of work
+    asked, rows = _begin_or_go_on(asked, path, base, going_on=going_on)
+    for name in ("logs", "exported", "nbr_channels"):
+        writable_folder(folder / name)
+    write_channels(folder / "nbr_channels/base.pickle", base.network, base.widths)
+    todo = {name: task for name, task in tasks.items() if not _finished(asked, folder, row_for(task, rows))}
+    print(f"{folder}: {len(tasks)} networks, {len(todo)} to be made", flush=True)
+    failed: list[str] = []
+    with journal.Journal(path) as log:
+        for row, problem in make.make_networks(asked, base, folder, todo):
+            if row is None:
+                failed.append(problem)
+                continue
+            rows[row.file_name] = row
+            log.append(asdict(row))
+            log.sync()
+            write_results(folder, rows.values())
+        for row in make.measured(asked, folder, base, rows) if asked.measured else ():
+            rows[row.file_name] = row
+            log.append(asdict(row))
+    if rows:
+        write_results(folder, rows.values())  # also where a kill came between a network's line and its picture
+    return rows, failed
+
+
+def write_results(folder: Path, rows: Iterable[Row]) -> None:
+    rows = sorted(rows, key=lambda r: (r.method, r.criterion, r.pruning_fact, r.network, r.seed))
+    write_whole(folder / f"{folder.name}.csv", results.to_csv(rows))
+    if results.drawable(rows):
+        plot_comparison(folder / f"{folder.name}.png", rows, folder.name)
+
+
+def _finished(asked: Comparison, folder: Path, row: Optional[Row]) -> bool:
+    """Whether a network is trained, and, where it is to be measured, was or can be."""
+    return row is not None and (not asked.measured or not math.isnan(row.measured_time)
+                                or (folder / exported(row.file_name)).exists())
+
+
+def _begin_or_go_on(asked: Comparison, path: Path, base: Base, *,
+                    going_on: bool) -> tuple[Comparison, dict[str, Row]]:
+    """The comparison, its threads settled, and the networks that are finished, whoever asked for them.
+
+    Raises UserError rather than mix two comparisons.
+    """
+    found = journal.read(path)
+    if found and not found[1] and not _any_begun(path.parent):
+        found = None  # nothing that could be mixed up
+    cores = max(cpu_count() // asked.jobs, 1)
+    asked = replace(asked, threads=asked.threads or (found[0].get("threads") if found else None) or cores)
+    header = _header(asked, base)
+    if found is None:
+        journal.begin(path, header)
+        return asked, {}
+    nothing_finished = "" if found[1] else f", or remove {path.parent}: no network in it is finished"
+    resume.begun(path, header, resume=going_on or not found[1], at_stake=lambda records: "a comparison of that name",
+                 over_again="choose another --save_file", differing=f"choose another --save_file{nothing_finished}")
+    rows = {}
+    for number, record in enumerate(found[1], 2):  # of one network the last line counts
+        try:
+            row = results.from_record(record)
+        except ValueError as error:
+            raise UserError(f"{path}: line {number}: no network of a comparison ({error}); choose another "
+                            "--save_file") from None
+        rows[row.file_name] = row
+    return asked, rows
+
+
+def _any_begun(folder: Path) -> bool:
+    return any(f for kind in ("checkpoints/*.t7", "history/*.unfinished.jsonl") for f in folder.glob(kind))
+
+
+def _header(asked: Comparison, base: Base) -> dict[str, Any]:
+    return {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
+            "perf_table": base.table_path.name, "perf_table_sha256": sha256_of(base.table),
+            "grid_table_sha256": sha256_of(base.grid_table) if base.grid_table is not base.table else None,
+            "dataset": asked.dataset, "images": Path(asked.data_loc).name, "prune_flags": list(asked.prune_flags),
+            "train_flags": list(asked.train_flags), "threads": asked.threads,
+            "teacher_weights_sha256": asked.teacher and checkpoint.weights_sha256(checkpoint.load(asked.teacher))}

@@ -1,0 +1,67 @@
+"""The flags of a comparison that go on to prune.py and train.py: what these would refuse hours later is
+refused at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from utils.common import cli
+from utils.common.errors import UserError
+from utils.common.files import locate
+from utils.comparison.jobs import parser_of
+from utils.comparison.settings import TRAINED_ONLY
+from utils.learning import device
+from utils.search import baselines
+
+METHODS = ("netadapt", *baselines.METHODS, *TRAINED_ONLY)
+# flags that a comparison sets itself
+OURS = ("net", "depth", "width", "channels", "dataset", "data_loc", "holdout_prop", "seed", "threads", "save_file",
+        "resume", "base_model", "perf_table", "method", "pruning_fact", "plan", "json")
+NEEDED = {"prune.py": ["--perf_table=x", "--pruning_fact=0.5"], "train.py": ["--save_file=x"]}
+
+
+def checked_methods(methods: Sequence[Sequence[str]], prune_flags: list[str],
+                    train_flags: list[str]) -> tuple[tuple[str, ...], ...]:
+    """The methods, each with flags of its own in one spelling. Raises UserError for flags that prune.py and train.py
+    would refuse, or that a comparison sets itself."""
+    _check("--train_flags", "train.py", train_flags)
+    _check("--prune_flags", "prune.py", prune_flags)
+    found = []
+    for words in methods:
+        method, *flags = words or [""]
+        if method not in METHODS:
+            raise UserError(f"--methods: expected {', '.join(METHODS)}, found {method!r}")
+        if method in TRAINED_ONLY and flags:
+            raise UserError(f"--methods: {method} is only trained and takes no flags, found {' '.join(flags)}")
+        _check("--methods", "prune.py", flags)
+        found.append((method, *_own_flags(method, flags, prune_flags)))
+    return tuple(found)
+
+
+def teacher_in(train_flags: list[str]) -> Optional[Path]:
+    """The checkpoint that the networks learn from, if they do."""
+    teacher = cli.parsed(parser_of("train.py"), [*NEEDED["train.py"], *train_flags], "--train_flags").teacher
+    return locate(teacher, "checkpoints", ".t7").resolve() if teacher else None
+
+
+def _check(where: str, script: str, flags: Sequence[str]) -> None:
+    for flag in flags:
+        if flag.startswith("--") and flag[2:].partition("=")[0] in OURS:
+            raise UserError(f"{where}: {flag} is for the comparison to set; leave it out")
+    given = cli.parsed(parser_of(script), [*NEEDED[script], *flags], where)
+    if given.device != "auto":
+        try:
+            device.pick(given.device, given.precision)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+
+
+def _own_flags(method: str, flags: Sequence[str], prune_flags: Sequence[str]) -> list[str]:
+    """What a method's flags change in prune.py, in one spelling and order: two spellings of a method are one method."""
+    def meant(given: Sequence[str]) -> dict[str, Any]:
+        found = vars(parser_of("prune.py").parse_args([*NEEDED["prune.py"], *given]))
+        return {**found, "pruning_method": found["pruning_method"] or baselines.default_scores(method)}
+
+    before = meant(prune_flags)
+    changed = {k: str(v).removesuffix(".0") for k, v in meant([*prune_flags, *flags]).items() if v != before[k]}
+    return [f"--{k}" if v == "True" else f"--{k}={v}" for k, v in changed.items()]

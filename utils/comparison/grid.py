@@ -1,0 +1,64 @@
+"""The grid of a comparison: smaller networks of the same architecture, of several depths,
+at the latencies asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Callable, Optional
+
+from model.architectures import narrower
+from model.network import Network
+from utils.common import cli
+from utils.common.errors import UserError
+from utils.latency import tables
+from utils.latency.note import plain_dict, read_note
+
+
+def networks(widest_network: Network, latency_s: Callable[[Network], float], depths: Sequence[int],
+             budgets_s: Mapping[float, float]) -> dict[float, list[Network]]:
+    """{pruning_fact: of every depth the widest network that meets its budget}.
+
+    widest_network: what the table is of, where widths end; latency_s: seconds of a network; budgets_s: {pruning_fact:
+    seconds}. Of a shallow network the widest may be the answer to several latencies, and is then made for the least.
+    """
+    grids: dict[float, list[Network]] = {}
+    for pruning_fact in sorted(budgets_s, reverse=True):
+        grids[pruning_fact], budget_s = [], budgets_s[pruning_fact]
+        for depth in depths:
+            network = widest(widest_network, latency_s, depth, budget_s)
+            if network is None:
+                print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for",
+                      flush=True)
+                continue
+            if network.arguments["width"] == widest_network.arguments["width"]:
+                print(f"grid, depth {depth}: the table ends at width {network.arguments['width']:g}, "
+                      f"{latency_s(network) / budget_s:.0%} of the latency that --pruning_facts {pruning_fact:g} "
+                      "leaves; --grid_perf_table may name a wider one", flush=True)
+            if not any(network in made for made in grids.values()):
+                grids[pruning_fact].append(network)
+    return grids
+
+
+def widest(network: Network, latency_s: Callable[[Network], float], depth: int, budget_s: float) -> Optional[Network]:
+    """The widest network of this depth, no wider than ``network``, that takes at most ``budget_s`` seconds; None:
+    none does."""
+    try:
+        return next((found for found in narrower(network, depth) if latency_s(found) <= budget_s), None)
+    except ValueError as error:
+        raise UserError(f"--grid_depths: {error}") from None
+
+
+def open_table(name: str, base: Network) -> tuple[Network, tables.LatencyTable]:
+    """The network that a table's note says it is of, and the table. Raises UserError unless widths and depths alone
+    differ from ``base``."""
+    path = tables.table_path(name)
+    tables.read_arrays(path)  # a table that is not there is said first
+    found = plain_dict(read_note(path).get("network"))
+    sized = all(isinstance(found.get(k), (int, float)) for k in ("depth", "width"))
+    if not sized or found != {**base.arguments, "depth": found["depth"], "width": found["width"]}:
+        raise UserError(f"{path}: expected the table of a network like {base.title}, of any depth and width, its "
+                        f"note {path.with_suffix('.json').name} says {found or 'nothing of a network'}; build it with "
+                        "compute_table.py --mode=build")
+    try:
+        network = cli.describe_or_fail(**found)
+    except UserError as error:
+        raise UserError(f"{path.with_suffix('.json')}: {error}") from error
+    return network, tables.read_table(path, network)

@@ -1,0 +1,94 @@
+"""Making the networks of a comparison, several at a time, and measuring them together."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional
+
+from utils.common.workers import Workers, worker_number
+from utils.comparison import results
+from utils.comparison.jobs import Ended, Job, last_line, run_job
+from utils.comparison.plan import Base, Task, exported, job_of, row_of
+from utils.comparison.results import Row
+from utils.comparison.settings import Comparison
+from utils.latency import model_timing
+from utils.latency.note import how_measured, read_note, threads_in
+from utils.latency.runners import LiteRTRunner
+from utils.learning import device
+
+MEASURED = "measured.json"  # in a comparison's folder: latencies that the device itself measured
+
+
+def make_networks(asked: Comparison, base: Base, folder: Path,
+                  todo: Mapping[str, Task]) -> Iterator[tuple[Optional[Row], str]]:
+    """(a network's row, "") or (None, what went wrong), as they get ready, with a word on how long the others take."""
+    if not todo:
+        return
+    began, done = time.monotonic(), 0
+    with Workers(min(asked.jobs, len(todo))) as workers:
+        for ended in workers.results(_make_network, (), [job_of(asked, base, folder, t) for t in todo.values()]):
+            done += 1
+            left = (time.monotonic() - began) / done * (len(todo) - done) / 60
+            log = folder / "logs" / f"{ended.name}.log"
+            if ended.code:
+                print(f"{ended.name}: exit code {ended.code}, see {log}", flush=True)
+                yield None, f"{log}: {last_line(log)}"
+                continue
+            row = row_of(base, folder, todo[ended.name])
+            before = "" if math.isnan(row.no_fine_tune) else f" (before retraining {row.no_fine_tune:.2f}%)"
+            print(f"{done}/{len(todo)}  {row.file_name}: {row.table_time * 1e3:.4f} ms predicted, test error "
+                  f"{row.retrain_scratch:.2f}%{before}  {left:.0f} min left", flush=True)
+            yield row, ""
+
+
+def _make_network(job: Job) -> Ended:
+    """In a worker: one network, on a GPU of the worker's own where there are several."""
+    device.take_gpu(worker_number())
+    return run_job(job)
+
+
+# --- measuring -------------------------------------------------------------------------------------------------
+
+def measured(asked: Comparison, folder: Path, base: Base, rows: Mapping[str, Row]) -> Iterator[Row]:
+    """The rows with the latencies of the device's file, if there is one, or else as measured here."""
+    files = {name: folder / exported(name) for name in rows if (folder / exported(name)).exists()}
+    if (folder / MEASURED).exists():
+        seconds = _measured_there(folder / MEASURED, rows)
+    elif files:
+        seconds = _measured_here(asked, folder, base, files)
+    else:
+        return
+    for name, latency_s in seconds.items():
+        file_bytes = files[name].stat().st_size if name in files else rows[name].file_bytes
+        yield replace(rows[name], measured_time=latency_s, file_bytes=file_bytes)
+
+
+def _measured_there(path: Path, rows: Mapping[str, Row]) -> dict[str, float]:
+    """What the device took, NaN for networks that were not measured there:
+    no other machine's time stands among them."""
+    machine, seconds = results.read_measured(path)
+    missing = [name for name in rows if name not in seconds]
+    words = (f"; {len(missing)} of {len(rows)} networks, {missing[0]} for one, are not in it: only predicted"
+             if missing else "")
+    print(f"{path}: latencies measured on {machine or 'a device that it does not name'}{words}", flush=True)
+    return {name: seconds.get(name, math.nan) for name in rows}
+
+
+def _measured_here(asked: Comparison, folder: Path, base: Base, files: Mapping[str, Path]) -> dict[str, float]:
+    """Time all exported networks in one session, in random order, so that they meet the same machine."""
+    note = read_note(base.table_path)
+    runner = LiteRTRunner(asked.num_threads or threads_in(note))
+    now = how_measured(runner)
+    if note.get("device", now["device"]) != now["device"]:
+        print("measuring on this machine, which the table is not of. For the device's own latencies, copy "
+              f"{folder}/exported there,\n"
+              f"    python compute_table.py --mode=measure --model exported/*.tflite --json > {MEASURED}\n"
+              f"put that file into {folder} and run this command again with --resume", file=sys.stderr, flush=True)
+    probe = model_timing.table_probe(base.table_path, base.network, now)
+    found = model_timing.time_together(files, runner, model_timing.CARE, probe)
+    if found.ratio:
+        print(model_timing.about_probe(found.ratio), flush=True)
+    return found.seconds

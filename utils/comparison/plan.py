@@ -1,0 +1,129 @@
+"""What a comparison makes: its networks, the commands that make each, and what is known of one that is finished."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from model.network import Network, Widths
+from utils.common.cli import HOLDOUT_PROP
+from utils.comparison import grid
+from utils.comparison.jobs import Job
+from utils.comparison.results import Row
+from utils.comparison.settings import TRAINED_ONLY, Comparison
+from utils.latency.tables import LatencyTable, latency_s
+from utils.learning import checkpoint
+from utils.search import netadapt
+
+LONGEST = 80  # characters of a network's name
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network to make."""
+
+    method: str  # a method of prune.py, grid or unpruned
+    flags: tuple[str, ...]  # of prune.py, the method's own
+    pruning_fact: float  # NaN: unpruned
+    seed: int
+    network: Network  # that is pruned, or trained as it is
+
+    @property
+    def criterion(self) -> str:
+        return " ".join(self.flags).replace("--pruning_method=", "").replace("--", "")
+
+    @property
+    def name(self) -> str:
+        words = [self.method, *self.flags, *([self.network.short_name] if self.method == "grid" else []),
+                 *([] if math.isnan(self.pruning_fact) else [repr(self.pruning_fact)]), f"seed{self.seed}"]
+        whole = re.sub(r"[^\w.]+", "-", "-".join(words))
+        digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+        return whole if len(whole) <= LONGEST else f"{whole[:LONGEST - 9]}-{digest}"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What everything is compared on."""
+
+    content: dict[str, Any]  # of the checkpoint
+    path: Path
+    table_path: Path
+    network: Network
+    widths: Widths
+    table: LatencyTable
+    grid_network: Network  # the grid may be as wide
+    grid_table: LatencyTable  # of that network
+
+    def latency_s(self, widths: Widths) -> float:
+        return latency_s(self.network, widths, self.table)
+
+    def grid_latency_s(self, network: Network) -> float:
+        return latency_s(network, network.full_widths, self.grid_table)
+
+    def budget_s(self, pruning_fact: float) -> float:
+        return netadapt.budget_s(netadapt.Settings(pruning_fact), self.latency_s(self.widths))
+
+
+def tasks_of(asked: Comparison, base: Base) -> Iterator[Task]:
+    """The networks of one seed after those of another: an interrupted comparison has something of everything."""
+    grids: dict[float, list] = {}
+    if ("grid",) in asked.methods:
+        budgets_s = {pruning_fact: base.budget_s(pruning_fact) for pruning_fact in asked.pruning_facts}
+        grids = grid.networks(base.grid_network, base.grid_latency_s, asked.grid_depths, budgets_s)
+    for seed in asked.seeds:
+        for method, *flags in asked.methods:
+            if method == "unpruned":
+                yield Task(method, (), math.nan, seed, base.network)
+                continue
+            for pruning_fact in asked.pruning_facts:
+                for network in grids[pruning_fact] if method == "grid" else [base.network]:
+                    yield Task(method, tuple(flags), pruning_fact, seed, network)
+
+
+def job_of(asked: Comparison, base: Base, folder: Path, task: Task) -> Job:
+    """The commands that make a network: prune, retrain from scratch, export."""
+    name, arguments = task.name, task.network.arguments
+    data = [f"--dataset={asked.dataset}", f"--data_loc={Path(asked.data_loc).expanduser().resolve()}"]
+    run = [f"--seed={task.seed}", f"--threads={asked.threads}", "--resume"]
+    train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width")), *data, *run, *asked.train_flags,
+             f"--holdout_prop={base.content['holdout_prop'] or HOLDOUT_PROP}", f"--save_file={name}",
+             *([f"--teacher={asked.teacher}"] if asked.teacher else [])]  # as seen from here, not from there
+    todo = []
+    if task.method == "unpruned":
+        train.append("--channels=base")
+    elif task.method != "grid":
+        todo.append(["prune.py", f"--base_model={base.path}", f"--perf_table={base.table_path}", *data, *run,
+                     f"--method={task.method}", f"--pruning_fact={task.pruning_fact}", *asked.prune_flags, *task.flags,
+                     f"--save_file={name}-pruned"])
+        train.append(f"--channels={name}-pruned")
+    todo.append(train)
+    if asked.measured:
+        todo.append(["export.py", f"--checkpoint={name}", f"--output={exported(name)}", "--no_measure", *data])
+    return Job(name, str(folder), f"logs/{name}.log", tuple(map(tuple, todo)))
+
+
+def exported(name: str) -> Path:
+    """The network's file for the device, from the comparison's folder."""
+    return Path("exported") / f"{name}.tflite"
+
+
+def row_of(base: Base, folder: Path, task: Task) -> Row:
+    """What the checkpoints say of a network that is finished."""
+    made = checkpoint.load(folder / "checkpoints" / f"{task.name}.t7")
+    pruned = {} if task.method in TRAINED_ONLY else checkpoint.load(folder / "checkpoints" / f"{task.name}-pruned.t7")
+    widths = made["widths"]
+    predicted_s = base.grid_latency_s(task.network) if task.method == "grid" else base.latency_s(widths)
+    return Row(task.name, task.method, task.criterion, task.network.short_name, str(task.seed), task.pruning_fact,
+               pruned.get("test_error", math.nan), made["error_history"][-1], predicted_s,
+               parameters=task.network.parameter_count(widths), macs=task.network.multiply_adds(widths))
+
+
+def row_for(task: Task, rows: Mapping[str, Row]) -> Optional[Row]:
+    """The task's row, or that of the same network of the grid, made for another latency."""
+    if task.name in rows or task.method != "grid":
+        return rows.get(task.name)
+    wanted = ("grid", task.network.short_name, str(task.seed))
+    return next((row for row in rows.values() if (row.method, row.network, row.seed) == wanted), None)

@@ -1,0 +1,24 @@
+"""What a comparison is asked for, in plain values."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+TRAINED_ONLY = ("grid", "unpruned")  # methods that prune nothing: smaller networks, and the network as it is
+
+
+@dataclass(frozen=True)
+class Comparison:
+    methods: tuple[tuple[str, ...], ...]  # each with its own flags of prune.py, in one spelling
+    pruning_facts: tuple[float, ...]  # parts of the latency to remove
+    seeds: tuple[int, ...]
+    grid_depths: tuple[int, ...]
+    prune_flags: tuple[str, ...]
+    train_flags: tuple[str, ...]
+    dataset: str
+    data_loc: str
+    teacher: Optional[Path]
+    jobs: int  # networks that are made at a time
+    threads: Optional[int]  # of each of them
+    num_threads: Optional[int]  # of the runtime that measures; None: the table's
+    measured: bool  # or else neither exported nor measured

@@ -1,0 +1,102 @@
+"""Models timed on the device, beside what its latency table predicts for them. The board's side: no torch."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from model.network import Network
+from utils.common import channels
+from utils.common.errors import UserError
+from utils.deploy import metadata
+from utils.deploy.metadata import Description
+from utils.latency import model_timing
+from utils.latency.model_timing import Timing
+from utils.latency.note import Note, at_todays_speed
+from utils.latency.runners import Runner
+from utils.latency.tables import latency_s, read_table
+from utils.latency.timing import Care
+
+Descriptions = Mapping[Path, Optional[Description]]  # what each model is; None: nobody knows
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several models, measured in one session so that they compare."""
+
+    seconds: dict[Path, float]
+    predicted_s: dict[Path, float]  # of those that the table predicts, for the machine as fast as it is now
+    ratio: Optional[float]  # the probe now over the probe while the table was measured; None: not known
+
+    def as_json(self) -> dict[str, Any]:
+        models = {str(path): {"measured_s": s, "predicted_s": self.predicted_s.get(path)}
+                  for path, s in self.seconds.items()}
+        return {"probe_now_over_then": self.ratio, "models": models}
+
+
+def describe_model(path: Path, network: Optional[Network], channels_name: Optional[str], *,
+                   needed: bool) -> Optional[Description]:
+    """What a model says of itself; else what it is taken for: float32, of these channels of this network, if
+    they are named.
+
+    needed: whether a table has to predict it. Raises UserError where it is no model, or is needed and not known.
+    """
+    metadata.check(path)
+    about = metadata.read(path)
+    if about is None and network and channels_name:
+        print(f"{path}: taken on trust to be a float32 model of --channels={channels_name}", file=sys.stderr)
+        widths = channels.read_channels(channels.channels_path(channels_name), network)
+        about = Description(network, widths, "none")
+    if needed and about is None:
+        raise UserError(f"{path}: has no {metadata.NETWORK} in it, so --perf_table cannot predict it; export it with "
+                        "export.py, name its --channels, or leave --perf_table out")
+    return about
+
+
+def words(about: Optional[Description]) -> str:
+    """A model, for people."""
+    if about is None:
+        return "a model that does not say what it is"
+    parameters = about.network.parameter_count(about.widths)
+    numbers = "float32" if about.quantize == "none" else about.quantize
+    return f"{about.network.title}, {parameters:,} parameters, {numbers}"
+
+
+def measure_one(path: Path, about: Optional[Description], table: Optional[Path], runner: Runner, care: Care,
+                now: Note) -> Timing:
+    """now: how it is measured, in the words of notes."""
+    expectation = None
+    if table and about:
+        expectation = model_timing.expect(table, about.network, about.widths, about.quantize, now)
+    return model_timing.time_model(path, path.name, runner, care, expectation)
+
+
+def measure_several(about: Descriptions, table: Optional[Path], runner: Runner, care: Care, now: Note) -> Together:
+    """In one session; a table predicts those that it is of."""
+    expected = predictions(table, about) if table else {}
+    first = about[next(iter(expected))] if expected else None
+    probe = model_timing.table_probe(table, first.network, now) if table and first else None
+    found = model_timing.time_together({str(path): path for path in about}, runner, care, probe)
+    return Together({path: found.seconds[str(path)] for path in about},
+                    {path: at_todays_speed(seconds, found.ratio) for path, seconds in expected.items()}, found.ratio)
+
+
+def predictions(table: Path, about: Descriptions) -> dict[Path, float]:
+    """Seconds by the table, of the float32 networks that it is of; stderr has a word on the others.
+    Raises UserError where it is of none of them."""
+    found, others = {}, []
+    for path, what in about.items():
+        try:
+            if what is None:
+                raise UserError(f"{path}: does not say what it is")
+            if what.quantize != "none":
+                raise UserError(f"{table}: measured on float32 layers, this is {what.quantize}")
+            found[path] = latency_s(what.network, what.widths, read_table(table, what.network))
+        except UserError as error:
+            others.append(f"{path}: not predicted: {error}")
+    if not found:
+        raise UserError(others[0])
+    if others:
+        print(f"{len(others)} of {len(about)} models are not predicted, first {others[0]}", file=sys.stderr)
+    return found

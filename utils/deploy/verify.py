@@ -1,0 +1,116 @@
+"""Does an exported file compute what torch does? Its outputs beside torch's on the same images.
+
+An export has ``logits(pixels)``: uint8 [N, channels, size, size] -> float32 [N, classes], through the names that its
+users call it by.
+"""
+
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.torch_net import TorchNet
+from utils.common.errors import UserError
+from utils.common.output import quiet
+from utils.common.progress import progress
+from utils.latency.runners import interpreter_class, onnx_session
+from utils.learning.data import Normalisation
+from utils.learning.training import wrong_and_loss
+
+Logits = Callable[[Tensor], np.ndarray]
+
+BATCH = 256  # images at a time in torch
+TOLERANCE = 1e-4  # of the logits: float32 in another order
+LARGE = 100.0  # logits above it, of a network that is hardly trained, may differ in proportion
+AGREEMENT_PCT = {"float16": 99.0, "dynamic": 95.0, "int8": 95.0}  # least, of the top class; --min_agreement
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Logits of torch and of the export on the same images, [N, classes], and what the images show."""
+
+    expected: np.ndarray
+    found: np.ndarray
+    labels: Optional[np.ndarray]  # [N]; None: random images, which show nothing
+
+    @property
+    def difference(self) -> float:
+        """The largest, NaN where an output is no number."""
+        return float(np.abs(self.expected - self.found).max())
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference that float32 may make."""
+        return TOLERANCE * max(1.0, float(np.abs(self.expected).max()) / LARGE)
+
+    @property
+    def agreement_pct(self) -> float:
+        """Images with the same top class, NaN being no class."""
+        same = (self.expected.argmax(1) == self.found.argmax(1)) & np.isfinite(self.found).all(1)
+        return 100 * float(same.mean())
+
+    @property
+    def torch_error_pct(self) -> Optional[float]:
+        return error_pct(self.expected, self.labels)
+
+    @property
+    def error_pct(self) -> Optional[float]:
+        """Test error of the export."""
+        return error_pct(self.found, self.labels)
+
+    def check(self, name: str, quantize: str, min_agreement_pct: Optional[float]) -> None:
+        """Raise UserError unless the export is as near to torch as ``quantize`` allows."""
+        images = f"{len(self.found)} {'random' if self.labels is None else 'test'} images; nothing was written"
+        if quantize == "none":
+            if not self.difference <= self.allowed:
+                raise UserError(f"{name}: its outputs differ from torch's by up to {self.difference:.3g}, allowed are "
+                                f"{self.allowed:.2g}, on {images}. The converter is at fault: try the other --format, "
+                                "or the versions in requirements.txt")
+            return
+        least = AGREEMENT_PCT[quantize] if min_agreement_pct is None else min_agreement_pct
+        if not self.agreement_pct >= least:
+            raise UserError(f"{name}: {quantize} keeps torch's top class in {self.agreement_pct:.1f}%, at least "
+                            f"{least:g}% are asked for (test error {self.torch_error_pct:.2f}%, exported "
+                            f"{self.error_pct:.2f}%; logits differ by up to {self.difference:.3g}), on {images}. Try "
+                            "more --num_calibration_images, another --quantize, or a lower --min_agreement")
+
+
+def error_pct(logits: np.ndarray, labels: Optional[np.ndarray]) -> Optional[float]:
+    """Images whose top class is wrong; None without labels."""
+    if labels is None:
+        return None
+    wrong, _ = wrong_and_loss(torch.from_numpy(logits), torch.from_numpy(labels))
+    return 100 * (int(wrong) / len(labels))
+
+
+@torch.inference_mode()
+def torch_logits(model: TorchNet, normalisation: Normalisation, pixels: Tensor) -> np.ndarray:
+    """In float32, whatever the network was trained in."""
+    model.eval()
+    return torch.cat([model(normalisation(part)) for part in pixels.split(BATCH)]).numpy()
+
+
+def tflite_logits(content: bytes) -> Logits:
+    """Of the bytes of a .tflite file, image by image, through its signature."""
+    with quiet(2):
+        interpreter = interpreter_class()(model_content=content)
+        interpreter.allocate_tensors()
+
+    def logits(pixels: Tensor) -> np.ndarray:
+        run = interpreter.get_signature_runner("serving_default")  # reads the interpreter's memory, does not keep it
+        images = pixels.permute(0, 2, 3, 1).numpy().astype(run.get_input_details()["image"]["dtype"])
+        return np.concatenate([run(image=image[None])["logits"]
+                               for image in progress(images, "comparing", len(images))])
+    return logits
+
+
+def onnx_logits(content: bytes) -> Logits:
+    """Of the bytes of an ONNX file."""
+    session = onnx_session(content)
+
+    def logits(pixels: Tensor) -> np.ndarray:
+        return np.concatenate([session.run(["logits"], {"image": part.float().numpy()})[0]
+                               for part in pixels.split(BATCH)])
+    return logits

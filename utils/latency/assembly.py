@@ -1,0 +1,92 @@
+"""A latency table from beginning to end: what is measured, the journal begun or gone on with,
+the table and its note."""
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from model.network import Network
+from utils.common import journal
+from utils.common.errors import UserError
+from utils.common.files import writable_folder
+from utils.common.journal import Record
+from utils.latency import correction, measure, report, sampling, tables, variants, writing
+from utils.latency.entries import Entries
+from utils.latency.measure import Source, Work
+from utils.latency.note import this_machine, time_of_day
+from utils.latency.runners import Runner
+from utils.latency.settings import Pace, Tool
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is asked for."""
+
+    network: Network
+    num_images: int  # per inference
+    sample: Optional[float]  # part of the entries to measure; None: all
+    calibrate: int  # whole networks that the sums are fitted to
+    pace: Pace
+
+
+def build_table(asked: Measuring, tool: Tool, name: str, *, going_on: bool) -> None:
+    """Measure models that are made in memory."""
+    runner = tool.runner()
+    runner.describe()  # without a runtime nothing else matters
+    writing.needed_writer()
+    source = Source(partial(writing.variant, asked.num_images), partial(writing.whole_network, asked.num_images))
+    _measure(asked, source, runner, name, {"converter": "direct"}, "build", going_on=going_on)
+
+
+def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_on: bool) -> None:
+    """Measure the files of a folder that --mode=save made."""
+    manifest = variants.check_manifest(folder, asked.network, asked.num_images)
+    missing = variants.missing_files(folder, asked.network)
+    if missing:
+        raise UserError(f"{missing[0]}: missing, as are {len(missing) - 1:,} others; make them with --mode=save "
+                        "(every --offset_process)")
+    if asked.calibrate and not writing.tflite_writer():
+        print("the sums are not fitted to whole networks: writing those needs flatbuffers and LiteRT's schema "
+              "(pip install -r requirements-pi.txt)", file=sys.stderr)
+        asked = replace(asked, calibrate=0)
+    source = Source(partial(variants.file_path, folder), partial(writing.whole_network, asked.num_images))
+    _measure(asked, source, tool.runner(), name, {"converter": manifest.get("converter")}, "load", going_on=going_on)
+
+
+def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about: Record, mode: str, *,
+             going_on: bool) -> None:
+    """Measure, resumably, and write perf_tables/NAME.pickle with its note."""
+    network, pace = asked.network, asked.pace
+    care, sample = pace.of_table(few=bool(asked.sample)), None
+    if asked.sample:
+        sample = sampling.choose(network, asked.sample, pace.seed)
+    wanted = sample.numbers if sample else np.arange(len(Entries(network)))
+    work = Work(Entries(network), wanted, correction.fitting_networks(network, asked.calibrate, pace.seed))
+    header: Record = {"network": network.arguments, "num_images": asked.num_images, **about, "sample": asked.sample,
+                      "calibrate": asked.calibrate, "num_measures": pace.num_measures, "num_passes": care.passes,
+                      "spread": pace.spread, "drift": pace.drift, "seed": pace.seed, "device": this_machine(),
+                      **runner.describe()}
+    folder = writable_folder(tables.FOLDER)
+    log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected the place for a table; choose another --save_file")
+    with journal.locked(log):
+        header, visits = measure.open_journal(log, header, work, care, resume=going_on)
+        before, began = int(visits.count.sum()), time.monotonic()
+        with journal.Journal(log) as lines:
+            measure.session(work, source, runner, care, visits, lines).run()
+            table, more = report.finish(work, care, visits, sample)
+            tables.write_table(path, table, {
+                **header, "operators": tables.operators(network), "how": f"compute_table.py --mode={mode}",
+                "entries": len(wanted), "visits_from_before_a_resume": before, "ended": time_of_day(), **more})
+            lines.append({"finished": time_of_day()})
+    unpruned_s = tables.latency_s(network, network.full_widths, tables.read_table(path, network))
+    print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
+          f"{unpruned_s * 1e3:.3f} ms")
+    for line in report.words(more):
+        print(line, file=sys.stderr)

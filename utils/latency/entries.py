@@ -1,0 +1,69 @@
+"""The entries of a network's tables, numbered: what a measurement goes through, and where each figure belongs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from model.network import Network, Table
+
+PROBE_WIDTH = 128  # channels of the probe, at most
+
+Entry = tuple[Table, int, int]  # a table, cin, cout
+
+
+@dataclass(frozen=True)
+class Entries:
+    """All entries of a network's tables, numbered from 0, table after table, row by row."""
+
+    network: Network
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        return tuple(self.network.tables.values())
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """By table, the number of its first entry; last, how many entries there are."""
+        return np.cumsum([0] + [t.rows * t.columns for t in self.tables])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __iter__(self) -> Iterator[Entry]:
+        for table in self.tables:
+            for cin, cout in table.entries():
+                yield table, cin, cout
+
+    def __getitem__(self, number: int) -> Entry:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        which = int(self.table_of(np.asarray(number)))
+        return (self.tables[which], *self.tables[which].entry(number - int(self.starts[which])))
+
+    def table_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Which table each of these entries is of, an index into ``tables``."""
+        return np.searchsorted(self.starts, numbers, side="right") - 1
+
+    def number(self, key: str, cin: int, cout: int) -> int:
+        """The number of an entry. Raises KeyError where there is none."""
+        for table, start in zip(self.tables, self.starts):
+            if table.key == key and 1 <= cin <= table.rows:
+                number = int(start) + (cin - 1) * table.columns + (cout - 1 if table.columns > 1 else 0)
+                if cout >= 1 and number < len(self) and self[number] == (table, cin, cout):
+                    return number
+        raise KeyError(key)
+
+    def arrays(self, seconds: np.ndarray) -> dict[str, np.ndarray]:
+        """Seconds by number, [entries], as a table: {key: [cin - 1, cout - 1]}."""
+        return {t.key: seconds[a:b].reshape(t.shape).copy()
+                for t, a, b in zip(self.tables, self.starts[:-1], self.starts[1:])}
+
+
+def probe_entry(network: Network) -> Entry:
+    """What shows whether the machine is as fast as usual: the network's most varied operator, as wide as may be timed
+    often. Wide, because whole networks use the caches that neighbours on the machine take away."""
+    table = max(network.tables.values(), key=lambda t: t.rows * t.columns)
+    row, column = min(table.rows, PROBE_WIDTH) - 1, min(table.columns, PROBE_WIDTH) - 1
+    return (table, *table.entry(row * table.columns + column))

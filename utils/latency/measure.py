@@ -1,0 +1,142 @@
+"""Measure a latency table with care, into a journal, so that nothing measured is ever measured again.
+
+The journal is NAME.journal: a header, then a line per visit and per probe, every run of it.
+
+    ["No_Stride_3", 16, 128, [4.1e-05, ...]]       an entry: key, cin, cout, seconds of each run
+    ["network", 4, 0, [...]]                       a whole network that the sums are fitted to (correction.py), copy 0
+    {"probe": [...], "temperature_c": 48.3, ...}   the probe, see timing.py
+    {"finished": "2026-..."}                       the table was written
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from model.network import Network, Table, Widths
+from utils.common import journal
+from utils.common import resume as resuming
+from utils.common.errors import UserError
+from utils.latency.entries import Entries, probe_entry
+from utils.latency.note import time_of_day
+from utils.latency.runners import Model, Runner, Timer, patiently
+from utils.latency.timing import Care, Session, Visits, low
+
+COPIES = 3  # items that each whole network is: it is visited so many times as often as an entry
+ADVICE = (". What was measured is kept: put it right (a broken file: --mode=save again), then the same command with "
+          "--resume")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured, the items of a session: the entries ``wanted`` (numbers, rising), then whole networks."""
+
+    entries: Entries
+    wanted: np.ndarray
+    networks: Sequence[Widths]  # to calibrate on, each of them COPIES times
+
+    def __len__(self) -> int:
+        return len(self.wanted) + COPIES * len(self.networks)
+
+    def label(self, item: int) -> list[Any]:
+        """How the journal calls an item."""
+        if item >= len(self.wanted):
+            return ["network", *divmod(item - len(self.wanted), COPIES)]
+        table, cin, cout = self.entries[int(self.wanted[item])]
+        return [table.key, cin, cout]
+
+    def item(self, label: Sequence[Any]) -> int:
+        """The item with this label. Raises KeyError, TypeError or ValueError where there is none."""
+        key, cin, cout = label
+        if type(cin) is not int or type(cout) is not int:
+            raise TypeError(key)
+        if key == "network":
+            if not (0 <= cin < len(self.networks) and 0 <= cout < COPIES):
+                raise KeyError(key)
+            return len(self.wanted) + cin * COPIES + cout
+        number = self.entries.number(key, cin, cout)
+        item = int(np.searchsorted(self.wanted, number))
+        if item == len(self.wanted) or self.wanted[item] != number:
+            raise KeyError(key)
+        return item
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the models come from."""
+
+    entry: Callable[[Table, int, int], Model]  # of a table, cin and cout
+    network: Callable[[Network, Widths], Model]
+
+
+def open_journal(path: Path, header: journal.Record, work: Work, care: Care, *,
+                 resume: bool) -> tuple[journal.Record, Visits]:
+    """Begin the journal or go on with it; returns its header and the visits that it holds.
+
+    Raises UserError rather than mix two measurements or lose an unfinished one.
+    """
+    header, visits = dict(header, began=time_of_day()), Visits(len(work), care.max_visits)
+    found = resuming.begun(path, header, resume=resume, at_stake=_unfinished, over_again="remove it to start over",
+                           free=("began",))
+    if found is None:
+        journal.begin(path, header)
+        return header, visits
+    began, records = found
+    for number, record in enumerate(records, 2):
+        if not _replay(record, work, visits):
+            raise UserError(f"{path}: line {number} is no measurement of this network; remove the file to begin again")
+    return began, visits
+
+
+def _unfinished(records: Iterator[Any]) -> str:
+    """What a journal holds, in words; '' where its table was written, or nothing was measured yet."""
+    visits, last = 0, None
+    for last in records:
+        visits += isinstance(last, list)
+    finished = isinstance(last, dict) and "finished" in last
+    return f"an unfinished measurement, {visits:,} visits" if visits and not finished else ""
+
+
+def _replay(record: Any, work: Work, visits: Visits) -> bool:
+    """Add a line of the journal to the visits; False where it makes no sense."""
+    if isinstance(record, dict):
+        if "finished" in record:
+            return True
+        others = [record.get(key, 0.0) for key in ("temperature_c", "paused_s")]
+        sound = _all_seconds(record.get("probe")) and all(
+            type(v) in (int, float) and abs(v) < 1e9 for v in others)
+        if sound:
+            visits.add_probe(record)
+        return sound
+    try:
+        *label, runs = record
+        item = work.item(label)
+    except (TypeError, ValueError, KeyError):
+        return False
+    if not _all_seconds(runs) or work.label(item) != label:
+        return False
+    visits.add_visit(item, low(runs))
+    return True
+
+
+def _all_seconds(runs: Any) -> bool:
+    return isinstance(runs, list) and bool(runs) and all(isinstance(s, float) and 0 < s < 1e6 for s in runs)
+
+
+def session(work: Work, source: Source, runner: Runner, care: Care, visits: Visits, log: journal.Journal) -> Session:
+    """The measurement of this work: what it measures is added to the visits and to the journal."""
+    network = work.entries.network
+
+    def open_item(item: int) -> Timer:
+        name = " ".join(map(str, work.label(item)))
+        if item < len(work.wanted):
+            entry = work.entries[int(work.wanted[item])]
+            return patiently(lambda: source.entry(*entry), runner, name, ADVICE)
+        widths = work.networks[(item - len(work.wanted)) // COPIES]
+        return patiently(lambda: source.network(network, widths), runner, name, ADVICE)
+
+    probe = patiently(lambda: source.entry(*probe_entry(network)), runner, "probe", ADVICE)
+    return Session(care, visits, open_item, probe,
+                   record_visit=lambda item, runs: log.append([*work.label(item), runs]), record_probe=log.append)

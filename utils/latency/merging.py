@@ -1,0 +1,67 @@
+"""Several measurements of one network as one: their tables entry by entry, their notes where they agree.
+Smoothing alone needs SciPy."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.common.errors import UserError
+from utils.latency.note import Note, correction_in, probe_in
+from utils.latency.tables import LatencyTable
+
+
+def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: str = "mean", sigma: float = 0.0,
+          mode: str = "nearest") -> dict[str, np.ndarray]:
+    """One table out of several measurements of one network: entry by entry ``mean`` or ``median``.
+
+    sigma: width of an optional Gaussian smoothing, in channels (``mode`` is SciPy's rule at the edges); it erases
+    the steps that kernels really have, so 0 is the default. names: for messages, which UserError carries when the
+    tables don't have the same keys and shapes.
+    """
+    shapes = [{k: v.shape for k, v in t.items()} for t in tables]
+    for name, shape in zip(names, shapes):
+        if shape != shapes[0]:
+            key = sorted(k for k in set(shape) | set(shapes[0]) if shape.get(k) != shapes[0].get(k))[0]
+            raise UserError(f"{name}: does not match {names[0]}: {key} is {shape.get(key, 'missing')} there and "
+                            f"{shapes[0].get(key, 'missing')} in the first; merge measurements of one network only")
+    combine = {"mean": np.mean, "median": np.median}[how]
+    merged = {k: combine([t[k] for t in tables], axis=0) for k in tables[0]}
+    if sigma > 0:
+        from scipy.ndimage import gaussian_filter
+        merged = {k: gaussian_filter(v, [sigma if n > 1 else 0 for n in v.shape], mode=mode)
+                  for k, v in merged.items()}
+    return merged
+
+
+def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, Any]) -> dict[str, Any]:
+    """The note of the merged table; about: how it was merged. Raises UserError where the tables are of different
+    networks."""
+    same = ("operators", "num_images")
+    for key in same:
+        for path, note in zip(paths, notes):
+            if key in note and note[key] != notes[0].get(key, note[key]):
+                raise UserError(f"{path}: its note says other {key} than that of {paths[0]}; merge measurements of one "
+                                "network only")
+    return {**{key: notes[0][key] for key in same if key in notes[0]}, "merged": about, "measurements": list(notes),
+            **_in_common(notes)}
+
+
+def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
+    """What the notes agree on, and the means of what makes sums and predictions right, where all of them have it."""
+    first, found = notes[0], {}
+    for key in ("network", "device", "runtime", "version", "threads"):
+        if key in first and all(note.get(key) == first[key] for note in notes):
+            found[key] = first[key]
+    corrections = [c for c in map(correction_in, notes) if c]
+    if len(corrections) == len(notes):
+        found["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
+                               "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
+    elif corrections:
+        print("not all tables have a correction of their sums in their note: the merged one has none", file=sys.stderr)
+    probes = [s for s in map(probe_in, notes) if s]
+    if len(probes) == len(notes):
+        found["probe"] = {"usual_s": float(np.mean(probes))}
+    return found

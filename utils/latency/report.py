@@ -1,0 +1,110 @@
+"""From a finished measurement to the table and its note: how it was measured, how noisy it was."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+import numpy as np
+
+from utils.latency import sampling
+from utils.latency.correction import fit_correction
+from utils.latency.measure import COPIES, Work
+from utils.latency.tables import LatencyTable, corrected, latency_s
+from utils.latency.timing import Care, Visits
+
+NAMED = 5  # entries in the warning; the note has them all
+
+
+def finish(work: Work, care: Care, visits: Visits,
+           sample: Optional[sampling.Sample] = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The finished table, and what its note says of how it came about."""
+    seconds = visits.result(care)
+    entries, networks = seconds[:len(work.wanted)], seconds[len(work.wanted):].reshape(-1, COPIES).min(1)
+    about = {**machine_meanwhile(care, visits),
+             "statistic": "the lowest visit while the probe was as fast as usual; of a visit the 20th percentile of "
+                          "its runs",
+             "smoothing": None, "noise": noise(work, care, visits), "unsettled": unsettled(work, care, visits)}
+    if sample is None:
+        table = work.entries.arrays(entries)
+    else:
+        table, about["sampling"] = sampling.fill(work.entries.network, sample, entries)
+    if len(networks):
+        about["correction"] = _correction(work, table, networks)
+    return table, about
+
+
+def _correction(work: Work, table: LatencyTable, networks_s: np.ndarray) -> dict[str, Any]:
+    """The correction of this table, for its note, and how far off the sums are without it and with it."""
+    network = work.entries.network
+    correction = fit_correction(network, work.networks, networks_s, table)
+    about = {"factor": correction.factor, "overhead_s": correction.overhead_s, "networks": len(networks_s)}
+    for name, sums in (("mean_abs_error_without", table),
+                       ("mean_abs_error_with", corrected(network, table, correction))):
+        predicted = np.array([latency_s(network, w, sums) for w in work.networks])
+        about[name] = _rounded(np.abs(predicted / networks_s - 1).mean())
+    return about
+
+
+def words(about: Mapping[str, Any]) -> Iterator[str]:
+    """What whoever measured has to know, for the screen."""
+    if "sampling" in about:
+        error = about["sampling"]["error_on_held_out"]
+        yield (f"filled in from a sample; off by {error['median']:.1%} (median), {error['p95']:.1%} (95th percentile) "
+               f"on {error['entries']} entries measured and not used for the fit")
+    if "correction" in about:
+        found = about["correction"]
+        yield (f"sums fitted to {found['networks']} whole networks: mean error {found['mean_abs_error_without']:.1%} "
+               f"without, {found['mean_abs_error_with']:.1%} with the correction, which is in the note")
+    if about["unsettled"]:
+        named = [f"{key} {entry}" for key, entries in about["unsettled"].items() for entry in entries.split()]
+        more = " and so on" if len(named) > NAMED else ""
+        yield (f"warning: a noisy machine: {len(named):,} entries did not settle within --spread and --drift: "
+               f"{', '.join(named[:NAMED])}{more}; the note names all. Their lowest visit stands; a quiet machine, or "
+               "another pass merged by the median, gives better ones")
+
+
+def unsettled(work: Work, care: Care, visits: Visits) -> dict[str, str]:
+    """The entries that did not settle within the limit of visits: {key: "cin->cout cin->cout ..."}."""
+    found: dict[str, list[str]] = {}
+    for item in np.flatnonzero(visits.unsettled(care)[:len(work.wanted)]):
+        key, cin, cout = work.label(int(item))
+        found.setdefault(key, []).append(f"{cin}->{cout}")
+    return {key: " ".join(entries) for key, entries in found.items()}
+
+
+def noise(work: Work, care: Care, visits: Visits) -> dict[str, dict[str, Any]]:
+    """By key, how far apart two visits of an entry are, relative: the first two as measured,
+    and the two it rests on."""
+    wanted = len(work.wanted)
+    apart = {"first_two_passes": visits.seconds[:2], "kept": visits.lowest(care.drift)}
+    found: dict[str, dict[str, Any]] = {}
+    which = work.entries.table_of(work.wanted)
+    for name, two in apart.items():
+        if len(two) < 2:
+            continue
+        low, high = np.minimum(*two[:, :wanted]), np.maximum(*two[:, :wanted])  # NaN where one is missing
+        relative = high / low - 1
+        for number, table in enumerate(work.entries.tables):
+            values = relative[(which == number) & np.isfinite(relative)]
+            if len(values):
+                found.setdefault(table.key, {})[name] = {
+                    "median": _rounded(np.median(values)), "p95": _rounded(np.quantile(values, 0.95))}
+    return found
+
+
+def machine_meanwhile(care: Care, visits: Visits) -> dict[str, Any]:
+    """What the machine did meanwhile: the probe, the blocks that did not count, temperature and throttling."""
+    off = visits.off_blocks(care.drift)
+    about: dict[str, Any] = {
+        "probe": {"times": len(visits.probes), "usual_s": _rounded(visits.usual_s, 9),
+                  "median_s": _rounded(np.median(visits.probes), 9), "slowest_s": _rounded(max(visits.probes), 9),
+                  "off": _rounded(off.mean())},
+        "visits": int(visits.count.sum()),
+        "visits_measured_again": int(max(visits.count.sum() - care.passes * len(visits.count), 0)),
+        "throttled_probes": sum(visits.throttled), "max_temp_c": care.max_temp_c, "paused_s": round(visits.paused_s, 1)}
+    if visits.temperatures:
+        about["temperature_c"] = {"lowest": min(visits.temperatures), "highest": max(visits.temperatures)}
+    return about
+
+
+def _rounded(value: float, digits: int = 4) -> float:
+    return round(float(value), digits)

@@ -1,0 +1,277 @@
+"""Time a .tflite model: with TensorFlow Lite's benchmark_model binary, or with LiteRT in this process. Or
+an ONNX model.
+
+A new tool is a new ``Runner``, and one whose output differs a line in ``parse_output``. Runs on Python 3.9 with NumPy.
+"""
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Optional, Protocol, Union
+
+import numpy as np
+
+from utils.common.errors import UserError
+from utils.common.output import quiet
+
+LAST_LINES = 4  # of a failing tool's output, shown to the user
+ATTEMPTS = 3  # to time a model, before the user is told
+
+Model = Union[Path, bytes]  # a file, or what is in it
+Timer = Callable[[int], list[float]]  # seconds of each of so many runs, or one figure where the tool prints no more
+
+
+class BenchmarkError(Exception):
+    """One model could not be timed; says why, with the tool's own last lines."""
+
+
+class Runner(Protocol):
+    """What times models: one tool, with a number of threads."""
+
+    @property
+    def num_threads(self) -> int: ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a table's note says of the tool. Raises UserError where it is not installed."""
+        ...
+
+    def open(self, model: Model) -> Timer:
+        """The model's timer. It, or this call, raises BenchmarkError where the model cannot be timed."""
+        ...
+
+
+def patiently(make: Callable[[], Model], runner: Runner, name: str, advice: str = "") -> Timer:
+    """The timer of the model that ``make()`` gives, opened when it is first used and kept.
+
+    It raises UserError, ending in ``advice``, when the model fails ATTEMPTS times.
+    """
+    timers: list[Timer] = []
+
+    def timer(runs: int) -> list[float]:
+        failure, model = None, None
+        for _ in range(ATTEMPTS):
+            try:
+                if not timers:
+                    model = make()
+                    timers.append(runner.open(model))
+                return timers[0](runs)
+            except BenchmarkError as error:
+                failure = error
+                timers.clear()
+        where = f"{model}" if isinstance(model, Path) else name
+        raise UserError(f"{where}: could not be timed in {ATTEMPTS} attempts: {failure}{advice}")
+    return timer
+
+
+# --- the benchmark_model binary --------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class BinaryRunner:
+    """Runs the binary directly, without a shell, once per file."""
+
+    binary: Path
+    num_threads: int
+    timeout_s: float
+
+    def describe(self) -> dict[str, Any]:
+        return {"runtime": "benchmark_model", "binary": self.binary.name, "binary_bytes": self.binary.stat().st_size,
+                "threads": self.num_threads}
+
+    def open(self, model: Model) -> Timer:
+        return partial(self._time, model)
+
+    def _time(self, model: Model, runs: int) -> list[float]:
+        if isinstance(model, bytes):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.tflite"
+                path.write_bytes(model)
+                return self._time(path, runs)
+        command = [str(self.binary), f"--graph={model}", f"--num_threads={self.num_threads}", f"--num_runs={runs}",
+                   "--min_secs=0", "--warmup_runs=1", "--warmup_min_secs=0"]
+        output, code = _run(command, self.timeout_s)
+        if code:
+            raise BenchmarkError(f"the tool ended with {_exit_words(code)}{_last_lines(output)}")
+        return [parse_output(output)]
+
+
+def find_binary(location: str) -> Path:
+    """The binary given by --benchmark_lite_loc: a path, or a command on PATH. Raises UserError."""
+    path = Path(os.path.expanduser(location))
+    on_path = None if os.sep in location else shutil.which(location)
+    if not path.exists() and on_path:
+        path = Path(on_path)
+    if not path.is_file():
+        raise UserError(f"{location}: no benchmark_model binary there; check --benchmark_lite_loc, or leave it out to "
+                        "measure with LiteRT in this process")
+    if not os.access(path, os.X_OK):
+        raise UserError(f"{path}: not executable; chmod +x {path}")
+    return path.resolve()
+
+
+def parse_output(output: str) -> float:
+    """Seconds per inference from what benchmark_model prints (TensorFlow 1.13, 2.x, LiteRT 2.x), in microseconds.
+
+    The median where the tool prints one, else the mean, of the last ``count=`` line: the one before it is the
+    warm-up, and what follows it (a memory footprint in newer versions) is no time. Raises BenchmarkError.
+    """
+    average = re.search(r"no stats: ([\d.e+]+)|Inference \(avg\): ([\d.e+]+)", output)
+    counts = re.findall(r"count=\d+ .*", output)
+    if not average or not counts:
+        raise BenchmarkError(f"the tool printed no timing{_last_lines(output)}")
+    found = dict(re.findall(r"(\w+)=(\S+)", counts[-1]))
+    mean = found.get("avg") or average.group(1) or average.group(2)
+    text = found.get("median", mean)
+    if text == "0":  # percentiles are printed in whole microseconds
+        text = mean
+    try:
+        seconds = float(text) / 1e6
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise BenchmarkError(f"the tool printed {text!r} as its time{_last_lines(output)}")
+    return seconds
+
+
+def _run(command: list[str], timeout_s: float) -> tuple[str, int]:
+    """(everything printed, exit code) of a command; it and its children are killed when it hangs."""
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+    except OSError as error:  # made for another processor, say
+        raise UserError(f"{command[0]}: cannot be run here ({error.strerror}); expected the benchmark_model binary "
+                        "of this board") from error
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"the tool did not end within {timeout_s:g} s (--timeout)") from None
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+    return output.decode(errors="replace"), process.returncode or 0
+
+
+def _exit_words(code: int) -> str:
+    if code > 0:
+        return f"exit code {code}"
+    names = {s.value: s.name for s in signal.Signals}
+    return f"signal {names.get(-code, -code)}"
+
+
+def _last_lines(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()][-LAST_LINES:]
+    return "; its last lines: " + " | ".join(lines) if lines else "; it printed nothing"
+
+
+# --- LiteRT in this process ------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class LiteRTRunner:
+    """Loads the model with LiteRT's interpreter, invokes it once to warm up, then times every invocation."""
+
+    num_threads: int
+
+    def describe(self) -> dict[str, Any]:
+        module = interpreter_class().__module__.split(".")[0]
+        return {"runtime": module, "version": _version(module), "threads": self.num_threads}
+
+    def open(self, model: Model) -> Timer:
+        source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+        try:
+            with quiet(2):
+                interpreter = interpreter_class()(num_threads=self.num_threads, **source)
+                interpreter.allocate_tensors()
+            for detail in interpreter.get_input_details():
+                interpreter.set_tensor(detail["index"], _input_values(detail))
+            interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split()) or "no reason given; too little memory?"
+            raise BenchmarkError(f"LiteRT: {reason}") from error
+        return partial(_time_invocations, interpreter, model)
+
+
+def _time_invocations(interpreter: Any, model: Model, runs: int) -> list[float]:
+    """model: kept here, since the interpreter reads its bytes in place."""
+    try:
+        return [_time_once(interpreter.invoke) for _ in range(runs)]
+    except (ValueError, RuntimeError) as error:
+        raise BenchmarkError(f"LiteRT: {' '.join(str(error).split())}") from error
+
+
+def interpreter_class() -> Any:
+    """The Interpreter of ai-edge-litert (64-bit) or tflite-runtime (32-bit). Raises UserError where neither is."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+        return Interpreter
+    except ImportError:
+        pass
+    try:
+        from tflite_runtime.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
+        return Interpreter
+    except ImportError:
+        raise UserError("no TensorFlow Lite runtime in this Python: pip install ai-edge-litert on a 64-bit system, "
+                        "pip install tflite-runtime on a 32-bit one (a Raspberry Pi before the 3, or with a 32-bit "
+                        "Raspberry Pi OS), or --mode=load with the benchmark_model binary "
+                        "(--benchmark_lite_loc)") from None
+
+
+def _version(module: str) -> str:
+    from importlib import metadata
+    try:
+        return metadata.version(module.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _input_values(detail: dict[str, Any]) -> np.ndarray:
+    """Values in 0..1, of integers in 0..127, by what the interpreter says of an input: left alone, it holds whatever
+    was in memory, denormal numbers included."""
+    shape, kind = detail["shape"], np.dtype(detail["dtype"])
+    most = 127 if kind in (np.int8, np.uint8) else 1
+    return np.linspace(0, most, int(np.prod(shape))).reshape(shape).astype(kind)
+
+
+# --- ONNX Runtime in this process ------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class OnnxRunner:
+    """Loads an ONNX model of one input on the CPU, runs it once to warm up, then times every run."""
+
+    num_threads: int
+
+    def describe(self) -> dict[str, Any]:
+        return {"runtime": "onnxruntime", "version": _version("onnxruntime"), "threads": self.num_threads}
+
+    def open(self, model: Model) -> Timer:
+        session = onnx_session(model, self.num_threads)
+        entry, = session.get_inputs()
+        shape = [n if isinstance(n, int) else 1 for n in entry.shape]  # a name stands for any number
+        invoke = partial(session.run, None, {entry.name: _input_values({"shape": shape, "dtype": np.float32})})
+        invoke()
+        return lambda runs: [_time_once(invoke) for _ in range(runs)]
+
+
+def onnx_session(model: Model, num_threads: Optional[int] = None) -> Any:
+    """ONNX Runtime's session of a model, on the CPU; threads: by default as many as it likes."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    if num_threads is not None:
+        options.intra_op_num_threads = num_threads
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _time_once(invoke: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    invoke()
+    return time.perf_counter() - began

@@ -1,0 +1,58 @@
+"""What a measurement is asked for, in plain values: with what, and how carefully."""
+
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from utils.latency.runners import BinaryRunner, LiteRTRunner, Runner, find_binary
+from utils.latency.timing import Care
+
+# There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
+PASSES, PATIENCE_S = 2, 30.0
+JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S = 4, 240.0, 60.0
+# visits after the passes, of an entry that is not settled: of a whole table, or where there are few things to time
+FURTHER_VISITS, FURTHER_VISITS_OF_FEW = 2, 6
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What times models."""
+
+    binary: Optional[str]  # benchmark_model: a path, or a command on PATH; None: LiteRT in this process
+    num_threads: Optional[int]  # None: as many as the table was measured with
+    timeout_s: float  # that the binary may take for one file
+
+    def runner(self, threads_of_table: int = 1) -> Runner:
+        """Raises UserError where there is no such binary."""
+        threads = self.num_threads or threads_of_table
+        if self.binary:
+            return BinaryRunner(find_binary(self.binary), threads, self.timeout_s)
+        return LiteRTRunner(threads)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How carefully to measure; None: what suits the occasion."""
+
+    num_measures: int  # runs of everything that is timed at least, over all passes
+    num_passes: Optional[int]
+    spread: float
+    drift: float
+    patience_s: Optional[float]
+    max_temp_c: float
+    seed: int
+
+    def of_table(self, *, few: bool) -> Care:
+        """few: whether there are few entries to time, of a sample."""
+        return self._care(PASSES, few=few, patience_s=PATIENCE_S)
+
+    def of_networks(self, patience_s: float) -> Care:
+        """Of whole networks; patience_s: where none is asked for."""
+        care = self._care(JUDGING_PASSES, few=True, patience_s=patience_s)
+        return replace(care, short_wait_s=care.patience_s)
+
+    def _care(self, passes: int, *, few: bool, patience_s: float) -> Care:
+        passes = self.num_passes or passes
+        further = FURTHER_VISITS_OF_FEW if few else FURTHER_VISITS
+        return Care(passes=passes, runs=-(-self.num_measures // passes), max_visits=passes + further,
+                    spread=self.spread, drift=self.drift, max_temp_c=self.max_temp_c,
+                    patience_s=patience_s if self.patience_s is None else self.patience_s, seed=self.seed)

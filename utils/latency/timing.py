@@ -1,0 +1,231 @@
+"""Time many things so that the figures can be trusted: random order, interleaved passes, a probe that shows drift.
+
+What is timed are *items*, numbers from 0. A *visit* opens an item and times a few runs of it; a pass visits all items
+in random order. In between the *probe*, always the same thing, is timed again and again: where it is slower than its
+own usual time, the machine was (its clock, its heat, a neighbour), and the visits next to it do not count. Items whose
+counted visits are too few or too far apart are visited again, up to a limit.
+
+Noise only ever adds, so a visit's figure is a low percentile of its runs and an item's the lowest of its visits.
+Knows no networks, tables or files: a clock, a recorder and the things to time are handed in.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable
+
+import numpy as np
+
+from utils.common.errors import UserError
+from utils.common.progress import progress
+from utils.latency import sensors
+from utils.latency.runners import Timer
+
+USUAL = 0.1  # the quantile of all probes that is the probe's usual time
+COOLER_C = 5.0  # a pause ends when it is this much cooler than the limit
+WAIT_S = 0.25  # before a slow probe is tried again
+COOLING_S = 900.0  # a pause longer than this will not end
+
+
+@dataclass(frozen=True)
+class Care:
+    """How carefully to measure. ``spread`` and ``drift`` are relative."""
+
+    passes: int = 2  # visits of every item
+    runs: int = 6  # timed runs of a visit
+    max_visits: int = 6  # of an item that is not settled
+    spread: float = 0.05  # the two lowest visits of an item have to agree within this
+    drift: float = 0.05  # how much slower than usual the probe may be
+    max_temp_c: float = 70.0  # pause above it
+    probe_every_s: float = 0.1
+    probe_runs: int = 5
+    patience_s: float = 30.0  # in all, to wait for a probe as fast as usual before a visit is made again
+    short_wait_s: float = 2.0  # is always allowed; longer waits, no longer than what was spent on measuring
+    seed: int = 0
+
+
+def low(runs: Sequence[float]) -> float:
+    """The 20th percentile of the runs of a visit, rounded down to one of them."""
+    return sorted(runs)[len(runs) // 5]
+
+
+class Visits:
+    """What was measured so far: by item its visits in order, and the probe between them.
+
+    A *block* is what lies between two probes; block b follows probe b.
+    """
+
+    def __init__(self, items: int, max_visits: int, known_usual_s: float = np.inf):
+        """known_usual_s: what the probe took when the machine is known to have been at its usual speed."""
+        self.known_usual_s = known_usual_s
+        self.count = np.zeros(items, np.int16)
+        self.seconds = np.full((max_visits, items), np.nan, np.float32)
+        self.block = np.zeros((max_visits, items), np.int32)
+        self.probes: list[float] = []
+        self.waiting: list[bool] = []  # by probe: taken while waiting for a faster one
+        self.throttled: list[bool] = []
+        self.temperatures: list[float] = []
+        self.paused_s = 0.0
+
+    def add_visit(self, item: int, seconds: float) -> None:
+        visit = self.count[item]
+        if visit < len(self.seconds):  # more than the limit: only where a journal was made longer by hand
+            self.seconds[visit, item] = seconds
+            self.block[visit, item] = max(len(self.probes) - 1, 0)
+            self.count[item] = visit + 1
+
+    def add_probe(self, record: dict[str, Any]) -> None:
+        """record: as ``Session`` writes it: "probe" (runs, s), "temperature_c", "throttled", "paused_s", "waiting"."""
+        self.probes.append(low(record["probe"]))
+        self.waiting.append(bool(record.get("waiting")))
+        self.throttled.append(bool(record.get("throttled")))
+        if record.get("temperature_c") is not None:
+            self.temperatures.append(record["temperature_c"])
+        self.paused_s += record.get("paused_s", 0.0)
+
+    @property
+    def usual_s(self) -> float:
+        """The probe's usual time: a low quantile of all probes, but for those that were taken to wait."""
+        return float(np.quantile(np.array(self.probes)[~np.array(self.waiting)], USUAL))
+
+    def slow_probes(self, drift: float) -> np.ndarray:
+        """By probe: was the machine slower than usual, now or when it was known to be usual, or throttled?"""
+        usual_s = min(self.usual_s, self.known_usual_s)
+        return (np.array(self.probes) > usual_s * (1 + drift)) | np.array(self.throttled)
+
+    def off_blocks(self, drift: float) -> np.ndarray:
+        """By block: was the machine slow at the probe before it or after it?"""
+        if not self.probes:
+            return np.zeros(1, bool)
+        slow = self.slow_probes(drift)
+        return slow | np.append(slow[1:], False)
+
+    def counted(self, drift: float) -> np.ndarray:
+        """Seconds of every visit, [visit, item], NaN where there was none or the machine was off."""
+        return np.where(self.off_blocks(drift)[self.block], np.nan, self.seconds)
+
+    def lowest(self, drift: float) -> np.ndarray:
+        """The two lowest counted visits of every item, [2, items], NaN where there are fewer."""
+        visits = np.sort(self.counted(drift), axis=0)  # NaN last
+        return np.vstack([visits, np.full((2, visits.shape[1]), np.nan)])[:2]
+
+    def unsettled(self, care: Care) -> np.ndarray:
+        """By item: are its counted visits fewer than wanted, or the two lowest further apart than ``care.spread``?"""
+        first, second = self.lowest(care.drift)
+        if care.passes == 1:
+            return np.isnan(first)
+        return ~(second <= first * (1 + care.spread))
+
+    def result(self, care: Care) -> np.ndarray:
+        """Seconds by item: the lowest counted visit, or the lowest of all where none counts; NaN: never visited."""
+        first = self.lowest(care.drift)[0]
+        with np.errstate(all="ignore"):
+            return np.where(np.isnan(first), np.fmin.reduce(self.seconds, axis=0), first).astype(np.float64)
+
+
+@dataclass
+class Session:
+    """A measurement going on; ``visits`` may hold what an earlier process measured.
+
+    open_item(item) gives the item's timer, probe is the probe's. record_visit(item, runs) and record_probe(record)
+    write it down; clock, sleep and read_sensors are replaced in tests.
+    """
+
+    care: Care
+    visits: Visits
+    open_item: Callable[[int], Timer]
+    probe: Timer
+    record_visit: Callable[[int, list[float]], None] = lambda item, runs: None
+    record_probe: Callable[[dict[str, Any]], None] = lambda record: None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    read_sensors: Callable[[], sensors.Reading] = sensors.read
+    _next_probe: float = field(default=0.0, init=False)
+    _waited_s: float = field(default=0.0, init=False)
+    _began: float = field(default=0.0, init=False)
+
+    def run(self, title: str = "measuring") -> None:
+        """All passes, then more visits of what is not settled until it is or the limit is reached."""
+        random = np.random.default_rng(self.care.seed)
+        items, self._began = len(self.visits.count), self.clock()
+        self._take_probe()
+        done = int(np.minimum(self.visits.count, self.care.passes).sum())
+        self._visit_all(progress(self._items_of_passes(random), title, items * self.care.passes, done))
+        for further in range(self.care.passes, self.care.max_visits):
+            again = np.flatnonzero(self.visits.unsettled(self.care) & (self.visits.count < self.care.max_visits))
+            if not len(again):
+                break
+            words = f"{title} again, round {further - self.care.passes + 1} of at most "
+            self._visit_all(self._when_usual(self._usual_s(), progress(random.permutation(again).tolist(),
+                                                      f"{words}{self.care.max_visits - self.care.passes}")))
+
+    def _items_of_passes(self, random: np.random.Generator) -> Iterable[int]:
+        for number in range(1, self.care.passes + 1):
+            order = random.permutation(len(self.visits.count)).astype(np.int32)
+            yield from (int(item) for item in order if self.visits.count[item] < number)
+
+    def _usual_s(self) -> float:
+        return min(self.visits.usual_s, self.visits.known_usual_s)
+
+    def _when_usual(self, usual_s: float, items: Iterable[int]) -> Iterable[int]:
+        """The items, each once the machine is as fast as usual, while patience lasts."""
+        said = False
+        for item in items:
+            while self._waited_s < self._patience_s() and (
+                    self.visits.throttled[-1] or self.visits.probes[-1] > usual_s * (1 + self.care.drift)):
+                if not said:
+                    print("the machine is slower than usual: waiting for it, up to "
+                          f"{self._patience_s() - self._waited_s:.0f} s", file=sys.stderr, flush=True)
+                    said = True
+                self.sleep(WAIT_S)
+                self._waited_s += WAIT_S
+                self._take_probe(waiting=True)
+            yield item
+
+    def _patience_s(self) -> float:
+        return min(self.care.patience_s, self.care.short_wait_s + self.clock() - self._began - self._waited_s)
+
+    def _visit_all(self, items: Iterable[int]) -> None:
+        for item in items:
+            if self.clock() >= self._next_probe:
+                self._take_probe()
+            runs = [round(s, 9) for s in self.open_item(item)(self.care.runs)]
+            self.record_visit(item, runs)
+            self.visits.add_visit(item, low(runs))
+        self._take_probe()
+
+    def _take_probe(self, waiting: bool = False) -> None:
+        reading, paused_s = self._cool()
+        began = self.clock()
+        record: dict[str, Any] = {"probe": [round(s, 9) for s in self.probe(self.care.probe_runs)]}
+        if reading.temperature_c is not None:
+            record["temperature_c"] = reading.temperature_c
+        if reading.throttled:
+            record["throttled"] = list(reading.throttled)
+        if waiting:
+            record["waiting"] = True
+        if paused_s >= 1:
+            record["paused_s"] = round(paused_s, 1)
+        self.record_probe(record)
+        self.visits.add_probe(record)
+        # A slow probe (a benchmark binary has to start) comes less often: no more than a twentieth of the time.
+        now = self.clock()
+        self._next_probe = now + max(self.care.probe_every_s, 20 * (now - began))
+
+    def _cool(self) -> tuple[sensors.Reading, float]:
+        """Wait while the board is too hot; returns the reading after it, with the heat before,
+        and the seconds waited."""
+        began, reading = self.clock(), self.read_sensors()
+        limit, hottest = self.care.max_temp_c, reading.temperature_c
+        while reading.temperature_c is not None and reading.temperature_c > limit:
+            if limit == self.care.max_temp_c:
+                limit -= COOLER_C
+                print(f"{reading.temperature_c:.0f} °C is above --max_temp: pausing until {limit:.0f} °C",
+                      file=sys.stderr, flush=True)
+            if self.clock() - began > COOLING_S:
+                raise UserError(f"still {reading.temperature_c:.0f} °C after {COOLING_S / 60:.0f} minutes of pause; "
+                                "cool the board or raise --max_temp, then go on with --resume")
+            self.sleep(1.0)
+            reading = self.read_sensors()
+        return replace(reading, temperature_c=hottest), self.clock() - began

@@ -1,0 +1,118 @@
+"""Is a table's prediction what a whole network takes? Random networks, timed with the care that tables are.
+
+A machine is not always equally fast: its clock and its neighbours differ from one hour to the next by some percent.
+The probe, an entry of the table, is timed along, so the prediction is for the machine as fast as it is now; what it
+would have been without is said beside.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.network import Network, Widths
+from utils.latency.entries import probe_entry
+from utils.latency.note import Note, alike, correction_in, probe_in
+from utils.latency.runners import Runner, patiently
+from utils.latency.tables import LatencyTable, corrected, latency_s
+from utils.latency.timing import Care, Session, Visits
+from utils.latency.writing import variant, whole_network
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Seconds of every network, [networks]."""
+
+    table_s: np.ndarray  # the sum of the table, corrected as its note says
+    sums_s: np.ndarray  # the sum of the table as it was measured
+    first_s: np.ndarray  # measured
+    second_s: np.ndarray  # measured once more
+    slower: float  # the probe now over the probe while the table was measured; 1 where that is not known
+    unsettled: int  # networks whose visits do not agree, or that never met the machine at its usual speed
+
+    @property
+    def measured_s(self) -> np.ndarray:
+        """The lower of the two measurements: noise only adds."""
+        return np.minimum(self.first_s, self.second_s)
+
+    @property
+    def predicted_s(self) -> np.ndarray:
+        """What the table predicts for the machine as fast as it is now."""
+        return self.table_s * self.slower
+
+    @property
+    def floor(self) -> np.ndarray:
+        """How far the two measurements of a network are apart, relative."""
+        return np.abs(self.first_s - self.second_s) / self.measured_s
+
+    def as_json(self) -> dict[str, Any]:
+        """What --json prints; errors are relative to the measured time."""
+        return {"networks": [{"predicted_s": float(p), "measured_s": float(m)}
+                             for p, m in zip(self.predicted_s, self.measured_s)],
+                **self._summary(self.predicted_s),
+                "probe_now_over_then": self.slower, "without_probe": self._summary(self.table_s),
+                "uncorrected": self._summary(self.sums_s * self.slower),
+                "unsettled_networks": self.unsettled,
+                "floor": {"mean_abs_error": float(self.floor.mean()), "max_abs_error": float(self.floor.max())}}
+
+    def lines(self) -> Iterator[str]:
+        """For people: a line per network, then the figures."""
+        rows = zip(self.predicted_s, self.measured_s, self.sums_s * self.slower)
+        for number, (predicted, measured, plain) in enumerate(rows, 1):
+            yield (f"{number:4d}   predicted {predicted * 1e3:9.3f} ms   measured {measured * 1e3:9.3f} ms   "
+                   f"{predicted / measured - 1:+6.1%}   (uncorrected {plain / measured - 1:+6.1%})")
+        yield (f"floor, two measurements of the same networks: mean {self.floor.mean():.2%}, maximum "
+               f"{self.floor.max():.2%}")
+        if self.unsettled:
+            yield (f"a noisy machine: {self.unsettled} of {len(self.first_s)} networks did not settle (--spread, "
+                   "--drift); validate again when it is quiet")
+        yield f"without the correction in the note: {_summary_words(self._summary(self.sums_s * self.slower))}"
+        yield (f"the probe takes {self.slower - 1:+.1%} against when the table was measured; without that: "
+               f"{_summary_words(self._summary(self.table_s))}")
+        yield f"validate: {_summary_words(self._summary(self.predicted_s))}"
+
+    def _summary(self, predicted_s: np.ndarray) -> dict[str, Any]:
+        error = np.abs(predicted_s / self.measured_s - 1)
+        varied = np.ptp(predicted_s) > 0 and np.ptp(self.measured_s) > 0  # else there is no correlation
+        return {"mean_abs_error": float(error.mean()), "max_abs_error": float(error.max()),
+                "correlation": float(np.corrcoef(predicted_s, self.measured_s)[0, 1]) if varied else None}
+
+
+def _summary_words(summary: Mapping[str, Any]) -> str:
+    correlation = "unknown" if summary["correlation"] is None else f"{summary['correlation']:.5f}"
+    return (f"mean |error| {summary['mean_abs_error']:.2%}, maximum {summary['max_abs_error']:.2%}, "
+            f"correlation {correlation}")
+
+
+def validate(network: Network, table: LatencyTable, note: Note, networks: Sequence[Widths], runner: Runner,
+             care: Care, *, num_images: int, same_machine: bool) -> Validation:
+    """Time the networks, each written as one .tflite file, beside what the table predicts: two measurements of each,
+    all in random order, at the speed that the machine had when the table was measured, as far as patience goes.
+
+    table: as measured, seconds; note: the table's, which has the correction of sums and what the probe took;
+    num_images: per inference; same_machine: was the table measured as it is judged now, so that the probes compare?
+    Raises UserError when a network cannot be timed.
+    """
+    sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
+                     for t in (table, corrected(network, table, correction_in(note))))
+    then_s = probe_in(note) if same_machine else None
+    visits = Visits(2 * len(networks), care.max_visits, then_s or np.inf)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = 2 * _write(Path(folder), network, networks, num_images)
+        probe = patiently(lambda: variant(num_images, *probe_entry(network)), runner, "probe")
+        Session(care, visits, lambda item: patiently(lambda: paths[item], runner, paths[item].name), probe).run(
+            "timing whole networks")
+    first, second = np.split(visits.result(care), 2)
+    ratio = visits.usual_s / then_s if then_s else None
+    return Validation(table_s, sums, first, second, ratio if ratio is not None and alike(ratio) else 1.0,
+                      int(visits.unsettled(care).reshape(2, -1).any(0).sum()))
+
+
+def _write(folder: Path, network: Network, networks: Sequence[Widths], num_images: int) -> list[Path]:
+    paths = [folder / f"network_{i}.tflite" for i in range(len(networks))]
+    for path, widths in zip(paths, networks):
+        path.write_bytes(whole_network(num_images, network, widths))
+    return paths

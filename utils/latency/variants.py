@@ -1,0 +1,132 @@
+"""The folder of .tflite files that ``compute_table.py --mode=save`` makes and ``--mode=load`` times.
+
+    FOLDER/manifest.json                for which network the files are
+    FOLDER/KEY/KEY_CIN_COUT.tflite      one operator at one width
+
+Reading needs NumPy alone; writing loads the flatbuffer schema, or TensorFlow for --converter=keras.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable
+
+from model.architectures import describe
+from model.network import Network, Table
+from utils.common.errors import UserError
+from utils.common.files import writable_folder, write_whole
+from utils.common.workers import Workers
+from utils.latency import writing
+from utils.latency.entries import Entries
+
+CHUNK = 64  # files per task of a worker process
+
+
+def file_path(folder: Path, table: Table, cin: int, cout: int) -> Path:
+    return Path(folder) / table.key / f"{table.key}_{cin}_{cout}.tflite"
+
+
+def check_manifest(folder: Path, network: Network, num_images: int) -> dict[str, Any]:
+    """The folder's manifest. Raises UserError unless the folder was made for this network and batch."""
+    path = Path(folder) / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; make the files with compute_table.py --mode=save "
+                        f"--output_folder={folder}") from None
+    except ValueError:
+        raise UserError(f"{path}: not whole JSON; make the folder again") from None
+    wanted = {"network": network.arguments, "num_images": num_images}
+    for key, value in wanted.items():
+        found = manifest.get(key) if isinstance(manifest, dict) else None
+        if found != value:
+            raise UserError(f"{path}: these files are for {key} {_settings(found)}, asked for {_settings(value)}; "
+                            "change the flags or name another --output_folder")
+    return manifest
+
+
+def _settings(value: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def missing_files(folder: Path, network: Network) -> list[Path]:
+    return [p for p in (file_path(folder, *e) for e in Entries(network)) if not p.is_file()]
+
+
+def write_share(folder: Path, network: Network, *, num_images: int, converter: str, share: slice,
+                jobs: int) -> Iterator[tuple[int, int]]:
+    """Write the files of ``share`` of all entries; yields (files written, files that were whole already) as it goes.
+
+    converter: "direct" (model/tflite_net.py) or "keras" (TensorFlow's). A file that is whole is left alone.
+    """
+    manifest = Path(folder) / "manifest.json"
+    if manifest.exists():
+        found = check_manifest(folder, network, num_images)
+        if found.get("converter") != converter:
+            raise UserError(f"{manifest}: these files were made with --converter={found.get('converter')}; "
+                            "name another --output_folder")
+    _import_converter(converter)
+    about = {"network": network.arguments, "num_images": num_images, "converter": converter}
+    if not manifest.exists():
+        write_whole(manifest, json.dumps(about, indent=1) + "\n")
+    for key in network.tables:
+        writable_folder(Path(folder) / key)
+    work = [(table.key, cin, cout) for table, cin, cout in Entries(network)][share]
+    chunks = [work[i:i + CHUNK] for i in range(0, len(work), CHUNK)]
+    task = partial(_write_chunk, Path(folder))
+    if jobs == 1:
+        yield from (task(about, chunk) for chunk in chunks)
+    else:
+        with Workers(jobs) as workers:
+            yield from workers.results(task, (about,), chunks)
+
+
+def _write_chunk(folder: Path, about: Mapping[str, Any], chunk: Sequence[tuple[str, int, int]]) -> tuple[int, int]:
+    """about: what the manifest says."""
+    tables, converter = describe(**about["network"]).tables, about["converter"]
+    make = {"direct": writing.variant, "keras": keras_bytes}[converter]
+    written = 0
+    for key, cin, cout in chunk:
+        path = file_path(folder, tables[key], cin, cout)
+        content = partial(make, about["num_images"], tables[key], cin, cout)
+        if not _is_whole(path, content, converter):
+            write_whole(path, content())
+            written += 1
+    return written, len(chunk) - written
+
+
+def _is_whole(path: Path, content: Callable[[], bytes], converter: str) -> bool:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    if converter == "direct":
+        return raw == content()
+    # Keras' bytes differ from run to run: parse them
+    from ai_edge_litert.schema_py_generated import ModelT
+    try:
+        return raw[4:8] == b"TFL3" and bool(ModelT.InitFromPackedBuf(raw, 0).subgraphs)
+    except Exception:  # a torn flatbuffer points anywhere
+        return False
+
+
+def _import_converter(converter: str) -> None:
+    """Fail before anything is written where a package is missing."""
+    writing.needed_writer()
+    if converter == "keras":
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        importlib.import_module("model.keras_net")
+
+
+def keras_bytes(num_images: int, table: Table, cin: int, cout: int) -> bytes:
+    from model import keras_net
+    random_weights = writing.needed_writer().random_weights
+    network = table.network(cin, cout)
+    widths = network.full_widths
+    with contextlib.redirect_stdout(io.StringIO()):  # the converter talks
+        return keras_net.to_tflite(keras_net.build(network, widths, random_weights(network, widths), num_images))

@@ -1,0 +1,37 @@
+"""The writer of .tflite files, where this Python has what it needs: flatbuffers, and LiteRT's schema classes. A board
+that times files with the benchmark_model binary does without."""
+
+from types import ModuleType
+from typing import Optional
+
+from model.network import Network, Table, Widths
+from utils.common.errors import UserError
+
+
+def tflite_writer() -> Optional[ModuleType]:
+    """model/tflite_net.py; None where a package that it needs is missing."""
+    try:
+        from model import tflite_net
+        return tflite_net
+    except ImportError:
+        return None
+
+
+def needed_writer() -> ModuleType:
+    """The same. Raises UserError where a package is missing."""
+    writer = tflite_writer()
+    if writer is None:
+        raise UserError("writing models needs flatbuffers and LiteRT's schema, which this Python lacks: "
+                        "pip install -r requirements-pi.txt on a board, requirements.txt on a desktop")
+    return writer
+
+
+def variant(num_images: int, table: Table, cin: int, cout: int) -> bytes:
+    """The .tflite file of one operator at one width, for batches of ``num_images``."""
+    return needed_writer().variant(table, cin, cout, num_images)
+
+
+def whole_network(num_images: int, network: Network, widths: Widths) -> bytes:
+    """The .tflite file of a network with random weights, likewise."""
+    writer = needed_writer()
+    return writer.write(network, widths, writer.random_weights(network, widths), num_images)

@@ -1,0 +1,149 @@
+"""One training on the disk: begun or gone on with, saved after every epoch, so that a kill costs one epoch at most."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import torch
+
+from model.network import Network, Widths
+from model.torch_net import TorchNet
+from utils.common.errors import UserError
+from utils.common.resume import changed_flags
+from utils.learning import checkpoint, data, training
+from utils.learning import device as devices
+from utils.learning.data import Dataset, Images, Normalisation
+from utils.learning.device import Device
+from utils.learning.distillation import Teacher
+from utils.learning.settings import Compute, Data, Recipe, Schedule, Teaching
+
+FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and its resumption
+IMG_SIZE = 32  # pixels
+
+Content = dict[str, Any]  # of a checkpoint
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and how."""
+
+    network_of: Callable[[int], tuple[Network, Widths]]  # of a number of classes
+    recipe: Recipe
+    schedule: Schedule
+    data: Data
+    compute: Compute
+    teaching: Optional[Teaching]
+
+
+def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional[Content]) -> float:
+    """Train, from the beginning or from ``saved``, into the checkpoint at ``path``; returns the test error, %.
+
+    flags: the command line, which the checkpoint keeps.
+    """
+    device, compute = devices.settled(asked.compute)
+    flags = {**flags, "precision": compute.precision, "threads": compute.threads}
+    images = data.load_images(asked.data, IMG_SIZE)
+    network, widths = asked.network_of(len(images.classes))
+    held_in, _ = data.split_holdout(images.train, asked.data.holdout_prop)
+    teacher, normalisation, taught = _teacher(asked.teaching, network, device)
+    normalisation = normalisation or data.measure_normalisation(held_in)
+    torch.manual_seed(compute.seed)
+    model = TorchNet(network, widths)
+    if saved:
+        _check_same(saved, path, network, widths, taught, flags)
+        model = checkpoint.build(saved, path)
+    model = device.place(model)
+    print(f"{network.short_name}: {network.parameter_count(model.widths):,} parameters on {device.name} in "
+          f"{device.precision}; {len(held_in):,} images to train on, {len(images.test):,} to test, "
+          f"{len(images.classes)} classes")
+    carried = {"flags": flags, "classes": list(images.classes), "holdout_prop": asked.data.holdout_prop, **taught}
+    return _train_epochs(asked, model, device, path, saved, images, held_in, normalisation, teacher, carried)
+
+
+def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, saved: Optional[Content],
+                  images: Dataset, held_in: Images, normalisation: Normalisation, teacher: Optional[Teacher],
+                  carried: Content) -> float:
+    """The epochs that are left, the checkpoint written after each; carried: what it says besides."""
+    epochs, recipe = asked.schedule.epochs, asked.recipe
+    optimizer = training.sgd(model, recipe)
+    history, first = (saved["error_history"], saved["epoch"]) if saved else ([], 0)
+    if saved and first < epochs:
+        checkpoint.restore_optimizer(optimizer, saved, path)
+    source = training.BatchSource(held_in.to(device.name), normalisation, images.flip, recipe.batch_size)
+    test, began = images.test.to(device.name), time.monotonic()
+    for epoch in range(first, epochs):
+        rate = asked.schedule.learning_rate(recipe.learning_rate, epoch)
+        loss = training.train_epoch(model, optimizer, source, device, rate, (asked.compute.seed, epoch),
+                                    f"epoch {epoch + 1}", teacher)
+        history.append(training.error_pct(model, test, normalisation, device))
+        unfinished = {"optimizer": optimizer.state_dict()} if epoch + 1 < epochs else {}
+        checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, **carried, **unfinished)
+        left = (time.monotonic() - began) / (epoch + 1 - first) * (epochs - epoch - 1)
+        print(f"epoch {epoch + 1}/{epochs}  rate {rate:.4g}  loss {loss:.4f}  test error {history[-1]:.2f}%  "
+              f"{left / 60:.1f} min left", flush=True)
+    return history[-1]
+
+
+def _teacher(teaching: Optional[Teaching], network: Network,
+             device: Device) -> tuple[Optional[Teacher], Optional[Normalisation], dict[str, str]]:
+    """The teacher, the normalisation of the images that it takes, and what the checkpoint says of it,
+    if there is one."""
+    if teaching is None:
+        return None, None, {}
+    content, model = checkpoint.open_teacher(teaching.teacher, network)
+    teacher = Teacher(device.place(model).eval().requires_grad_(False), teaching.temperature, teaching.weight)
+    return teacher, checkpoint.normalisation_of(content), {"teacher_sha256": checkpoint.weights_sha256(content)}
+
+
+# --- going on --------------------------------------------------------------------------------------------------
+
+def check_replaceable(path: Path) -> None:
+    """Raise UserError unless a training may begin in the place of what stands at ``path``: nothing,
+    or a finished one."""
+    if not path.exists():
+        return
+    saved = _trained(path)
+    if saved["epoch"] < saved["flags"].get("epochs", 0):
+        raise UserError(f"{path}: an unfinished training ({saved['epoch']} of {saved['flags']['epochs']} epochs); add "
+                        "--resume to go on, or remove it to start over")
+    print(f"{path}: a finished training stands there and will be replaced", flush=True)
+
+
+def unfinished(path: Path, flags: Mapping[str, Any], compute: Compute,
+               defaults: Mapping[str, Any]) -> tuple[Optional[Content], Compute]:
+    """The checkpoint to go on from (None: begin), and ``compute`` with what was not asked for as that began.
+
+    flags: as asked for now; defaults: what they are in a checkpoint that does not know them yet. Raises UserError where
+    it was made with other flags.
+    """
+    if not path.exists():
+        print(f"{path}: nothing to resume yet, beginning")
+        return None, compute
+    saved = _trained(path)
+    began = {**defaults, "precision": "fp32", **saved["flags"]}  # fp32 is what an older version did
+    compute = compute.as_begun(began)
+    changed = changed_flags(began, {**flags, "precision": compute.precision, "threads": compute.threads}, FREE_FLAGS)
+    if changed:
+        raise UserError(f"{path}: cannot resume, it was made with other flags: {changed}")
+    return saved, compute
+
+
+def _trained(path: Path) -> Content:
+    saved = checkpoint.load(path)
+    if "prune_history" in saved:
+        raise UserError(f"{path}: a network made by prune.py; choose another --save_file")
+    return saved
+
+
+def _check_same(saved: Content, path: Path, network: Network, widths: Widths, taught: Mapping[str, str],
+                flags: Mapping[str, Any]) -> None:
+    """Raise UserError where what the flags name is not what it was when the training began."""
+    if saved["arguments"] != network.arguments:
+        raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
+    if saved["widths"] != widths:
+        raise UserError(f"{path}: began with other channels than {flags['channels']} has now; remove one of them")
+    if saved.get("teacher_sha256") != taught.get("teacher_sha256"):
+        raise UserError(f"{path}: began with other weights than the teacher {flags['teacher']} has now; remove one "
+                        "of them")

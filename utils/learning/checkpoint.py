@@ -1,0 +1,129 @@
+"""checkpoints/NAME.t7: a dict that ``torch.load(..., weights_only=True)`` reads and that rebuilds its own network.
+
+    arguments      what model.architectures.describe takes            widths      {group: channels}
+    state_dict     parameters and statistics by layer name            epoch       epochs trained
+    error_history  test error after every epoch, % (pruned networks: held-out error after every step)
+    normalisation  {"mean": [...], "std": [...]} of pixels in 0..1    flags       the command line it was made with
+    holdout_prop   part of the training images that was held out; 0 where none was
+    classes        class names in the order of the logits (older checkpoints: absent)
+Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
+(predicted latency after every step, seconds, the unpruned network first), test_error (%). Unfinished ones: optimizer.
+Taught ones: teacher_sha256, of the teacher's weights.
+"""
+
+import io
+import math
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from model.architectures import describe
+from model.network import Network
+from model.torch_net import TorchNet
+from utils.common.cli import DATA_LOC, DATASET, HOLDOUT_PROP
+from utils.common.errors import UserError
+from utils.common.files import write_whole
+from utils.common.fingerprint import sha256_of
+from utils.learning.data import Normalisation
+from utils.learning.settings import Data
+
+REQUIRED = {"arguments": dict, "widths": dict, "state_dict": dict, "epoch": int, "error_history": list,
+            "normalisation": dict, "flags": dict, "holdout_prop": float}
+
+
+def save(path: Path, model: TorchNet, normalisation: Normalisation, **more: Any) -> None:
+    """Write the checkpoint of ``model``, whole; ``more`` holds the other keys listed above."""
+    content = dict(more, arguments=dict(model.network.arguments), widths=dict(model.widths),
+                   state_dict={k: v.detach().cpu() for k, v in model.state_dict().items()},
+                   normalisation={k: list(v) for k, v in asdict(normalisation).items()})
+    buffer = io.BytesIO()  # torch's own file writer does not raise OSError on a full disk
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it. Raises UserError naming the file and what is wrong."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; train one with train.py --save_file={Path(path).stem}")
+    raw = io.BytesIO(Path(path).read_bytes())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a foreign pickle: what is wrong is said below, in one line
+            content = torch.load(raw, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken or a foreign file
+        raise UserError(f"{path}: not a whole checkpoint of this project "
+                        f"({type(error).__name__} while reading); restore it or train it again") from error
+    wrong = [k for k, kind in REQUIRED.items() if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
+    if not wrong and not _sound_values(content):
+        wrong = ["normalisation, error_history, classes or flags"]
+    if wrong:
+        raise UserError(f"{path}: expected a checkpoint of this project, but {', '.join(wrong)} is missing in it or of "
+                        "another type")
+    return content
+
+
+def _sound_values(content: dict[str, Any]) -> bool:
+    mean, std = (content["normalisation"].get(k) for k in ("mean", "std"))
+    return (all(isinstance(v, list) and len(v) == 3 and all(isinstance(x, float) for x in v) for v in (mean, std))
+            and all(math.isfinite(x) for x in mean) and all(0 < x < math.inf for x in std)
+            and all(isinstance(x, float) for x in content["error_history"])
+            and isinstance(content.get("classes", []), list)
+            and all(isinstance(name, str) for name in content.get("classes", []))
+            and all(isinstance(k, str) for k in content["flags"])
+            and all(isinstance(content["flags"].get(k, ""), str) for k in ("dataset", "data_loc"))
+            and isinstance(content["flags"].get("epochs", 0), int))
+
+
+def build(content: dict[str, Any], path: Path) -> TorchNet:
+    """The network of a checkpoint, with its weights. Raises UserError where they don't fit each other."""
+    try:
+        network = describe(**content["arguments"])
+        model = TorchNet(network, content["widths"])
+        model.load_state_dict(content["state_dict"])
+    except Exception as error:  # a forged file raises many kinds
+        raise UserError(f"{path}: its weights don't fit the network it names: "
+                        f"{' '.join(str(error).split())[:300]}") from error
+    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(f"{path}: {broken[0]} holds numbers that are not finite; train the network again")
+    return model
+
+
+def open_teacher(path: Path, network: Network) -> tuple[dict[str, Any], TorchNet]:
+    """The checkpoint at ``path``, and the network in it. Raises UserError where it cannot teach ``network``."""
+    content = load(path)
+    model = build(content, path)
+    for what in ("num_classes", "img_size"):
+        if model.network.arguments.get(what) != network.arguments.get(what):
+            raise UserError(f"{path}: a teacher of {what} {model.network.arguments.get(what)}, expected "
+                            f"{network.arguments.get(what)} as in the data; choose another --teacher")
+    return content, model
+
+
+def weights_sha256(content: dict[str, Any]) -> str:
+    """Of the weights alone: the same network trained again, with the same seed, has the same."""
+    return sha256_of({name: value.numpy() for name, value in content["state_dict"].items()})
+
+
+def data_of(content: dict[str, Any], dataset: Optional[str], data_loc: Optional[str], workers: int,
+            holdout_prop: Optional[float] = None) -> Data:
+    """The images that the network was trained on, unless others are asked for; a part of them is always held out."""
+    flags = content["flags"]
+    return Data(dataset or flags.get("dataset") or DATASET, data_loc or flags.get("data_loc") or DATA_LOC, workers,
+                holdout_prop or content["holdout_prop"] or HOLDOUT_PROP)
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, content: dict[str, Any], path: Path) -> None:
+    """Raises UserError where the optimizer's state is missing or does not fit."""
+    try:
+        optimizer.load_state_dict(content["optimizer"])
+    except Exception as error:  # torch raises many kinds
+        raise UserError(f"{path}: the optimizer's state is missing or does not fit ({type(error).__name__}); "
+                        "remove the file to train again") from error
+
+
+def normalisation_of(content: dict[str, Any]) -> Normalisation:
+    return Normalisation(*(tuple(content["normalisation"][k]) for k in ("mean", "std")))

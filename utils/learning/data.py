@@ -1,0 +1,237 @@
+"""Images in memory: CIFAR-10 in torchvision's layout, any folder train/CLASS/*, test/CLASS/*, or the bundled digits.
+
+Images are uint8 [N, 3, size, size] and labels int64 [N], decoded once; batches are augmented and normalised as
+tensors, with generators of their own, so that a seed fixes every batch whatever ran before.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.network import Network
+from utils.common.errors import UserError, first_line
+from utils.common.progress import progress
+from utils.learning.settings import Data
+
+SPLIT_SEED = 0  # the held-out images are the same in every script and for every --seed
+CROP_PAD = 4  # pixels of reflection around an image before the random crop
+
+
+@dataclass(frozen=True)
+class Images:
+    pixels: Tensor  # uint8 [N, 3, size, size]
+    labels: Tensor  # int64 [N]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index) -> "Images":
+        return Images(self.pixels[index], self.labels[index])
+
+    def to(self, device) -> "Images":
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    flip: bool  # whether a mirrored image keeps its label
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per channel, of pixels brought to 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, pixels: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> float [N, C, H, W]
+        return self.on(pixels.device)(pixels)
+
+    def on(self, device) -> Callable[[Tensor], Tensor]:
+        """The same for many batches on one device, where making its constants anew would cost a wait each time."""
+        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (self.mean, self.std))
+        return lambda pixels: (pixels.float() - mean) / std
+
+
+def measure_normalisation(images: Images) -> Normalisation:
+    """Mean and deviation per channel over all pixels of these images (exact integer sums)."""
+    sums, squares = [], []
+    for channel in images.pixels.unbind(1):
+        counts = torch.bincount(channel.reshape(-1).long(), minlength=256).double()
+        values = torch.arange(256, dtype=torch.float64, device=counts.device) / 255
+        mean = (counts * values).sum() / counts.sum()
+        sums.append(mean.item())
+        squares.append(((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt().item())
+    return Normalisation(tuple(sums), tuple(max(s, 1e-3) for s in squares))
+
+
+def split_holdout(images: Images, holdout_prop: float) -> tuple[Images, Images]:
+    """Split into (training part, held-out part), stratified and the same in every run; 0 holds nothing out."""
+    if not holdout_prop:
+        return images, images[:0]
+    from sklearn.model_selection import train_test_split
+    try:
+        train, held = train_test_split(np.arange(len(images)), test_size=holdout_prop, random_state=SPLIT_SEED,
+                                       stratify=images.labels.cpu().numpy())
+    except ValueError as error:
+        raise UserError(f"--holdout_prop={holdout_prop}: cannot hold that part out of {len(images)} images "
+                        f"({error})") from error
+    return images[torch.from_numpy(np.sort(train))], images[torch.from_numpy(np.sort(held))]
+
+
+class Draws(NamedTuple):
+    """What is random about augmenting N images."""
+
+    top: Tensor  # int64 [N]: the first row of the crop from the padded image, 0..2 * CROP_PAD
+    left: Tensor  # int64 [N]
+    mirrored: Tensor  # bool [N]
+
+
+def draw(count: int, flip: bool, generator: torch.Generator) -> Draws:
+    """Crops anywhere, and every other image mirrored (if ``flip``)."""
+    top = torch.randint(2 * CROP_PAD + 1, (count,), generator=generator)
+    left = torch.randint(2 * CROP_PAD + 1, (count,), generator=generator)
+    return Draws(top, left, (torch.rand(count, generator=generator) < 0.5) & flip)
+
+
+def augment(pixels: Tensor, draws: Draws) -> Tensor:
+    """Reflect-pad by 4, crop to the old size, and mirror, a whole batch at once.
+
+    pixels: [N, C, H, W], any type, on the device of ``draws``. Returns the same shape and type.
+    """
+    n, _, height, width = pixels.shape
+    across = torch.arange(width, device=pixels.device)
+    across = torch.where(draws.mirrored[:, None], width - 1 - across, across)  # [N, W]
+    rows = _reflect(draws.top[:, None] + torch.arange(height, device=pixels.device) - CROP_PAD, height)  # [N, H]
+    columns = _reflect(draws.left[:, None] + across - CROP_PAD, width)
+    image = torch.arange(n, device=pixels.device)[:, None, None]
+    return pixels.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    return (size - 1) - (size - 1 - index.abs()).abs()
+
+
+# --- loading ---------------------------------------------------------------------------------------------------
+
+def load_images(wanted: Data, img_size: int) -> Dataset:
+    """Load ``cifar10`` (torchvision's files or train/CLASS folders) or ``digits`` into memory, ``img_size``
+    pixels wide.
+
+    Raises UserError naming the folder or the image that is missing or broken.
+    """
+    return _load(wanted.dataset, wanted.data_loc, wanted.workers, img_size)
+
+
+@lru_cache(maxsize=1)
+def _load(dataset: str, data_loc: str, workers: int, img_size: int) -> Dataset:
+    """A process that runs several scripts, as a comparison's do, reads them once; nobody changes what is loaded."""
+    if dataset == "digits":
+        return _digits(img_size)
+    folder = Path(os.path.expanduser(data_loc))
+    if (folder / "train").is_dir() or (folder / "test").is_dir():
+        return _folders(folder, img_size, workers)
+    found = _cifar10(folder)
+    return found if img_size == 32 else replace(found, train=_resized(found.train, img_size),
+                                                test=_resized(found.test, img_size))
+
+
+def load_for(network: Network, path: Path, wanted: Data) -> Dataset:
+    """The images for the network of the checkpoint at ``path``; raises UserError also for other than its number
+    of classes."""
+    images = load_images(wanted, network.inputs[0].size)
+    if len(images.classes) != network.arguments["num_classes"]:
+        raise UserError(f"{path}: tells {network.arguments['num_classes']} classes apart, but the data has "
+                        f"{len(images.classes)}; check --dataset and --data_loc")
+    return images
+
+
+def _digits(img_size: int) -> Dataset:
+    """scikit-learn's 1,797 digits, 8x8 grey values 0..16, brought to 3 x size x size; a fifth is for testing."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    digits: Any = load_digits()
+    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
+    everything = _resized(Images(pixels, torch.from_numpy(digits.target).long()), img_size)
+    train, test = train_test_split(np.arange(len(everything)), test_size=0.2, random_state=SPLIT_SEED,
+                                   stratify=digits.target)
+    return Dataset(everything[torch.from_numpy(train)], everything[torch.from_numpy(test)],
+                   tuple(str(c) for c in digits.target_names), flip=False)
+
+
+def _resized(images: Images, size: int) -> Images:
+    pixels = torch.nn.functional.interpolate(images.pixels.float(), size=(size, size), mode="bilinear",
+                                             antialias=True)
+    return Images(pixels.round().clamp(0, 255).to(torch.uint8), images.labels)
+
+
+def _cifar10(folder: Path) -> Dataset:
+    from torchvision.datasets import CIFAR10
+    stood = folder.exists()
+    try:
+        parts = [CIFAR10(folder, train=train, download=not (folder / CIFAR10.base_folder).is_dir())
+                 for train in (True, False)]
+    except Exception as error:  # a failed download raises whatever the network layer raises
+        if not stood and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # torchvision makes it before it finds that it cannot download
+        raise UserError(f"{folder}: no CIFAR-10 there, or not whole, and no download ({first_line(error)}). "
+                        f"Put torchvision's {CIFAR10.base_folder}/ or train/CLASS/ and test/CLASS/ folders there, "
+                        "name another --data_loc, or try --dataset=digits") from error
+    train, test = (Images(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
+                   for p in parts)
+    return Dataset(train, test, tuple(parts[0].classes), flip=True)
+
+
+def _folders(folder: Path, img_size: int, workers: int) -> Dataset:
+    names = {}
+    for part in ("train", "test"):
+        if not (folder / part).is_dir():
+            raise UserError(f"{folder / part}: missing; expected the images of every class in {part}/CLASS/")
+        names[part] = sorted(d.name for d in (folder / part).iterdir() if d.is_dir())
+    if names["train"] != names["test"] or len(names["train"]) < 2:
+        raise UserError(f"{folder}: expected the same two or more classes in train/ and test/, "
+                        f"found {names['train']} and {names['test']}")
+    train, test = (_read_part(folder / part, names["train"], img_size, workers) for part in ("train", "test"))
+    return Dataset(train, test, tuple(names["train"]), flip=True)
+
+
+def _read_part(folder: Path, classes, img_size: int, workers: int) -> Images:
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in IMG_EXTENSIONS)
+        if not found:
+            raise UserError(f"{folder / name}: no images there ({', '.join(IMG_EXTENSIONS)})")
+        files += found
+        labels += [label] * len(found)
+    pixels = np.empty((len(files), img_size, img_size, 3), np.uint8)
+
+    def read(i: int) -> None:
+        pixels[i] = _read_image(files[i], img_size)
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for _ in progress(pool.map(read, range(len(files))), f"reading {folder.name}", len(files)):
+            pass
+    return Images(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
+
+
+def _read_image(file: Path, img_size: int) -> np.ndarray:
+    from PIL import Image
+    try:
+        with Image.open(file) as image:
+            image = image.convert("RGB")
+            if image.size != (img_size, img_size):
+                image = image.resize((img_size, img_size), Image.Resampling.BILINEAR)
+            return np.asarray(image)
+    except Exception as error:  # PIL raises many kinds for a broken file
+        raise UserError(f"{file}: not a readable image ({first_line(error)}); replace or remove it") from error

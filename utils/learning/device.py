@@ -1,0 +1,116 @@
+"""Where a network runs, and in which precision its convolutions are done."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from utils.common.errors import UserError, first_line
+from utils.learning.settings import Compute
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
+
+
+@dataclass(frozen=True)
+class Device:
+    name: str = "cpu"  # "cpu", "cuda", "cuda:1", ...
+    precision: str = "fp32"  # or "bf16": convolutions in bfloat16, weights and their updates in float32
+
+    def place(self, model: AnyModule) -> AnyModule:
+        """The model on this device, its tensors laid out channels-last, which convolutions are fastest with."""
+        return model.to(self.name, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (stubs lack it)
+
+    def one_each(self, backend: str) -> list[str]:
+        """Devices that workers share out: all GPUs, unless one of them was named or a cluster shares them
+        out itself."""
+        if self.name == "cuda" and backend == "local":
+            return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        return [self.name]
+
+    def autocast(self) -> torch.autocast:
+        """The context that a forward pass and its loss belong in."""
+        return torch.autocast(torch.device(self.name).type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def pick(name: str, precision: str) -> Device:
+    """The device of the flags; ``auto`` is a GPU where there is one, and bf16 where it has instructions of its own.
+
+    Raises UserError for a device that torch cannot use here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device={name}: torch cannot use it here ({first_line(error)}); "
+                        "try --device=cpu") from error
+    if precision == "auto":
+        precision = "bf16" if _has_bf16(torch.device(name).type) else "fp32"
+    return Device(name, precision)
+
+
+def settled(compute: Compute, processes: int = 1) -> tuple[Device, Compute]:
+    """Settle what this process, one of so many, computes with: the device, and ``compute`` without "auto" and None.
+
+    Raises UserError for a device that torch cannot use here.
+    """
+    device = pick(compute.device, compute.precision)
+    threads = compute.threads or max(torch.get_num_threads() // processes, 1)
+    settle(device, threads)
+    return device, replace(compute, precision=device.precision, threads=threads)
+
+
+def take_gpu(number: int) -> None:
+    """Let "cuda" mean this machine's GPU ``number``, counted round, to this process;
+    without several nothing changes."""
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(number % torch.cuda.device_count())
+
+
+def settle(device: Device, threads: int) -> None:
+    """What a process computes with: one seed and one number of threads, one result."""
+    torch.set_num_threads(threads)
+    if device.name == "cpu":
+        _keep_memory()
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = device.precision != "fp32"
+    if device.name.startswith("cuda:"):
+        torch.cuda.set_device(device.name)  # CUDA graphs are captured on the current one
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """While it lasts, too little memory is a MemoryError, whatever torch has it as on a GPU or on a CPU."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+        elif "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError(first_line(error)) from error
+
+
+def _keep_memory() -> None:
+    """Have what a step frees kept for the next one: from the system it comes page by page, zeroed,
+    a tenth of the time."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # bytes: as much as it takes
+    mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
+
+
+def _has_bf16(kind: str) -> bool:
+    """Whether bfloat16 is faster than float32: emulated, it is slower."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return kind == "cpu" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,0 +1,264 @@
+"""A pruning run from beginning to end: everything that may be wrong is looked at first,
+then a run is begun or gone on with."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from model.network import Network, Widths
+from model.torch_net import TorchNet
+from utils.common import journal
+from utils.common.channels import write_channels
+from utils.common.errors import UserError
+from utils.common.files import PROJECT, writable_folder
+from utils.common.journal import Journal, Record
+from utils.common.resume import changed_flags
+from utils.common.workers import Workers
+from utils.learning import checkpoint, data, training
+from utils.learning import device as devices
+from utils.learning.data import Dataset, Images
+from utils.learning.device import Device
+from utils.pruning import memory, run_files
+from utils.pruning.candidates import Workshop
+from utils.pruning.crew import Crew
+from utils.pruning.plots import plot_pruning
+from utils.pruning.run import Run
+from utils.pruning.run_files import RunFiles
+from utils.pruning.settings import Pruning
+from utils.search import baselines, halving, netadapt
+
+FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs",
+              "backend")  # may differ between a run and its resumption
+PACKAGES = ("model", "utils")  # folders of modules that a cluster's machines need
+
+
+@dataclass(frozen=True)
+class Base:
+    """The network to prune."""
+
+    path: Path  # of its checkpoint
+    content: dict[str, Any]
+    model: TorchNet
+
+    @property
+    def network(self) -> Network:
+        return self.model.network
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What layers cost, by which table."""
+
+    latency: netadapt.Latency  # of the base network at widths, seconds
+    table: str  # its file's name
+    sha256: str  # of its entries
+    about: str  # the table in words
+
+    def initial_s(self, base: Base) -> float:
+        return self.latency(base.model.widths)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of a network, %."""
+
+    held_out: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a run ended with, beside what it began with."""
+
+    widths: Widths
+    latency_s: float  # predicted
+    initial_s: float
+    before: Errors
+    after: Errors
+
+
+def open_base(path: Path, wanted: Mapping[str, Any]) -> Base:
+    """The network of a checkpoint. Raises UserError where it is not one of the ``wanted`` arguments (None: any)."""
+    content = checkpoint.load(path)
+    base = Base(path, content, checkpoint.build(content, path))
+    for flag, value in wanted.items():
+        found = base.network.arguments.get(flag)
+        if value is not None and value != found:
+            raise UserError(f"{path}: a network of {flag} {found}, but --{flag}={value} was asked for")
+    return base
+
+
+def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
+    """Raise UserError, before any work, where no width meets the latency asked for."""
+    network, widths, initial_s = base.network, base.model.widths, prices.initial_s(base)
+    if asked.method == "netadapt":
+        state = netadapt.State(dict(widths), float("nan"), initial_s)
+        netadapt.proposals_of_step(network, state, asked.settings, prices.latency)
+    elif asked.method in baselines.BY_LATENCY:
+        budget_s = netadapt.budget_s(asked.settings, initial_s)
+        baselines.BY_LATENCY[asked.method](network, widths, prices.latency, budget_s, asked.compute.seed)
+
+
+def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Mapping[str, Any], *,
+          going_on: bool) -> Optional[Pruned]:
+    """Prune, alone on these files; None where --resume finds exactly this run finished.
+
+    flags: the command line, which the results keep.
+    """
+    if base.path.resolve() in (files.checkpoint.resolve(), files.current.resolve()):
+        raise UserError(f"--save_file={flags['save_file']}: would overwrite the base model; choose another name")
+    if asked.data.holdout_prop != base.content["holdout_prop"]:
+        print(f"note: the base model held out {base.content['holdout_prop']:g} of its images, so --holdout_prop="
+              f"{asked.data.holdout_prop:g} judges candidates on images that it was trained on", flush=True)
+    check_reachable(asked, base, prices)
+    for file in (files.checkpoint, files.history, files.channels):
+        writable_folder(file.parent)
+    initial_s = prices.initial_s(base)
+    with journal.locked(files.journal):
+        origin = {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
+                  "perf_table": prices.table, "table_sha256": prices.sha256, "initial_latency_s": initial_s,
+                  "target_latency_s": netadapt.budget_s(asked.settings, initial_s)}
+        if _finished(files, flags, origin, going_on=going_on):
+            files.remove_unfinished()
+            return None
+        return _run(asked, base, prices, files, flags, origin, going_on=going_on)
+
+
+def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Mapping[str, Any], origin: Record, *,
+         going_on: bool) -> Pruned:
+    """Begin, or go on where an interrupted run was; origin: what is pruned, by which table, to which latency."""
+    compute = asked.compute.as_begun(run_files.flags_begun_with(files)) if going_on else asked.compute
+    device, compute = devices.settled(compute, asked.jobs)
+    asked = replace(asked, compute=compute)
+    flags = {**flags, "precision": compute.precision, "threads": compute.threads}
+    images = data.load_for(base.network, base.path, asked.data)
+    workshop = _workshop(asked, base, images, device)
+    rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
+    header = {"event": "start", **origin, "rungs": [asdict(rung) for rung in rungs],
+              "flags": {k: v for k, v in flags.items() if k not in FREE_FLAGS}}
+    content, done = run_files.begin_or_go_on(files, header, going_on=going_on)
+    model, test = device.place(base.model), images.test.to(device.name)
+    print(f"{base.network.title}; {prices.about}\n"
+          f"{origin['initial_latency_s'] * 1e3:.4f} ms to be brought to {origin['target_latency_s'] * 1e3:.4f} ms; "
+          f"{len(workshop.source.images):,} images to fine-tune on, {len(workshop.held_out):,} to judge on; on "
+          f"{device.name} in {device.precision}", flush=True)
+    before = _errors(workshop, model, test)
+    carried = {"epoch": base.content["epoch"], "holdout_prop": asked.data.holdout_prop, "flags": flags,
+               "classes": base.content.get("classes") or list(images.classes)}
+    with Journal(files.journal) as log, _crew(asked, workshop, model) as crew:
+        run = Run(files, log, crew, rungs, asked.settings.criterion, carried, model, [before.held_out],
+                  [origin["initial_latency_s"]])
+        run.go_on(content, done)
+        with run.tidied():
+            if asked.method == "netadapt":
+                _search(run, asked.settings, origin["initial_latency_s"], prices.latency)
+            elif not run.prune_history:
+                _prune_at_once(asked, run, origin["target_latency_s"], prices.latency)
+        after = _finish(run, asked.long_term_fine_tune, model.widths, header, test)
+    return Pruned(run.model.widths, run.table_costs_history[-1], origin["initial_latency_s"], before, after)
+
+
+def _workshop(asked: Pruning, base: Base, images: Dataset, device: Device) -> Workshop:
+    train, held_out = data.split_holdout(images.train, asked.data.holdout_prop)
+    source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base.content), images.flip,
+                                  asked.recipe.batch_size)
+    return Workshop(source, held_out.to(device.name), device, asked.recipe, asked.compute.threads or 1,
+                    asked.compute.seed, asked.pruning_method)
+
+
+@contextmanager
+def _crew(asked: Pruning, workshop: Workshop, model: TorchNet) -> Iterator[Crew]:
+    """Who makes the candidates: this process, or as many workers as asked for and as the memory holds."""
+    if asked.jobs == 1 and asked.backend == "local" or asked.method != "netadapt":
+        yield Crew(workshop)
+        return
+    groups = model.network.groups
+    removals = sum(g.removable for g in groups) if asked.settings.removals == "always" else 0
+    jobs = min(asked.jobs, sum(g.prunable for g in groups) + removals)  # a step has no more candidates
+    if asked.backend == "local" and workshop.device.name == "cpu":
+        each = memory.needed_bytes(model.network, model.widths, asked.recipe.batch_size, asked.search)
+        fit = memory.jobs_that_fit(jobs, each)
+        if fit < jobs:
+            print(f"--jobs={asked.jobs}: the memory holds about {fit}, of {each / 1e9:.1f} GB each; going on "
+                  f"with {fit}", flush=True)
+        jobs = fit
+    packages = [str(PROJECT / name) for name in PACKAGES]
+    with Workers(jobs, asked.backend, packages=packages, gpu=workshop.device.name.startswith("cuda")) as workers:
+        yield Crew(workshop, workers)
+
+
+def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, going_on: bool) -> bool:
+    """Whether --resume finds exactly this run complete. Raises UserError if the checkpoint is not this run's
+    to replace."""
+    if files.journal.exists() or not files.checkpoint.exists():
+        return False
+    content = checkpoint.load(files.checkpoint)
+    if "prune_history" not in content:
+        raise UserError(f"{files.checkpoint}: a network that prune.py did not make; choose another --save_file")
+    if not going_on:
+        return False
+    free = tuple(flag for flag in FREE_FLAGS if flag != "long_term_fine_tune") + ("threads", "precision")
+    changed = changed_flags(content["flags"], flags, free)
+    if changed:
+        raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to "
+                        "replace it")
+    began = journal.header_of(files.history)
+    for key in ("base_weights_sha256", "table_sha256", "initial_latency_s"):
+        if began.get(key, origin[key]) != origin[key]:
+            raise UserError(f"{files.history}: a finished run that began with {key} {began[key]!r}, now "
+                            f"{origin[key]!r}; leave out --resume to replace it")
+    return True
+
+
+def _search(run: Run, settings: netadapt.Settings, initial_s: float, latency: netadapt.Latency) -> None:
+    """Prune step by step, saying how far it is."""
+    budget_s = netadapt.budget_s(settings, initial_s)
+    state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
+    began, first_s = time.monotonic(), run.table_costs_history[-1]
+    for step in netadapt.search(run.model.network, state, settings, latency, run.evaluate):
+        run.adopt(step)
+        chosen, gained = step.chosen.proposal, first_s - step.latency_s
+        left = (time.monotonic() - began) * max(step.latency_s - budget_s, 0) / gained
+        print(f"step {step.state.step}: {chosen.group} {chosen.width} -> {chosen.proposed_width}; "
+              f"{step.latency_s * 1e3:.4f} ms, asked for {budget_s * 1e3:.4f}; held-out error "
+              f"{step.state.error_pct:.2f}%; about {left / 60:.1f} min left", flush=True)
+
+
+def _prune_at_once(asked: Pruning, run: Run, budget_s: float, latency: netadapt.Latency) -> None:
+    """Prune by a method that tries no candidates."""
+    network, widths = run.model.network, run.model.widths
+    if asked.method in baselines.BY_WORTH:
+        saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
+        chosen = baselines.BY_WORTH[asked.method](network, widths, latency, budget_s, saliency)
+    else:
+        chosen = baselines.BY_LATENCY[asked.method](network, widths, latency, budget_s, asked.compute.seed)
+    run.adopt_at_once(asked.method, chosen, latency(chosen))
+    print(f"{asked.method}: {run.table_costs_history[-1] * 1e3:.4f} ms, asked for {budget_s * 1e3:.4f}; held-out error "
+          f"{run.error_history[-1]:.2f}% with batch norms measured anew, before any fine-tuning", flush=True)
+
+
+def _finish(run: Run, long_term_fine_tune: int, before: Widths, header: Record, test: Images) -> Errors:
+    """Fine-tune once more if asked to, and write the results."""
+    files, network, workshop = run.files, run.model.network, run.crew.workshop
+    if long_term_fine_tune:
+        print(f"fine-tuning {long_term_fine_tune} batches", flush=True)
+        if not workshop.tune(run.model, long_term_fine_tune, len(run.prune_history) + 1):
+            raise UserError("the loss became NaN in the long fine-tuning; go on with --resume --long_term_fine_tune=0")
+    after = _errors(workshop, run.model, test)
+    run.write_checkpoint(after.test)
+    write_channels(files.channels, network, run.model.widths)
+    plot_pruning(files.picture, latencies_s=run.table_costs_history, errors_pct=run.error_history,
+                 target_s=header["target_latency_s"], before=network.conv_channels(before),
+                 after=network.conv_channels(run.model.widths),
+                 title=f"{files.checkpoint.stem}: {header['base_model']} pruned by the latencies of "
+                       f"{header['perf_table']}")
+    run.finish({"held_out_error_pct": after.held_out, "test_error_pct": after.test,
+                "latency_s": run.table_costs_history[-1]})
+    return after
+
+
+def _errors(workshop: Workshop, model: TorchNet, test: Images) -> Errors:
+    return Errors(workshop.error_pct(model, workshop.held_out), workshop.error_pct(model, test))

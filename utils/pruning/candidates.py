@@ -1,0 +1,231 @@
+"""Making and judging the candidates of a step: pruned, recalibrated, fine-tuned, judged. Whoever does it, wherever.
+
+What is done to a candidate depends on nothing but the arguments, so it makes no difference which process does it, in
+which order, and whether in one go or rung by rung.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from model.network import Network
+from model.torch_net import TorchNet
+from utils.learning import training
+from utils.learning.data import Images
+from utils.learning.device import Device
+from utils.learning.settings import Recipe
+from utils.pruning import surgery
+from utils.pruning.scores import DATA_BATCHES, Scores, channel_scores
+from utils.search.halving import Rung
+from utils.search.netadapt import Key
+
+Progress = dict[str, Any]  # of a candidate: "batches" it was fine-tuned on, what changed in its "model", "optimizer"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all candidates of a run have in common. The images are on the device."""
+
+    source: training.BatchSource  # what is fine-tuned on
+    held_out: Images  # what is judged on, never the same images
+    device: Device
+    recipe: Recipe  # of all fine-tuning
+    threads: int
+    seed: int
+    pruning_method: str = "l2"  # one of scores.METHODS
+
+    def scores(self, model: TorchNet, step: int) -> Scores:
+        """Of the channels that a step may take."""
+        batches = self.source.batches(0, DATA_BATCHES, self.seed, step, 0)
+        return channel_scores(model, self.pruning_method, batches, training.seeded((self.seed, step)))
+
+    def judged(self, step: int, count: Optional[int]) -> Images:
+        """``count`` of the held-out images, the same for all candidates of a step; None: all."""
+        if count is None or count >= len(self.held_out):
+            return self.held_out
+        order = torch.randperm(len(self.held_out), generator=training.seeded((self.seed, step)))
+        return self.held_out[order[:count].to(self.held_out.labels.device)]
+
+    def error_pct(self, model: TorchNet, images: Images) -> float:
+        return self.judge(model, images)[0]
+
+    def judge(self, model: TorchNet, images: Images) -> tuple[float, float]:
+        """(error in %, loss)"""
+        return training.judge(model, images, self.source.normalisation, self.device)
+
+    def tune(self, model: TorchNet, batches: int, *seeds: int) -> bool:
+        """Fine-tune in place; False if the loss is no number any more."""
+        optimizer = training.sgd(model, self.recipe)
+        loss = training.fit(model, optimizer, self.source.batches(0, batches, self.seed, *seeds, 0), self.device)
+        return math.isfinite(loss)
+
+    def recalibrate(self, model: TorchNet, step: int, batches: int) -> None:
+        training.recalibrate(model, self.source.batches(0, batches, self.seed, step, 0), self.device)
+
+    def recalibrating(self, step: int, batches: int) -> Iterator[Tensor]:
+        """Training images to measure batch-norm statistics on, the same for all candidates of a step."""
+        return (images for images, _ in self.source.batches(0, batches, self.seed, step, 0))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One candidate to take further: the group that is narrowed to the channels ``keep``, and what is done already."""
+
+    group: str
+    number: int  # of the group in its network, from 1: the seed of its batches
+    keep: Tensor  # indices, ascending
+    progress: Optional[Progress] = None
+
+    @property
+    def key(self) -> Key:
+        return self.group, len(self.keep)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Candidates of a step to be brought to a rung."""
+
+    step: int
+    rung: Rung
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a piece. NaN: the loss was no number any more."""
+
+    key: Key  # the piece's
+    error_pct: float
+    loss: float
+    progress: Progress
+
+
+def number_of(network: Network, group: str) -> int:
+    """Of a group in its network, from 1."""
+    return 1 + [g.name for g in network.groups].index(group)
+
+
+def make_candidates(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
+    """Yield what comes of every piece, each as soon as it is done. ``parent``, on the device, is not changed."""
+    rung = order.rung
+    if rung.recalibration and not rung.batches and all(p.progress is None for p in order.pieces):
+        yield from _scored(workshop, parent, order)
+        return
+    judged = workshop.judged(order.step, rung.images)
+    for piece in order.pieces:
+        progress = piece.progress
+        if progress is None and rung.recalibration:
+            progress = _recalibrated(workshop, parent, piece, order)
+        yield _tuned(workshop, parent, replace(piece, progress=progress or {"batches": 0, "model": {}}), order, judged)
+
+
+def in_order(parent: TorchNet, pieces: Sequence[Piece]) -> list[Piece]:
+    """Those first that leave their parent earliest: neighbours share the most layers."""
+    return sorted(pieces, key=lambda piece: _first_change(parent, piece))
+
+
+def rebuilt(parent: TorchNet, piece: Piece, device: Device) -> TorchNet:
+    """The candidate as far as it was made, on the device."""
+    model = surgery.slice_channels(parent, {piece.group: piece.keep})
+    if piece.progress is not None:
+        model.load_state_dict(piece.progress["model"], strict=False)
+    return device.place(model)
+
+
+def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order, judged: Images) -> Made:
+    """Fine-tune on the batches that are left up to the rung, and judge."""
+    model, before = rebuilt(parent, piece, workshop.device), piece.progress or {"batches": 0}
+    optimizer = training.sgd(model, workshop.recipe)
+    if "optimizer" in before:
+        optimizer.load_state_dict(before["optimizer"])
+    batches = workshop.source.batches(before["batches"], order.rung.batches, workshop.seed, order.step, piece.number)
+    loss = training.fit(model, optimizer, batches, workshop.device)
+    sound = math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    error, mean_loss = workshop.judge(model, judged) if sound else (float("nan"), float("nan"))
+    return Made(piece.key, error, mean_loss, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
+                                              "optimizer": _copied(optimizer.state_dict())})
+
+
+# --- batch norm measured anew, layers shared -------------------------------------------------------------------
+
+def _recalibrated(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order) -> Progress:
+    """As it is after scoring, made for itself alone."""
+    alone = Order(order.step, Rung("alone", 0, 0, order.rung.recalibration), (piece,))
+    return next(_scored(workshop, parent, alone)).progress
+
+
+@torch.inference_mode()
+def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
+    """Measure every candidate's batch-norm statistics anew (EagleEye, arXiv 2007.02491) and judge it.
+
+    The layers before the pruned ones are the parent's, and so are their activations and statistics: they are computed
+    once, as far as each candidate shares them.
+    """
+    device, judged = workshop.device, workshop.judged(order.step, order.rung.images)
+    normalise = workshop.source.normalisation.on(judged.labels.device)
+    shared = copy.deepcopy(parent)
+    (image,) = parent.network.inputs
+    measured = [{image.name: x} for x in workshop.recalibrating(order.step, order.rung.recalibration)]
+    seen = [{image.name: normalise(judged.pixels[i:i + training.EVAL_BATCH])}
+            for i in range(0, len(judged), training.EVAL_BATCH)]
+    here = 0
+    for piece in in_order(parent, order.pieces):
+        cut = _first_change(parent, piece)
+        with device.autocast():
+            measured, seen = _advance(shared, measured, seen, here, cut)
+        here = cut
+        candidate = device.place(surgery.slice_channels(shared, {piece.group: piece.keep}))
+        end = len(candidate.layers)
+        with device.autocast():
+            _, logits = _advance(candidate, measured, seen, cut, end)
+        yield Made(piece.key, *_judged(logits, judged),
+                   {"batches": 0, "model": _copied(dict(candidate.named_buffers()))})
+
+
+Values = list[dict[str, Tensor]]  # per batch, the live tensors by name
+
+
+def _advance(model: TorchNet, measured: Values, seen: Values, first: int, last: int) -> tuple[Values, Values]:
+    """Bring batches from layer ``first`` to ``last``: those of ``measured`` set the statistics that ``seen`` is
+    judged by."""
+    for layer in model.layers[first:last]:
+        if layer.node.bn:
+            training.measure_anew(getattr(model, layer.node.name + "_bn"))
+    measured = [model.advance(values, first, last) for values in measured]
+    model.eval()
+    return measured, [model.advance(values, first, last) for values in seen]
+
+
+def _first_change(parent: TorchNet, piece: Piece) -> int:
+    """The number of the first layer that the candidate does not share with its parent."""
+    layers = parent.network.layers({**parent.widths, piece.group: len(piece.keep)})
+    return next(i for i, (a, b) in enumerate(zip(parent.layers, layers)) if a != b)
+
+
+def _judged(values: Values, images: Images) -> tuple[float, float]:
+    """(error in %, loss) of the logits of images in batches; NaN without images."""
+    if not len(images):
+        return float("nan"), float("nan")
+    logits = torch.cat([_only(out) for out in values])
+    wrong, loss = training.wrong_and_loss(logits.double(), images.labels)
+    return 100.0 * int(wrong) / len(images), float(loss) / len(images)
+
+
+def _only(values: dict[str, Tensor]) -> Tensor:
+    (value,) = values.values()
+    return value
+
+
+def _copied(tree: Any) -> Any:
+    """Tensors in dicts and lists, copied to the CPU: what a candidate's progress holds may travel and is written
+    to files."""
+    if isinstance(tree, Tensor):
+        return tree.detach().cpu().clone()
+    if isinstance(tree, dict):
+        return {key: _copied(value) for key, value in tree.items()}
+    return [_copied(value) for value in tree] if isinstance(tree, (list, tuple)) else tree

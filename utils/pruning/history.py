@@ -1,0 +1,81 @@
+"""The lines of a run: what its journal holds while it goes on, and its history when it has ended.
+
+    {"event": "start", ...}        first: what was asked for, from which network, by which table
+    {"event": "trial", ...}        a candidate judged at a rung; in the journal alone
+    {"event": "candidate", ...}    of a step that was adopted: how far a candidate went, and why no further
+    {"event": "step", ...}         a step adopted
+    {"event": "end", ...}          last
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Optional
+
+from model.network import Widths
+from utils.common.journal import Record
+from utils.search.halving import Fate, Rung
+from utils.search.netadapt import Candidate, Key, Proposal, Step
+
+Trials = dict[tuple[Key, str], tuple[float, float]]  # (error in %, loss) by candidate and name of its rung
+
+
+def trial(step: int, rung: Rung, candidate: Candidate) -> Record:
+    return {"event": "trial", "step": step, "rung": rung.name, **asdict(candidate.proposal),
+            "error_pct": _known(candidate.error_pct), "loss": _known(candidate.loss)}
+
+
+def trials_in(records: Iterable[Mapping[str, Any]]) -> Trials:
+    """What these trials found."""
+    def figure(record: Mapping[str, Any], key: str) -> float:
+        return float("nan") if record.get(key) is None else record[key]
+
+    return {((r["group"], r["proposed_width"]), r["rung"]): (figure(r, "error_pct"), figure(r, "loss"))
+            for r in records}
+
+
+def adopted(step: Step) -> Record:
+    """A step of the search."""
+    return {"event": "step", "step": step.state.step, **asdict(step.chosen.proposal), "error_pct": step.state.error_pct,
+            "latency_s": step.latency_s, "target_gain_s": step.target_gain_s}
+
+
+def adopted_at_once(method: str, before: Widths, after: Widths, error_pct: float, latency_s: float) -> Record:
+    """The one step of a method that tries no candidates."""
+    return {"event": "step", "step": 1, "method": method, "error_pct": error_pct, "latency_s": latency_s,
+            "widths": {g: [before[g], w] for g, w in after.items() if w != before[g]}}
+
+
+def candidates_of(step: Step, fates: Mapping[Key, Fate], trials: Trials, rungs: Sequence[Rung]) -> Iterator[Record]:
+    """For every candidate of the step how far it went and why no further; then those that were not drawn."""
+    for key, fate in fates.items():
+        found = fate.candidate
+        errors = {rung.name: _known(trials[key, rung.name][0]) for rung in rungs if (key, rung.name) in trials}
+        yield {"event": "candidate", "step": step.state.step, **asdict(found.proposal), "rung": fate.rung.name,
+               "batches": fate.rung.batches, "error_pct": _known(found.error_pct),
+               "growth_pct": _known(found.growth_pct), "growth_pct_per_s": _known(found.ratio), "errors_pct": errors,
+               "loss": _known(found.loss), "loss_growth": _known(found.loss_growth),
+               "stopped": "chosen" if found.proposal == step.chosen.proposal else fate.stopped}
+    for proposal in step.left_out:
+        yield _not_drawn(step.state.step, proposal)
+
+
+def _not_drawn(step: int, proposal: Proposal) -> Record:
+    return {"event": "candidate", "step": step, **asdict(proposal), "rung": None, "batches": 0,
+            "error_pct": None, "growth_pct": None, "growth_pct_per_s": None, "errors_pct": {}, "loss": None,
+            "loss_growth": None, "stopped": "not drawn"}
+
+
+def is_record(record: Any) -> bool:
+    """Whether this is a line that a run writes after its first."""
+    if not isinstance(record, dict) or record.get("event") not in ("trial", "candidate", "step", "end"):
+        return False
+    number = isinstance(record.get("step"), int) or record["event"] == "end"
+    return number and (record["event"] != "trial" or (
+        isinstance(record.get("group"), str) and isinstance(record.get("proposed_width"), int)
+        and isinstance(record.get("rung"), str)
+        and all(record.get(k) is None or isinstance(record[k], (int, float)) for k in ("error_pct", "loss"))))
+
+
+def _known(value: float) -> Optional[float]:
+    """JSON has no NaN."""
+    return value if value == value else None

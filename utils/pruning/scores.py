@@ -1,0 +1,100 @@
+"""How much each channel matters, by several measures of the literature.
+
+A channel belongs to a group, which several layers may write: its score counts all of them. Taylor's and Fisher's scores
+ask what the loss would do if the channel were gone: a gate of 1 stands wherever filters that mix channels read it, and
+the loss is derived by the gates.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.network import Layer
+from model.torch_net import TorchNet
+
+Scores = dict[str, Tensor]  # {prunable group: [width], larger is better}
+Batches = Iterable[tuple[Tensor, Tensor]]  # normalised images [N, C, H, W] and labels [N], on the model's device
+
+DATA_BATCHES = 10  # that the methods which look at data take
+
+
+def channel_scores(model: TorchNet, method: str, batches: Batches, generator: torch.Generator) -> Scores:
+    """Scores of the channels of every prunable group that is left, by one of settings.SCORES.
+
+    ``batches`` are drawn by those of FROM_SLOPES alone; ``generator`` is for what is drawn at random.
+    """
+    groups = [g.name for g in model.network.groups if g.prunable and model.widths[g.name]]
+    if method in FROM_SLOPES:
+        return _from_slopes(model, FROM_SLOPES[method], groups, batches)
+    return {group: FROM_WEIGHTS[method](model, group, generator) for group in groups}
+
+
+# --- from the weights of a group -------------------------------------------------------------------------------
+
+def filter_norms(model: TorchNet, group: str) -> Tensor:
+    """L2 norm of each channel's filters, the mean over all live layers that write it: also a residual stream's skip."""
+    alive = {layer.node.name for layer in model.layers}
+    norms = [getattr(model, node.name).weight.detach().flatten(1).norm(dim=1)
+             for node in model.network.producers(group) if node.name in alive]
+    return torch.stack(norms).mean(0)
+
+
+def _batch_norm_scales(model: TorchNet, group: str) -> Tensor:
+    """Absolute scale of each channel's batch norms, the mean over all of them; of filters that none follows,
+    the norm."""
+    scales = [getattr(model, layer.node.name + "_bn").weight.detach().abs()
+              for layer in model.layers if layer.node.group == group and layer.node.bn]
+    if not scales:  # a stream whose blocks are all removed: its bare skip is left
+        return filter_norms(model, group)
+    return torch.stack(scales).mean(0)
+
+
+FROM_WEIGHTS: dict[str, Callable[[TorchNet, str, torch.Generator], Tensor]] = {
+    "l2": lambda model, group, generator: filter_norms(model, group),  # NetAdapt, arXiv 1804.03230, section 3.3
+    "bn": lambda model, group, generator: _batch_norm_scales(model, group),  # arXiv 1708.06519
+    "random": lambda model, group, generator: torch.rand(model.widths[group], generator=generator),
+}
+
+
+# --- from the slopes of the loss -------------------------------------------------------------------------------
+
+FROM_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {  # of the loss's derivatives by gates, [N, width]
+    "taylor": lambda slope: slope.abs(),  # the loss's first-order change, arXiv 1611.06440
+    # its second-order change by the empirical Fisher information, 1801.05787
+    "fisher": lambda slope: slope.square() / 2,
+}
+
+
+def _from_slopes(model: TorchNet, score: Callable[[Tensor], Tensor], groups: Sequence[str], batches: Batches) -> Scores:
+    model.eval()
+    totals, count = {group: torch.zeros(model.widths[group], device=model.device) for group in groups}, 0
+    for images, labels in batches:
+        for group, slope in _gate_slopes(model, groups, images, labels).items():
+            totals[group] += score(slope).sum(0)
+        count += len(labels)
+    return {group: total / count for group, total in totals.items()}
+
+
+def _gate_slopes(model: TorchNet, groups: Sequence[str], images: Tensor, labels: Tensor) -> Scores:
+    """Every image's loss derived by the gates of its channels: {group: [N, width]}."""
+    gates = {group: torch.ones(len(labels), model.widths[group], device=images.device, requires_grad=True)
+             for group in groups}
+    values = {model.network.inputs[0].name: images}
+    for number, layer in enumerate(model.layers):
+        after = model.advance({**values, **_gated(model, layer, values, gates)}, number, number + 1)
+        values = {name: values.get(name, value) for name, value in after.items()}  # others read it without the gate
+    loss = F.cross_entropy(values[model.layers[-1].node.name], labels, reduction="sum")
+    return dict(zip(groups, torch.autograd.grad(loss, [gates[group] for group in groups])))
+
+
+def _gated(model: TorchNet, layer: Layer, values: dict[str, Tensor], gates: Scores) -> dict[str, Tensor]:
+    """What the layer reads, gated if it mixes channels; an addition, a pool or a depthwise convolution
+    hands them on."""
+    if layer.node.kind not in ("conv", "linear"):
+        return {}
+    (name,) = layer.inputs
+    gate = gates.get(model.network.group_of[name])
+    return {} if gate is None else {name: values[name] * gate.view(*gate.shape, *[1] * (values[name].dim() - 2))}

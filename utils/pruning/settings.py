@@ -1,0 +1,25 @@
+"""What a pruning run is asked for, in plain values: the script makes these from its flags before torch is loaded."""
+
+from dataclasses import dataclass
+
+from utils.learning.settings import Compute, Data, Recipe
+from utils.search.netadapt import Settings
+
+SCORES = ("l2", "fisher", "taylor", "bn", "random")  # what a channel's score may be; scores.py has a function for each
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How a network is pruned."""
+
+    method: str  # "netadapt", or one of search/baselines.py
+    pruning_method: str  # one of SCORES
+    search: str  # of netadapt: "halving" or "full"
+    settings: Settings
+    short_term_fine_tune: int  # batches for a candidate
+    long_term_fine_tune: int  # batches at the end
+    recipe: Recipe  # of both
+    data: Data
+    compute: Compute
+    jobs: int  # processes that make candidates
+    backend: str  # "local" or "ray"

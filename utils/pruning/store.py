@@ -1,0 +1,82 @@
+"""Where the candidates stand that are still in the running for the step in hand, in memory and in a folder of files."""
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from model.network import Network
+from utils.common.files import write_whole
+from utils.pruning.candidates import Progress, number_of
+from utils.search.netadapt import Key
+
+
+class CandidateStore:
+    """A file per candidate, FOLDER/GROUP_NUMBER-WIDTH.t7: a killed process loses only the candidate in hand."""
+
+    def __init__(self, folder: Path, network: Network):
+        self._folder, self._network = folder, network
+        self._kept: dict[Key, Progress] = {}
+
+    def read(self, step: int) -> None:
+        """Take up what a process that was killed in this step left; a file that is broken is of no use and no harm."""
+        for path in sorted(self._folder.glob("*.t7")):
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                key = content["group"], content["width"]
+                if content["step"] == step and path == self._path(key):
+                    self._kept[key] = content["state"]
+            except Exception:  # torch raises many kinds for a broken file; the candidate can be made again
+                continue
+
+    @property
+    def keys(self) -> set[Key]:
+        return set(self._kept)
+
+    def progress(self, key: Key, shapes: Mapping[str, tuple[int, ...]], most_batches: int) -> Optional[Progress]:
+        """How far the candidate is made; None where it is not, or is not on the way to ``most_batches`` of fine-tuning.
+
+        shapes: of its weights by name.
+        """
+        found = self._kept.get(key)
+        return found if found and _fits(found, shapes) and found["batches"] <= most_batches else None
+
+    def keep(self, step: int, key: Key, progress: Progress) -> None:
+        self._kept[key] = progress
+        buffer = io.BytesIO()
+        torch.save({"step": step, "group": key[0], "width": key[1], "state": progress}, buffer)
+        self._folder.mkdir(exist_ok=True)
+        write_whole(self._path(key), buffer.getvalue())
+
+    def drop(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._kept.pop(key, None)
+            self._path(key).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        self._kept.clear()
+        remove_candidates(self._folder)
+
+    def _path(self, key: Key) -> Path:
+        group, width = key
+        return self._folder / f"{number_of(self._network, group)}-{width}.t7"
+
+
+def remove_candidates(folder: Path) -> None:
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+def _fits(progress: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether this is of a candidate with weights of these shapes: it may come from a file."""
+    if not (isinstance(progress, dict) and isinstance(progress.get("batches"), int)
+            and isinstance(progress.get("model"), dict)):
+        return False
+    found = {k: v for k, v in progress["model"].items() if not str(k).endswith("num_batches_tracked")}
+    statistics = {k for k in shapes if "running_" in k}
+    return (set(found) in (set(shapes), *([statistics] if progress["batches"] == 0 else []))
+            and all(isinstance(v, torch.Tensor) and shapes[k] == tuple(v.shape) for k, v in found.items()))

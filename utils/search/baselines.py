@@ -1,0 +1,169 @@
+"""Other ways than NetAdapt's to a latency: all widths chosen at once, no candidate tried.
+
+Each takes the network, its widths, ``latency(widths)`` in seconds and a budget in seconds, and gives widths that meet
+it. Raises NoWayOn where none do.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Callable, Optional
+
+import numpy as np
+
+from model.network import Network, Widths
+from utils.search.netadapt import Latency, NoWayOn
+
+Saliency = Mapping[str, Sequence[float]]  # {group: worth of each channel}
+
+FACTORS = 1000  # so finely uniform scales
+PARTS = 16  # of a group's full width: what random takes at a time
+TRADES = 100  # of the knapsack's channels, tried at a time
+DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack's price, and of its groups at one price
+
+
+def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float) -> dict[str, int]:
+    """Every prunable group by the same factor, the largest that meets the budget; at least 1 channel stays."""
+    def scaled(factor: int) -> dict[str, int]:
+        return {g: max(round(w * factor / FACTORS), min(w, 1)) if network.group[g].prunable else w
+                for g, w in widths.items()}
+
+    for factor in range(FACTORS, -1, -1):
+        if latency(scaled(factor)) <= budget_s:
+            return scaled(factor)
+    raise _out_of_reach("uniform", latency(scaled(0)), budget_s)
+
+
+def at_random(network: Network, widths: Widths, latency: Latency, budget_s: float, seed: int) -> dict[str, int]:
+    """A sixteenth of the channels of a group drawn at random, again and again; at least 1 channel stays."""
+    draw, widths = random.Random(seed), dict(widths)
+    while latency(widths) > budget_s:
+        left = [g.name for g in network.groups if g.prunable and widths[g.name] > 1]
+        if not left:
+            raise _out_of_reach("random", latency(widths), budget_s)
+        group = draw.choice(left)
+        widths[group] = max(widths[group] - max(network.group[group].width // PARTS, 1), 1)
+    return widths
+
+
+def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float,
+             saliency: Saliency) -> dict[str, int]:
+    """The widths whose channels are worth most within the budget (HALP, arXiv 2210.06659, section 3).
+
+    saliency: {group: worth of each channel}; the best ones of a group are those that stay. A group's price depends on
+    the widths of its neighbours: at one price of a second, group after group takes the width that is worth most beyond
+    what it costs beside the others, until none changes; the price is bisected. What the budget leaves is given back,
+    most worth for a second first; then channels of one group go for those of another while that is worth more, as no
+    price of a second stands between the ends of two latency steps.
+    """
+    worth = {g: _cumulative(values) for g, values in saliency.items()}
+    low, high = 0.0, sum(total[-1] for total in worth.values()) / latency(widths)
+    best = _at_price(network, widths, latency, worth, high)
+    for _ in range(DOUBLINGS):
+        if latency(best) <= budget_s:
+            break
+        low, high = high, high * 2
+        best = _at_price(network, best, latency, worth, high)
+    else:
+        raise _out_of_reach("knapsack", latency(best), budget_s)
+    start = dict(widths)
+    for _ in range(HALVINGS):
+        price = (low + high) / 2
+        found = _at_price(network, start, latency, worth, price)
+        if latency(found) <= budget_s:
+            high, best = price, found
+        else:
+            low, start = price, found
+    best = _filled(best, latency, budget_s, worth)
+    while True:
+        traded = _traded(network, best, latency, budget_s, worth)
+        if traded is None:
+            return best
+        best = _filled(traded, latency, budget_s, worth)
+
+
+# A new method is a function like these, and a line in one of the two.
+BY_LATENCY: dict[str, Callable[[Network, Widths, Latency, float, int], dict[str, int]]] = {  # the last one is a seed
+    "uniform": lambda network, widths, latency, budget_s, seed: uniform(network, widths, latency, budget_s),
+    "random": at_random,
+}
+BY_WORTH: dict[str, Callable[[Network, Widths, Latency, float, Saliency], dict[str, int]]] = {
+    "knapsack": knapsack,
+}
+METHODS = (*BY_LATENCY, *BY_WORTH)
+OWN_SCORES = {"knapsack": "taylor"}  # the --pruning_method of a --method that does best by another than l2
+
+
+def default_scores(method: str) -> str:
+    """How channels are scored for a method, where nothing else is asked for."""
+    return OWN_SCORES.get(method, "l2")
+
+
+# --- the knapsack's steps --------------------------------------------------------------------------------------
+
+def _cumulative(values: Sequence[float]) -> list[float]:
+    """worth[width]: what the best ``width`` channels are worth together."""
+    totals = [0.0]
+    for value in sorted(values, reverse=True):
+        totals.append(totals[-1] + value)
+    return totals
+
+
+def _at_price(network: Network, widths: Widths, latency: Latency, worth: Mapping[str, list[float]],
+              price: float) -> dict[str, int]:
+    widths = dict(widths)
+    for _ in range(SWEEPS):
+        before = dict(widths)
+        for group, totals in worth.items():
+            widths[group] = max(_choices(network, group, totals),
+                                key=lambda w: totals[w] - price * latency({**widths, group: w}))
+        if widths == before:
+            break
+    return widths
+
+
+def _choices(network: Network, group: str, totals: Sequence[float]) -> range:
+    return range(0 if network.group[group].removable else 1, len(totals))
+
+
+def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
+            worth: Mapping[str, list[float]]) -> Optional[dict[str, int]]:
+    """One group narrower and another wider, worth more together and within the budget; None where no such
+    trade is found.
+
+    The trades that look best are tried: looks are the sum of what either change costs alone.
+    """
+    now = latency(widths)
+    changes = [(group, width, latency({**widths, group: width}) - now, totals[width] - totals[widths[group]])
+               for group, totals in worth.items() for width in _choices(network, group, totals)
+               if width != widths[group]]
+    less, more = ([c for c in changes if (c[1] > widths[c[0]]) == wider] for wider in (False, True))
+    if not less or not more:
+        return None
+    cost_s, gain = (np.add.outer([c[i] for c in less], [c[i] for c in more]) for i in (2, 3))
+    least = 1e-9 * sum(totals[-1] for totals in worth.values())
+    found = np.argwhere((gain > least) & (cost_s <= budget_s - now))
+    for i, j in found[np.argsort(-gain[tuple(found.T)], kind="stable")[:TRADES]]:
+        traded = {**widths, less[i][0]: less[i][1], more[j][0]: more[j][1]}
+        if less[i][0] != more[j][0] and latency(traded) <= budget_s:
+            return traded
+    return None
+
+
+def _filled(widths: Widths, latency: Latency, budget_s: float, worth: Mapping[str, list[float]]) -> dict[str, int]:
+    widths = dict(widths)
+    while True:
+        now, found = latency(widths), []
+        for group, totals in worth.items():
+            for width in range(widths[group] + 1, len(totals)):
+                then = latency({**widths, group: width})
+                if then <= budget_s:
+                    found.append(((totals[width] - totals[widths[group]]) / max(then - now, 1e-12), group, width))
+        if not found:
+            return widths
+        _, group, width = max(found)
+        widths[group] = width
+
+
+def _out_of_reach(method: str, latency_s: float, budget_s: float) -> NoWayOn:
+    return NoWayOn(f"--method={method}: {latency_s * 1e3:.4g} ms are left at the least, asked for "
+                   f"{budget_s * 1e3:.4g}; lower --pruning_fact")

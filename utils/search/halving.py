@@ -1,0 +1,81 @@
+"""Successive halving over the candidates of a step (arXiv 1502.07943): all judged cheaply, the best ones thoroughly.
+
+The rungs of a ladder are what candidates are judged after; each continues from where the one before left them. It
+sees errors, and nothing of torch, files or data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from utils.search.netadapt import Candidate, Key, Proposal
+
+RECALIBRATION = 10  # batches that batch-norm statistics are measured anew on
+JUDGED = 2000  # held-out images that the rungs before the last judge on
+SHORT = 0.2  # of the short-term fine-tuning is what the middle rung gives
+
+
+@dataclass(frozen=True)
+class Rung:
+    name: str
+    batches: int  # of fine-tuning, from the beginning, that a candidate has had when it is judged
+    images: Optional[int] = None  # held-out images that it is judged on; None: all
+    recalibration: int = 0  # batches on which it began by measuring its batch-norm statistics anew
+    share: float = 0.0  # part of the step's candidates that goes on
+    least: int = 1  # but so many at least
+
+    def going_on(self, candidates: int) -> int:
+        """How many of a step's candidates leave this rung for the next one."""
+        return min(max(round(self.share * candidates), self.least), candidates)
+
+
+def ladder(search: str, batches: int) -> tuple[Rung, ...]:
+    """The rungs of ``--search``, where ``batches`` is the whole short-term fine-tuning.
+
+    ``full`` is NetAdapt's own way (arXiv 1804.03230, section 3.3): every candidate gets it all.
+    """
+    if search == "full":
+        return (Rung("full", batches),)
+    short = round(SHORT * batches)
+    middle = (Rung("short", short, JUDGED, RECALIBRATION),) if short else ()
+    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.15, least=2), *middle,
+            Rung("full", batches, None, RECALIBRATION))
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How far a candidate went, and why no further."""
+
+    rung: Rung
+    candidate: Candidate
+    stopped: str
+
+
+Judge = Callable[[Rung, Sequence[Proposal]], list[Candidate]]
+Rank = Callable[[list[Candidate]], list[Candidate]]  # best first, without those whose error is no number
+
+
+def climb(proposals: Sequence[Proposal], rungs: Sequence[Rung], judge: Judge, rank: Rank) -> dict[Key, Fate]:
+    """{(group, proposed width): its fate}, for all of a step's proposals; those of the last rung are the ones to
+    choose from.
+
+    Should all that went on from a rung lose their loss (NaN), the next ones go on.
+    """
+    fates: dict[Key, Fate] = {}
+
+    def from_rung(number: int, going: Sequence[Proposal]) -> bool:
+        rung, count = rungs[number], rungs[number].going_on(len(proposals))
+        if number + 1 < len(rungs) and len(going) <= count:  # nothing to decide
+            return from_rung(number + 1, going)
+        tried = judge(rung, going)
+        ranked = rank(tried)
+        fates.update({c.proposal.key: Fate(rung, c, "its loss became NaN") for c in tried})
+        fates.update({c.proposal.key: Fate(rung, c, f"{place} of {len(tried)} at {rung.name}")
+                      for place, c in enumerate(ranked, 1)})
+        if number + 1 == len(rungs):
+            return bool(ranked)
+        return any(from_rung(number + 1, [c.proposal for c in ranked[start:start + count]])
+                   for start in range(0, len(ranked), count))
+
+    from_rung(0, proposals)
+    return fates

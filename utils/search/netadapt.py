@@ -1,0 +1,232 @@
+"""The NetAdapt algorithm alone (arXiv 1804.03230, section 3): schedule, proposals, choice.
+
+It sees a network's description and two callables, and knows nothing of torch, files or data:
+
+    latency(widths) -> seconds per inference
+    evaluate(step, proposals) -> the candidates to choose from: proposals with their errors, after whatever
+                                 fine-tuning the caller gives; NaN drops a candidate
+"""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Callable, Optional
+
+from model.network import Network, Widths
+from utils.common.errors import UserError
+
+Latency = Callable[[Widths], float]
+
+Key = tuple[str, int]  # a group and the width that it would have: what tells a step's candidates apart
+
+STEEPER = 1.5  # what makes a latency step: so much more gain per channel
+
+
+class NoWayOn(UserError):
+    """No proposal gains what a step asks for, or no candidate is left to choose."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    pruning_fact: float  # part of the initial latency that has to go, in (0, 1)
+    init_red_fact: float = 20.0  # the first step has to gain pruning_fact * initial / init_red_fact
+    decay_rate: float = 0.98  # by which the gain asked for shrinks with every step
+    allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
+    criterion: str = "ratio"  # one of CRITERIA
+    reach: float = 1.0  # how many times what is asked for a proposal may gain, for the sake of a latency step
+    removals: str = "last"  # one of REMOVALS
+    layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
+    seed: int = 0  # of that draw
+
+
+@dataclass(frozen=True)
+class Proposal:
+    group: str
+    width: int
+    proposed_width: int
+    gain_s: float
+    missing_s: float = math.inf  # what the search still has to gain: beyond it a gain is worth nothing
+
+    @property
+    def key(self) -> Key:
+        return self.group, self.proposed_width
+
+    @property
+    def useful_s(self) -> float:
+        return min(self.gain_s, self.missing_s)
+
+    @property
+    def per_channel_s(self) -> float:
+        return self.gain_s / (self.width - self.proposed_width)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    proposal: Proposal
+    error_pct: float
+    growth_pct: float  # of the error over the network before the step
+    loss: float = math.nan  # cross entropy, on the same images
+    loss_growth: float = math.nan
+
+    @property
+    def ratio(self) -> float:
+        """Error growth in % per second gained of those that are missing."""
+        return self.growth_pct / self.proposal.useful_s
+
+    @property
+    def loss_ratio(self) -> float:
+        """Loss growth per second gained of those that are missing."""
+        return self.loss_growth / self.proposal.useful_s
+
+
+CRITERIA: dict[str, Callable[[Candidate], float]] = {  # the chosen candidate has the least
+    "ratio": lambda candidate: candidate.ratio,  # error growth per second gained
+    "loss": lambda candidate: candidate.loss_ratio,  # loss growth per second gained: less coarse on few images
+    "error": lambda candidate: candidate.error_pct,  # the NetAdapt paper's
+}
+
+
+REMOVALS = ("last",  # a block's branch may go only where no narrower width gains enough, NetAdapt's own rule
+            "always")  # every step also tries every block without its branch, if that gains enough
+
+
+@dataclass(frozen=True)
+class State:
+    """Where the search stands: after ``step`` steps the network has these widths, and this error."""
+
+    widths: dict[str, int]
+    error_pct: float
+    initial_s: float
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    state: State  # after the step
+    latency_s: float
+    target_gain_s: float
+    chosen: Candidate
+    left_out: tuple[Proposal, ...] = ()  # not drawn (Settings.layer_fraction)
+
+
+def target_gain_s(settings: Settings, initial_s: float, step: int) -> float:
+    """Seconds that step number ``step`` (from 1) has to gain (section 3.2, the schedule of resource reduction)."""
+    return settings.pruning_fact * initial_s / settings.init_red_fact * settings.decay_rate ** (step - 1)
+
+
+def missing_gain_s(settings: Settings, state: State, latency: Latency) -> float:
+    """Seconds that the steps after ``state`` have to gain together; at the end of a search 0."""
+    return max(latency(state.widths) - budget_s(settings, state.initial_s), 0.0)
+
+
+def asked_gain_s(settings: Settings, state: State, latency: Latency) -> float:
+    """Seconds that the step after ``state`` has to gain: the schedule's,
+    in the last one no more than what is missing."""
+    return min(target_gain_s(settings, state.initial_s, state.step + 1), missing_gain_s(settings, state, latency))
+
+
+def budget_s(settings: Settings, initial_s: float) -> float:
+    """Seconds at which the search ends."""
+    return (1 - settings.pruning_fact) * initial_s
+
+
+def propose(network: Network, widths: Widths, group: str, latency: Latency, target_s: float, allow_small: bool,
+            reach: float = 1.0) -> Optional[Proposal]:
+    """The largest width of ``group`` whose gain exceeds ``target_s`` (section 3.2), or None.
+
+    Kernels have latency steps: the channel at the end of one may gain as much as ten others. So it is a smaller width,
+    that gains at most ``reach`` times the target, if that gains STEEPER times as much per channel. A removable group
+    may go to 0 if no width above does it. A gain is always latency(before) - latency(after).
+    """
+    before, width = latency(widths), widths[group]
+    found = []
+    for proposed in range(width - 1, 0, -1):
+        gain = before - latency({**widths, group: proposed})
+        if gain > target_s and (not found or gain <= reach * target_s):
+            found.append(Proposal(group, width, proposed, gain))
+            if reach <= 1:
+                break
+    if found:
+        steepest = max(found, key=lambda p: p.per_channel_s)
+        return steepest if steepest.per_channel_s >= STEEPER * found[0].per_channel_s else found[0]
+    return removal(network, widths, group, latency, target_s, allow_small)
+
+
+def removal(network: Network, widths: Widths, group: str, latency: Latency, target_s: float,
+            allow_small: bool) -> Optional[Proposal]:
+    """A removable group at width 0, if that gains more than ``target_s``, or with ``allow_small`` more than nothing."""
+    if not network.group[group].removable or not widths[group]:
+        return None
+    gain = latency(widths) - latency({**widths, group: 0})
+    return Proposal(group, widths[group], 0, gain) if gain > (0 if allow_small else target_s) else None
+
+
+def proposals(network: Network, widths: Widths, latency: Latency, target_s: float, allow_small: bool,
+              reach: float = 1.0) -> list[tuple[str, Optional[Proposal]]]:
+    """(group, its proposal or None) for every prunable group, in the network's order."""
+    return [(g.name, propose(network, widths, g.name, latency, target_s, allow_small, reach))
+            for g in network.groups if g.prunable]
+
+
+def removals(network: Network, widths: Widths, narrower: Sequence[tuple[str, Optional[Proposal]]], latency: Latency,
+             target_s: float, settings: Settings) -> dict[str, Proposal]:
+    """{group: its removal}, of the groups that have it to choose from beside the narrower width proposed
+    (Settings.removals)."""
+    if settings.removals == "last":
+        return {}
+    found = {group: removal(network, widths, group, latency, target_s, settings.allow_small_prunings)
+             for group, one in narrower if one and one.proposed_width}
+    return {group: p for group, p in found.items() if p}
+
+
+def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> list[Proposal]:
+    """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for.
+
+    Beside the narrower width of a branch its removal may be tried: a branch that is narrowed bit by bit pays for its
+    invocations to the end.
+    """
+    target_s, missing_s = asked_gain_s(settings, state, latency), missing_gain_s(settings, state, latency)
+    narrower = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
+    besides = removals(network, state.widths, narrower, latency, target_s, settings)
+    found = [replace(p, missing_s=missing_s) for group, one in narrower for p in (one, besides.get(group)) if p]
+    if not found:
+        raise NoWayOn(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
+                      f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "
+                      "--pruning_fact or try --allow_small_prunings")
+    return found
+
+
+def drawn(found: Sequence[Proposal], settings: Settings, step: int) -> list[Proposal]:
+    """``layer_fraction`` of a step's proposals, at least one, in their order; the same ones for the same seed."""
+    count = max(round(settings.layer_fraction * len(found)), 1)
+    chosen = random.Random(f"{settings.seed} {step}").sample(range(len(found)), count)
+    return [found[i] for i in sorted(chosen)]
+
+
+def rank(candidates: Iterable[Candidate], criterion: str) -> list[Candidate]:
+    """Best first, without those whose error is no number; of equals the one that gains more."""
+    cost = CRITERIA[criterion]
+    valid = [c for c in candidates if math.isfinite(c.error_pct) and math.isfinite(cost(c))]
+    return sorted(valid, key=lambda c: (cost(c), -c.proposal.gain_s))
+
+
+def search(network: Network, state: State, settings: Settings, latency: Latency,
+           evaluate: Callable[[int, Sequence[Proposal]], Iterable[Candidate]]) -> Iterator[Step]:
+    """Yield every step until the latency is at most (1 - pruning_fact) of the initial one.
+
+    The caller adopts ``step.chosen`` before it asks for the next step. Raises NoWayOn when no group can gain what
+    a step asks for, or every candidate's error is NaN.
+    """
+    while latency(state.widths) > budget_s(settings, state.initial_s):
+        number = state.step + 1
+        found = proposals_of_step(network, state, settings, latency)
+        tried = drawn(found, settings, number)
+        ranked = rank(evaluate(number, tried), settings.criterion)
+        if not ranked:
+            raise NoWayOn(f"step {number}: the loss of every candidate became NaN; lower --learning_rate")
+        chosen = ranked[0]
+        asked_s = asked_gain_s(settings, state, latency)
+        widths = {**state.widths, chosen.proposal.group: chosen.proposal.proposed_width}
+        state = replace(state, widths=widths, error_pct=chosen.error_pct, step=number)
+        yield Step(state, latency(widths), asked_s, chosen, tuple(p for p in found if p not in tried))
