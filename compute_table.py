@@ -191,7 +191,7 @@ def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: T
         if as_json:
             print(json.dumps({"model": str(path), **now, **timing.as_json()}, indent=1, allow_nan=False))
         else:
-            print("\n".join([f"{path}: {on_device.words(what)}, {tool_words}", *timing.lines()]))
+            print("\n".join([f"{path}: {on_device.in_words(what)}, {tool_words}", *timing.lines()]))
         return
     found = on_device.measure_several(about, table, runner, care, now)
     if as_json:
@@ -201,7 +201,7 @@ def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: T
     for path, seconds in found.seconds.items():
         expected = found.predicted_s.get(path)
         predicted = f"   predicted {expected * 1e3:.4f} ms ({expected / seconds - 1:+.1%})" if expected else ""
-        print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {on_device.words(about[path])}")
+        print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {on_device.in_words(about[path])}")
     if found.ratio:
         print(model_timing.about_probe(found.ratio))
 

@@ -20,6 +20,7 @@ from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import locate, save_name
 from utils.common.fingerprint import sha256_of
+from utils.common.workers import outlive_ray
 from utils.latency import tables
 from utils.latency.note import origin_in, read_note
 from utils.learning.settings import Compute, Recipe
@@ -117,6 +118,8 @@ def main() -> None:
         raise UserError("--base_model is needed (only --plan goes without)")
     if args.backend == "ray" and args.jobs < 2:
         raise UserError("--backend=ray: needs --jobs=2 or more, the workers to ask of the cluster")
+    if args.backend == "ray":
+        outlive_ray()
 
     from utils.learning import checkpoint, device  # torch takes seconds to load: after what goes without it
     from utils.pruning import assembly, run_files

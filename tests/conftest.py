@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.helpers import ROOT, TINY, TRAIN, arithmetic_table, environment, proportional_table
+from tests.helpers import ROOT, TINY, TRAIN, Ran, arithmetic_table, environment, proportional_table, run_here
 from utils.latency.tables import write_table
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=20)
@@ -29,22 +29,30 @@ def shared() -> Path:
 
 @pytest.fixture
 def script(tmp_path):
-    """Run a script of the project in tmp_path: script("train.py", "--depth=10", ...) -> CompletedProcess."""
-    def run_script(name: str, *flags: str, check: bool = False, **more):
-        found = subprocess.run([sys.executable, str(ROOT / name), *flags], cwd=tmp_path, capture_output=True, text=True,
-                               env=environment(), timeout=300, **more)
+    """Run a script of the project in tmp_path: script("train.py", "--depth=10", ...) -> Ran."""
+    def run_script(name: str, *flags: str, check: bool = False) -> Ran:
+        found = run_here(name, *flags, cwd=tmp_path)
         if check:
             assert found.returncode == 0, found.stderr
         return found
     return run_script
 
 
+@pytest.fixture
+def process(tmp_path):
+    """The same in a process of its own, where that is what matters."""
+    def run_process(name: str, *flags: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, str(ROOT / name), *flags], cwd=tmp_path, capture_output=True, text=True,
+                              env=environment(), timeout=300)
+    return run_process
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> bytes:
     """A checkpoint of the network TINY, trained on the digits."""
     folder = tmp_path_factory.mktemp("trained")
-    found = subprocess.run([sys.executable, str(ROOT / TRAIN[0]), *TRAIN[1:]], cwd=folder, env=environment(), timeout=300)
-    assert found.returncode == 0
+    found = run_here(*TRAIN, cwd=folder)
+    assert found.returncode == 0, found.stderr
     return (folder / "checkpoints/base.t7").read_bytes()
 
 

@@ -1,10 +1,14 @@
-"""What test files lend each other: networks, tables and images to test on, flags of small runs, and what an answer must be."""
+"""What test files lend each other: networks, tables, images, flags of small runs, and what an answer must be."""
 
+import contextlib
+import io
 import math
 import os
+import runpy
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from model.network import Group, Input, Network, Node
 from model.tflite_net import random_weights, write
 from model.torch_net import TorchNet
 from utils.deploy import metadata
+from utils.learning import data
 from utils.learning.data import Images, Normalisation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,14 +100,16 @@ def labelled_images(count, classes=4, size=12):
 
 def arithmetic_table(network=SMALL):
     """Every entry tells its key, cin and column: no two are equal."""
-    return {key: np.fromfunction(lambda i, j: 1e-3 * (n + 1) + 1e-5 * (i + 1) + 1e-8 * (j + 1), t.shape)
-            for n, (key, t) in enumerate(network.tables.items())}
+    def array(n, shape):
+        return np.fromfunction(lambda i, j: 1e-3 * (n + 1) + 1e-5 * (i + 1) + 1e-8 * (j + 1), shape)
+    return {key: array(n, t.shape) for n, (key, t) in enumerate(network.tables.items())}
 
 
 def proportional_table(network):
     """Every entry costs 1 µs per multiplication of a pixel: latencies go down as far as channels do."""
-    return {key: np.fromfunction(lambda i, j: 1e-6 * t.kernel ** 2 * (i + 1) * (j + 1), t.shape)
-            for key, t in network.tables.items()}
+    def array(kernel, shape):
+        return np.fromfunction(lambda i, j: 1e-6 * kernel ** 2 * (i + 1) * (j + 1), shape)
+    return {key: array(t.kernel, t.shape) for key, t in network.tables.items()}
 
 
 class Touch:
@@ -155,6 +162,33 @@ def blocked(modules, code, cwd, flags=()):
                + f"sys.path.insert(0, {str(ROOT)!r})\nsys.argv = {['script', *flags]!r}\n")
     return subprocess.run([sys.executable, "-c", blocker + code], cwd=cwd, capture_output=True, text=True, timeout=300,
                           env=environment())
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a script did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_here(name, *flags, cwd) -> Ran:
+    """Run a script of the project in this process, as ``python NAME FLAGS`` in the folder ``cwd`` would."""
+    out, err, here, argv, code = io.StringIO(), io.StringIO(), os.getcwd(), sys.argv, 0
+    data._load.cache_clear()  # another process would read its images anew
+    os.chdir(cwd)
+    sys.argv = [str(ROOT / name), *flags]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            runpy.run_path(str(ROOT / name), run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        os.chdir(here)
+        sys.argv = argv
+        torch.set_num_threads(1)
+    return Ran(code, out.getvalue(), err.getvalue())
 
 
 def as_code(name):

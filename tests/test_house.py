@@ -37,7 +37,8 @@ PACKAGES = {
     "utils.comparison": (),
 }
 MORE_PACKAGES = {
-    "model/torch_net.py": ("torch",), "model/keras_net.py": ("numpy", "tensorflow"), "model/onnx_net.py": ("onnx", "torch"),
+    "model/torch_net.py": ("torch",), "model/keras_net.py": ("numpy", "tensorflow"),
+    "model/onnx_net.py": ("onnx", "torch"),
     "model/tflite_net.py": ("numpy", "flatbuffers", "ai_edge_litert", "tflite"),
     "utils/common/workers.py": ("joblib", "ray"), "utils/common/progress.py": ("tqdm",),
     "utils/common/figure.py": ("matplotlib",),
@@ -47,7 +48,8 @@ MORE_PACKAGES = {
     "utils/pruning/settings.py": (), "utils/deploy/metadata.py": (), "utils/deploy/on_device.py": (),
     "utils/comparison/assembly.py": ("joblib",),
 }
-HEAVY = ("torch", "torchvision", "tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tqdm", "joblib", "ray", "onnx",
+HEAVY = ("torch", "torchvision", "tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tqdm", "joblib", "ray",
+         "onnx",
          "onnxruntime")  # that the board's side goes without
 
 
@@ -81,7 +83,8 @@ def imported(name, *, at_once=False):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{name}:{node.lineno}: a relative import"
-            found += [(node.lineno, f"{node.module}.{alias.name}" if file_of(f"{node.module}.{alias.name}") else node.module)
+            found += [(node.lineno, f"{node.module}.{alias.name}" if file_of(f"{node.module}.{alias.name}")
+                       else node.module)
                       for alias in node.names]
     return found
 
@@ -171,7 +174,8 @@ def reach(names):
     return found
 
 
-BOARD = ("compute_table.py", "perf_tables/merge_perf_tables.py", "perf_tables/plot_perf_table.py", "model/tflite_net.py")
+BOARD = ("compute_table.py", "perf_tables/merge_perf_tables.py", "perf_tables/plot_perf_table.py",
+         "model/tflite_net.py")
 
 
 def test_the_boards_side_loads_numpy_and_no_framework():
@@ -230,7 +234,8 @@ def test_args_end_in_main(name):
         elif isinstance(node, ast.Call):
             given = [*node.args, *(k.value for k in node.keywords)]
             handed = any(isinstance(a, ast.Name) and a.id == "args" for a in given)
-            assert not handed or getattr(node.func, "id", "") in ("vars", "getattr"), f"{name}:{node.lineno}: hands args on"
+            assert not handed or getattr(node.func, "id", "") in ("vars",
+                                                                  "getattr"), f"{name}:{node.lineno}: hands args on"
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args":
             assert isinstance(node.ctx, ast.Load), f"{name}:{node.lineno}: changes args"
 
@@ -240,7 +245,8 @@ def test_a_script_loads_later_at_one_place_and_says_why(name):
     places = defaultdict(list)
     for function in (n for n in ast.walk(tree_of(name)) if isinstance(n, ast.FunctionDef)):
         places[function.name] += [n.lineno for n in function.body if isinstance(n, (ast.Import, ast.ImportFrom))]
-        nested = [n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom)) and n not in function.body]
+        nested = [n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))
+                  and n not in function.body]
         assert not nested, f"{name}: {function.name} imports inside a branch"
     found = {function: lines for function, lines in places.items() if lines}
     assert len(found) <= 1

@@ -16,7 +16,8 @@ from utils.common.errors import UserError
 @given(data=st.data())
 def test_channels_give_their_widths_back(name, data):
     network = NETWORKS[name]
-    widths = {g.name: data.draw(st.integers(0 if g.removable else 1 if g.prunable else g.width, g.width)) for g in network.groups}
+    widths = {g.name: data.draw(st.integers(0 if g.removable else 1 if g.prunable else g.width, g.width))
+              for g in network.groups}
     assert network.widths_of_channels(network.conv_channels(widths)) == widths
 
 
@@ -34,8 +35,10 @@ FULL = TINY.conv_channels(TINY.full_widths)
 @pytest.mark.parametrize("change, words", [
     ({"Conv_9_9_9": 3}, "Conv_9_9_9: no convolution of this network"), ({"Conv_2_0_1": None}, "Conv_2_0_1: missing"),
     ({"Conv_1_0_2": 1}, "Skip_1: 2 channels, but Conv_1_0_2"),
-    ({"Skip_2": 3}, "Skip_2: 3 channels, but Conv_2_0_2, which writes the same stream, has 4"), ({"Conv_1_0_1": 99}, "expected 0 to 2 channels, found 99"),
-    ({"Conv_1_0_1": 0}, "Conv_1_0_2: expected 0 channels"), ({"Conv_0": 0}, "Conv_0: 0 channels, expected at least 1"), ({"Conv_0": 2.5}, "found 2.5"),
+    ({"Skip_2": 3}, "Skip_2: 3 channels, but Conv_2_0_2, which writes the same stream, has 4"),
+    ({"Conv_1_0_1": 99}, "expected 0 to 2 channels, found 99"),
+    ({"Conv_1_0_1": 0}, "Conv_1_0_2: expected 0 channels"), ({"Conv_0": 0}, "Conv_0: 0 channels, expected at least 1"),
+    ({"Conv_0": 2.5}, "found 2.5"),
     ({"Conv_0": True}, "found True"), ({"Conv_0": -1}, "found -1")])
 def test_a_wrong_file_is_named_with_its_layer(tmp_path, change, words):
     content = {k: v for k, v in {**FULL, **change}.items() if v is not None}

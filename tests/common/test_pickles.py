@@ -1,3 +1,4 @@
+"""Pickles: every protocol is read, and loading never executes."""
 
 import pickle
 

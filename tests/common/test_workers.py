@@ -1,3 +1,4 @@
+"""Workers: shared arrays, deaths, too little memory, and the process that explains Ray's end."""
 
 import os
 import signal
@@ -100,5 +101,6 @@ def test_too_little_memory_halves_the_workers(tmp_path, capsys):
         assert workers.jobs < 4
     assert sorted(found) == list(range(6))
     assert "found too little memory" in capsys.readouterr().out
-    with Workers(2) as workers, pytest.raises(UserError, match="one task alone found too little memory; a smaller --batch"):
+    with Workers(2) as workers, pytest.raises(UserError,
+                                              match="one task alone found too little memory; a smaller --batch"):
         list(workers.results(too_large, ({},), [1, 2]))

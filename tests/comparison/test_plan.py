@@ -1,3 +1,4 @@
+"""What a comparison makes: the grid has no network twice, and a method has one spelling."""
 
 import pytest
 
@@ -7,11 +8,11 @@ from utils.comparison import flags as flags_of_comparison
 from utils.comparison import grid
 from utils.comparison.plan import Base
 
-# --- what is made ----------------------------------------------------------------------------------------------
 
 def base_of(depth, width, grid_width):
     network, wider = describe("res", depth=depth, width=width), describe("res", depth=depth, width=grid_width)
-    return Base({}, None, None, network, network.full_widths, proportional_table(network), wider, proportional_table(wider))
+    return Base({}, None, None, network, network.full_widths, proportional_table(network), wider,
+                proportional_table(wider))
 
 
 def test_the_grid_has_no_network_twice(capsys):
@@ -19,12 +20,13 @@ def test_the_grid_has_no_network_twice(capsys):
     budgets_s = {fact: base.budget_s(fact) for fact in (0.1, 0.3, 0.5)}
     sizes = {fact: [(n.arguments["depth"], n.arguments["width"]) for n in networks]
              for fact, networks in grid.networks(base.grid_network, base.grid_latency_s, [10, 22], budgets_s).items()}
-    assert [s for s in sizes[0.5] if s[0] == 10] == [(10, 0.5)]  # as wide as the table knows: for the least latency alone
+    assert [s for s in sizes[0.5] if s[0] == 10] == [(10, 0.5)]  # as wide as the table knows: for the least latency
     assert all(depth == 22 for fact in (0.1, 0.3) for depth, _ in sizes[fact])
     assert "grid, depth 10: the table ends at width 0.5" in capsys.readouterr().out
     for fact, found in sizes.items():
         for depth, width in found:
-            latency = [base.grid_latency_s(n) for n in (describe("res", depth=depth, width=w) for w in (width, width + 1 / 16))
+            latency = [base.grid_latency_s(n) for n in (describe("res", depth=depth, width=w)
+                                                        for w in (width, width + 1 / 16))
                        if n.arguments["width"] <= 0.5]
             assert latency[0] <= base.budget_s(fact) and all(s > base.budget_s(fact) for s in latency[1:])
 
@@ -41,6 +43,7 @@ def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
     ("netadapt", ["--reach", "6"], [], ["--reach=6"]), ("netadapt", ["--reach=6.0"], [], ["--reach=6"]),
     ("knapsack", ["--pruning_method=taylor"], [], []), ("netadapt", ["--pruning_method=l2"], [], []),
     ("uniform", ["--pruning_method=taylor"], [], ["--pruning_method=taylor"]),
-    ("netadapt", ["--allow_small_prunings", "--criterion=ratio"], ["--criterion=loss"], ["--allow_small_prunings", "--criterion=ratio"])])
+    ("netadapt", ["--allow_small_prunings", "--criterion=ratio"], ["--criterion=loss"],
+     ["--allow_small_prunings", "--criterion=ratio"])])
 def test_a_method_has_one_spelling(method, flags, prune_flags, expected):
     assert flags_of_comparison._own_flags(method, flags, prune_flags) == expected

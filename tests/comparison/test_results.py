@@ -1,3 +1,4 @@
+"""Results: a CSV file gives its rows back, and points are means over the seeds."""
 
 import math
 
@@ -6,11 +7,12 @@ import pytest
 from utils.comparison import results
 from utils.comparison.results import Point, Row
 
-# --- rows and points -------------------------------------------------------------------------------------------
 
 def rows():
-    return [Row("a", "uniform", "", "n", "0", 0.4, math.nan, 6.0, 2.0, 2.2), Row("b", "uniform", "", "n", "1", 0.4, math.nan, 8.0, 2.0, 2.0),
-            Row("c", "uniform", "", "n", "0", 0.2, 9.5, 4.0, 3.0, 3.0), Row("d", "netadapt", "bn", "n", "0", 0.4, 5.0, 5.0, 1.9, 1.9, 10, 20),
+    return [Row("a", "uniform", "", "n", "0", 0.4, math.nan, 6.0, 2.0, 2.2),
+            Row("b", "uniform", "", "n", "1", 0.4, math.nan, 8.0, 2.0, 2.0),
+            Row("c", "uniform", "", "n", "0", 0.2, 9.5, 4.0, 3.0, 3.0),
+            Row("d", "netadapt", "bn", "n", "0", 0.4, 5.0, 5.0, 1.9, 1.9, 10, 20),
             Row("e", "unpruned", retrain_scratch=4.5, measured_time=5.0)]
 
 
@@ -24,12 +26,14 @@ def test_points_are_means_over_the_seeds_and_the_front_has_the_best():
     found = results.points(rows())
     nan = pytest.approx(math.nan, nan_ok=True)
     assert found[0] == Point("netadapt bn", 1.9, 5.0, nan, 1, 1.9, 1.9, nan, "n")
-    assert found[1] == Point("uniform", pytest.approx(2.1), 7.0, pytest.approx(math.sqrt(2)), 2, 2.0, pytest.approx(2.1), nan, "n")
+    assert found[1] == Point("uniform", pytest.approx(2.1), 7.0, pytest.approx(math.sqrt(2)), 2, 2.0,
+                             pytest.approx(2.1), nan, "n")
     assert [p.label for p in results.front(found)] == ["netadapt bn", "uniform"]
     assert [p.latency_s for p in results.front(found)] == [1.9, 3.0]  # 4.5% at 5 s is worse than 4% at 3 s
 
 
 def test_networks_of_a_grid_are_told_apart_by_name():
-    grid = [Row(n, "grid", "", n, "0", 0.4, math.nan, 6.0, 2.0, t) for n, t in (("res-10-1", 2.2), ("res-16-0.5", 2.05))]
+    grid = [Row(n, "grid", "", n, "0", 0.4, math.nan, 6.0, 2.0, t)
+            for n, t in (("res-10-1", 2.2), ("res-16-0.5", 2.05))]
     assert results.titles(results.points([*grid, *rows()[:2]])) == ["grid res-16-0.5", "uniform", "grid res-10-1"]
     assert results.titles(results.points(grid[:1])) == ["grid"]

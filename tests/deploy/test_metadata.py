@@ -1,3 +1,4 @@
+"""What a .tflite file says of itself: it is read back, and what is broken in it is named."""
 
 import io
 import zipfile

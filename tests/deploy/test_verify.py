@@ -1,3 +1,4 @@
+"""An export is refused unless it computes what torch does, by the limits of its quantisation."""
 
 import numpy as np
 import pytest

@@ -52,7 +52,8 @@ def test_a_table_file_is_read_with_its_correction(tmp_path):
     assert all(np.allclose(read_table(tmp_path / "t.pickle", NETWORK)[k], 2 * table[k]) for k in table)
 
 
-@pytest.mark.parametrize("broken", [None, [], {}, {"factor": 1.0}, {"factor": "1", "overhead_s": 0}, {"factor": 0, "overhead_s": 0},
+@pytest.mark.parametrize("broken", [None, [], {}, {"factor": 1.0}, {"factor": "1", "overhead_s": 0},
+                                    {"factor": 0, "overhead_s": 0},
                                     {"factor": float("nan"), "overhead_s": 0}, {"factor": 1.0, "overhead_s": -1},
                                     {"factor": True, "overhead_s": 0}])
 def test_a_correction_that_makes_no_sense_is_none(broken):

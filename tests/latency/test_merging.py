@@ -1,3 +1,4 @@
+"""Merged tables lie between what they merge, and refuse by name what does not match."""
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from utils.latency import tables
 from utils.latency.merging import merged_table
 from utils.latency.note import read_note
 
-# --- merging ---------------------------------------------------------------------------------------------------
 
 def test_merge_mean_and_median(tmp_path):
     paths = []

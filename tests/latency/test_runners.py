@@ -28,7 +28,8 @@ LITERT_2 = """INFO: count=1 curr=2214345 p5=2214345 median=2214345 p95=2214345
 INFO: Running benchmark for at least 11 iterations and at least 0 seconds but terminate if exceeding 150 seconds.
 INFO: count=11 first=2053894 curr=2109263 min=2040862 max=2425303 avg=2.11985e+06 std=105101 p5=1 median=2109263 p95=3
 
-INFO: Inference timings in us: Init: 2310, First inference: 2214345, Warmup (avg): 2.21434e+06, Inference (avg): 2.11985e+06
+INFO: Inference timings in us: Init: 2310, First inference: 2214345, Warmup (avg): 2.21434e+06, \
+Inference (avg): 2.11985e+06
 INFO: Memory footprint delta from the start of the tool (MB): init=1.73 overall=3.37
 """
 
@@ -51,12 +52,14 @@ def test_mean_where_no_median_is_printed_and_median_where_it_is():
 
 
 def test_a_single_run_prints_no_mean_of_its_own():
-    text = "count=1 curr=50\n\ncount=1 curr=40\n\nInference timings in us: Init: 9, Warmup (avg): 50, Inference (avg): 40\n"
+    text = ("count=1 curr=50\n\ncount=1 curr=40\n\n"
+            "Inference timings in us: Init: 9, Warmup (avg): 50, Inference (avg): 40\n")
     assert parse_output(text) == pytest.approx(40e-6)
 
 
 @pytest.mark.parametrize("text", ["", "count=11 avg=5", "no stats: 5", LITERT_2.replace("median=2109263", "median=-1"),
-                                  TF_1_13.replace("avg=1060.45", "avg=1e999"), TF_1_13.replace("avg=1060.45", "avg=..")])
+                                  TF_1_13.replace("avg=1060.45", "avg=1e999"),
+                                  TF_1_13.replace("avg=1060.45", "avg=..")])
 def test_nonsense_is_an_error(text):
     with pytest.raises(BenchmarkError):
         parse_output(text)
@@ -107,7 +110,7 @@ def test_a_hanging_binary_is_killed_with_its_children(tool, tmp_path):
     child = int((tmp_path / "child").read_text())
     for _ in range(50):
         try:
-            state = open(f"/proc/{child}/stat").read().rsplit(")", 1)[1].split()[0]
+            state = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except FileNotFoundError:
             state = "gone"
         if state in ("gone", "Z"):
@@ -156,10 +159,10 @@ def test_litert_times_every_run_of_a_file_and_of_bytes(tmp_path):
 
 
 def test_the_binary_times_bytes_through_a_file_that_goes_again(tool, tmp_path):
-    runner = tool("""graph = sys.argv[1].split('=')[1]
+    runner = tool(f"seen = {str(tmp_path / 'seen')!r}\n" + """graph = sys.argv[1].split('=')[1]
 size = os.path.getsize(graph)
-open(%r, 'a').write(graph + chr(10))
-print('count=1 curr=1'); print(f'count=11 first=5 avg={size}'); print('x in us: no stats: 5')""" % str(tmp_path / "seen"))
+open(seen, 'a').write(graph + chr(10))
+print('count=1 curr=1'); print(f'count=11 first=5 avg={size}'); print('x in us: no stats: 5')""")
     timer = runner.open(b"x" * 1234)
     assert timer(3) == timer(3) == [pytest.approx(1234e-6)]
     graphs = (tmp_path / "seen").read_text().split()

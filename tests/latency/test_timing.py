@@ -12,9 +12,9 @@ from utils.latency.timing import Care, Session, Visits, low
 class Machine:
     """Item i takes (i + 1) ms a run, the probe 1 ms; ``slow(clock)`` is the factor by which all takes longer."""
 
-    def __init__(self, items, care=Care(), slow=lambda t: 1.0, temperature=lambda t: None, throttled=lambda t: ()):
+    def __init__(self, items, care=None, slow=lambda t: 1.0, temperature=lambda t: None, throttled=lambda t: ()):
         self.t, self.slow, self.visited, self.records, self.slept = 0.0, slow, [], [], 0.0
-        self.temperature, self.throttled = temperature, throttled
+        self.temperature, self.throttled, care = temperature, throttled, care or Care()
         self.session = Session(care, Visits(items, care.max_visits), self.open, lambda runs: self.time(1e-3, runs),
                                lambda item, runs: self.records.append((item, runs)), self.records.append,
                                clock=lambda: self.t, sleep=self.sleep,
@@ -114,7 +114,7 @@ def test_it_waits_until_the_machine_is_as_fast_as_usual_again():
 
 
 def test_a_usual_speed_that_is_known_from_before_counts():
-    """The machine is slow from the start: only what is known tells, and what is visited once it is fast again stands."""
+    """The machine is slow from the start: only what is known tells; what is visited once it is fast again stands."""
     machine = Machine(5, Care(short_wait_s=10), slow=lambda t: 1.5 if t < 2 else 1.0)
     machine.session.visits.known_usual_s = 1e-3
     np.testing.assert_allclose(machine.run(), exactly(5), rtol=1e-6)
@@ -124,7 +124,8 @@ def test_a_usual_speed_that_is_known_from_before_counts():
 def test_it_waits_no_longer_than_it_measured():
     machine = Machine(5, Care(patience_s=1000), slow=lambda t: 1.0 if t < 0.1 else 1.4)
     machine.run()
-    assert machine.session.care.short_wait_s < machine.slept < machine.session.care.short_wait_s + machine.t - machine.slept + timing.WAIT_S
+    short_wait_s = machine.session.care.short_wait_s
+    assert short_wait_s < machine.slept < short_wait_s + machine.t - machine.slept + timing.WAIT_S
 
 
 def test_a_hot_board_pauses_and_a_throttled_one_does_not_count(capsys):

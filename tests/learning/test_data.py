@@ -75,7 +75,8 @@ def test_a_folder_of_images(folder):
     found = data.load_images(Data("cifar10", str(folder), 2), 32)
     assert found.classes == ("cat", "dog") and found.flip
     assert found.train.labels.tolist() == [0, 0, 0, 1, 1]
-    assert found.train.pixels[:, :, 16, 16].tolist() == [[0, 0, 50], [10, 0, 50], [20, 0, 50], [0, 100, 50], [10, 100, 50]]
+    assert found.train.pixels[:, :, 16, 16].tolist() == [[0, 0, 50], [10, 0, 50], [20, 0, 50], [0, 100, 50],
+                                                         [10, 100, 50]]
 
 
 @pytest.mark.parametrize("damage, message", [

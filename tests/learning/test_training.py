@@ -24,7 +24,8 @@ def test_an_epoch_sees_every_image_once():
     source = training.BatchSource(labelled_images(21), NORMAL, False, batch_size=5)
     batches = list(source.epoch(1, 2))
     assert [len(labels) for _, labels in batches] == [5, 5, 5, 5]  # a batch of one image is left out
-    labels = torch.cat([labels for _, labels in list(training.BatchSource(labelled_images(20), NORMAL, False, 5).epoch(1, 2))])
+    labels = torch.cat([labels for _, labels in list(training.BatchSource(labelled_images(20), NORMAL, False,
+                                                                          5).epoch(1, 2))])
     assert torch.equal(labels.bincount(), torch.tensor([5, 5, 5, 5]))
 
 
@@ -66,7 +67,8 @@ def test_training_learns_and_a_broken_loss_is_nan():
 
 def test_settling_keeps_memory_where_the_system_has_a_way_and_else_goes_on(monkeypatch):
     calls = []
-    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: type("C", (), {"mallopt": staticmethod(lambda *a: calls.append(a))}))
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: type("C", (),
+                                                              {"mallopt": staticmethod(lambda *a: calls.append(a))}))
     threads = torch.get_num_threads()
     device.settle(Device(), threads)
     assert calls == [(-3, 32 << 20), (-1, 2 ** 31 - 1)]  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD

@@ -70,7 +70,9 @@ def test_gradients_are_laid_out_like_what_they_are_of(layout):
     def watched(layer, inputs):
         out = run(layer, inputs)
         if out.dim() == 4 and out.shape[1] > 1 and out.shape[2] > 1:
-            out.register_hook(lambda gradient: seen.update({layer.node.name: gradient.is_contiguous(memory_format=layout)}))
+            def look(gradient):
+                seen[layer.node.name] = gradient.is_contiguous(memory_format=layout)
+            out.register_hook(look)
         return out
 
     model._run = watched
@@ -100,7 +102,8 @@ def test_keras_model_agrees_with_torch(name, which):
             assert tuple(found.output.shape) == (2, layer.out_size, layer.out_size, layer.cout)
             if layer.node.kind != "add":
                 assert tuple(found.strides) == (layer.node.stride,) * 2
-    images = np.random.default_rng(0).standard_normal((2, network.inputs[0].size, network.inputs[0].size, 3), np.float32)
+    images = np.random.default_rng(0).standard_normal((2, network.inputs[0].size, network.inputs[0].size, 3),
+                                                      np.float32)
     with torch.no_grad():
         expected = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(keras([images]).numpy(), expected, atol=1e-4 * max(1, np.abs(expected).max()))

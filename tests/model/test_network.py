@@ -144,7 +144,7 @@ def test_a_description_that_contradicts_itself_is_refused(node, message):
 def test_tables_of_one_key_must_be_one_operator():
     nodes = (Node("A", "conv", ("x",), "g", kernel=3, table="t"), Node("B", "conv", ("A",), "g", kernel=1, table="t"))
     with pytest.raises(ValueError, match="table t: its layers differ"):
-        Network({}, (Input("x", "in", 8),), (Group("in", 3), Group("g", 4)), nodes).tables
+        _ = Network({}, (Input("x", "in", 8),), (Group("in", 3), Group("g", 4)), nodes).tables
 
 
 def test_depthwise_network_without_its_branch():

@@ -1,3 +1,4 @@
+"""A worker has one run and one step open, whatever tasks it gets."""
 
 import os
 

@@ -1,3 +1,4 @@
+"""How much memory a process needs that makes candidates, and how many such processes fit."""
 
 from model.architectures import describe
 from utils.pruning import memory
@@ -6,7 +7,8 @@ NETWORK = describe("res", depth=10, width=0.5)
 
 
 def test_memory_that_a_worker_needs():
-    small, large = (memory.needed_bytes(n, n.full_widths, 128, "halving") for n in (NETWORK, describe("res", depth=40, width=2.0)))
+    small, large = (memory.needed_bytes(n, n.full_widths, 128, "halving")
+                    for n in (NETWORK, describe("res", depth=40, width=2.0)))
     assert 0.6e9 < small < 1.3e9 < 2e9 < large < 2.5e9  # found: 2.0e9
     available = memory.available_bytes()
     assert memory.jobs_that_fit(1000, available / 3.5) == 3 and memory.jobs_that_fit(2, available / 3.5) == 2

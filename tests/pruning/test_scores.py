@@ -1,4 +1,4 @@
-"""Channel scores: what they are sums of, and that Taylor's and Fisher's tell what zeroing a channel does to the loss."""
+"""Channel scores: what they sum up, and that Taylor's and Fisher's tell what zeroing a channel does to the loss."""
 
 import pytest
 import torch
@@ -36,12 +36,14 @@ def test_taylor_and_fisher_are_slopes_of_the_loss(name):
     network = NETWORKS.get(name) or describe("res", depth=22, width=0.5)
     model = lively(TorchNet(network, network.full_widths)).double()
     x, y = labelled(network, 5)
-    taylor, fisher = (scores.channel_scores(model, method, [(x.double(), y)], torch.Generator()) for method in ("taylor", "fisher"))
+    taylor, fisher = (scores.channel_scores(model, method, [(x.double(), y)], torch.Generator())
+                      for method in ("taylor", "fisher"))
     for group in (g.name for g in network.groups if g.prunable):
         readers = [getattr(model, layer.node.name) for layer in model.layers if layer.node.kind in ("conv", "linear")
                    and network.group_of[layer.inputs[0]] == group]
         for channel in (0, model.widths[group] - 1):
-            slopes = (losses(model, x, y, readers, channel, 1 + 1e-6) - losses(model, x, y, readers, channel, 1 - 1e-6)) / 2e-6
+            slopes = (losses(model, x, y, readers, channel, 1 + 1e-6) - losses(model, x, y, readers, channel,
+                                                                               1 - 1e-6)) / 2e-6
             assert float(taylor[group][channel]) == pytest.approx(float(slopes.abs().mean()), rel=1e-3, abs=1e-7)
             assert float(fisher[group][channel]) == pytest.approx(float(slopes.square().mean()) / 2, rel=1e-3, abs=1e-9)
 

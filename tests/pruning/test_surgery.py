@@ -43,7 +43,8 @@ def test_pruning_is_zeroing(name, group, data):
     assert narrow.widths[group] == len(keep)
     wide.keep = {group: keep}
     with torch.no_grad():
-        torch.testing.assert_close(narrow(normalised_images(network)), wide(normalised_images(network)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(narrow(normalised_images(network)), wide(normalised_images(network)), rtol=1e-4,
+                                   atol=1e-4)
 
 
 @given(data=st.data())
@@ -71,7 +72,9 @@ def test_a_removed_branch_leaves_the_other_operand(name, group):
 
     class Bypassed(TorchNet):
         def _run(self, layer, inputs):
-            return inputs[join.inputs.index(stays)] if layer.node.name == join.node.name else super()._run(layer, inputs)
+            if layer.node.name == join.node.name:
+                return inputs[join.inputs.index(stays)]
+            return super()._run(layer, inputs)
 
     expected = Bypassed(network, network.full_widths).eval()
     expected.load_state_dict(model.state_dict())

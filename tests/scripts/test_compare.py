@@ -22,11 +22,14 @@ from utils.latency.tables import latency_s, write_table
 from utils.learning import checkpoint
 from utils.learning.data import Normalisation
 
-COMPARE = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
-           "uniform", "netadapt --pruning_method=bn", "grid", "unpruned", "--grid_depths", "10", "--train_flags=--epochs=2",
+COMPARE = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+           "--methods",
+           "uniform", "netadapt --pruning_method=bn", "grid", "unpruned", "--grid_depths", "10",
+           "--train_flags=--epochs=2",
            "--prune_flags=--init_red_fact=2 --short_term_fine_tune=1"]
 
-NAMES = {f"{m}-seed{s}" for m in ("uniform-0.3", "netadapt-pruning_method-bn-0.3", "grid-res-10-0.0625-0.3", "unpruned") for s in (0, 1)}
+NAMES = {f"{m}-seed{s}" for m in ("uniform-0.3", "netadapt-pruning_method-bn-0.3", "grid-res-10-0.0625-0.3",
+                                  "unpruned") for s in (0, 1)}
 
 
 def test_published_results_are_read_and_drawn(shared, tmp_path, script):
@@ -55,15 +58,14 @@ def test_a_broken_csv_is_named(tmp_path, script, text, words):
 
 @pytest.mark.parametrize("note, words", [
     ({}, "says nothing of a network"), ({"network": {**TINY.arguments, "depth": None}}, "'depth': None"),
-    ({"network": {**TINY.arguments, "depth": 17}}, "wide.json: --depth=17"), ({"network": {**TINY.arguments, "num_classes": 7}}, "'num_classes': 7")])
+    ({"network": {**TINY.arguments, "depth": 17}}, "wide.json: --depth=17"),
+    ({"network": {**TINY.arguments, "num_classes": 7}}, "'num_classes': 7")])
 def test_a_table_of_another_kind_of_network_is_no_grid(priced, script, note, words):
     write_table(priced / "perf_tables/wide.pickle", proportional_table(TINY), note)
     refused(script(*COMPARE, "--grid_perf_table=wide"), "perf_tables/wide.", words)
     refused(script(*COMPARE, "--grid_perf_table=gone"), "perf_tables/gone.pickle", "no such file")
     assert not (priced / "comparisons").exists()
 
-
-# --- the script ------------------------------------------------------------------------------------------------
 
 def trained_epochs(folder):
     """{network: how many epochs its log says were trained}."""
@@ -88,8 +90,10 @@ def test_killed_and_resumed_no_network_is_trained_twice(priced):
         process.kill()
         process.wait()
         wait_for_the_workers_end(process.pid)
-    refused(subprocess.run(flags, cwd=priced, env=environment(), capture_output=True, text=True), "journal.jsonl", "add --resume")
-    done = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True, timeout=300)
+    refused(subprocess.run(flags, cwd=priced, env=environment(), capture_output=True, text=True), "journal.jsonl",
+            "add --resume")
+    done = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stderr
     assert {r.file_name for r in rows_of(priced)} == NAMES
     epochs = trained_epochs(priced)
@@ -103,12 +107,14 @@ def test_killed_and_resumed_no_network_is_trained_twice(priced):
         full = latency_s(TINY, TINY.full_widths, proportional_table(TINY))
         assert row.table_time == pytest.approx(full) if row.method == "unpruned" else row.table_time <= 0.7 * full
     before = trained_epochs(priced)
-    again = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True, timeout=300)
+    again = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True,
+                           timeout=300)
     assert "8 networks, 0 to be made" in again.stdout and trained_epochs(priced) == before
     csv = (priced / "comparisons/c/c.csv").read_bytes()
     for lost in ("c.csv", "c.png"):  # a kill may come between a network's line in the journal and these
         (priced / "comparisons/c" / lost).unlink()
-    subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), check=True, stdout=subprocess.DEVNULL, timeout=300)
+    subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), check=True, stdout=subprocess.DEVNULL,
+                   timeout=300)
     assert (priced / "comparisons/c/c.csv").read_bytes() == csv
     assert (priced / "comparisons/c/c.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -131,7 +137,8 @@ def session_of(pid):
 
 
 def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script):
-    said = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+    said = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+                  "--methods",
                   "uniform", "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--jobs=2", check=True).stdout
     for row in rows_of(priced):
         exported = priced / f"comparisons/c/exported/{row.file_name}.tflite"
@@ -141,24 +148,28 @@ def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script
         assert measured_ms == pytest.approx(row.measured_time * 1e3, abs=1e-4)
         assert error_pct == pytest.approx(row.retrain_scratch, abs=0.01)
         timed = script("compute_table.py", "--mode=measure", f"--model={exported}", "--json", check=True)
-        assert 0.2 < json.loads(timed.stdout)["measured_s"] / row.measured_time < 5  # the same thing, on a noisy machine
+        ratio = json.loads(timed.stdout)["measured_s"] / row.measured_time
+        assert 0.2 < ratio < 5  # the same thing, on a noisy machine
 
 
 def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, script):
-    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+             "--methods",
              "uniform", "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--jobs=2"]
     write_table(priced / "perf_tables/table.pickle", proportional_table(TINY), {"device": {"model": "Raspberry Pi 3"}})
     first = script(*flags, check=True)
-    assert "which the table is not of" in first.stderr and "table.pickle: measured with device Raspberry Pi 3, judged with" in first.stderr
+    assert "which the table is not of" in first.stderr
+    assert "table.pickle: measured with device Raspberry Pi 3, judged with" in first.stderr
     models = sorted(str(p) for p in (priced / "comparisons/c/exported").iterdir())
     timed = json.loads(script("compute_table.py", "--mode=measure", "--model", *models, "--json", check=True).stdout)
     assert set(timed["models"]) == set(models) and all(0 < m["measured_s"] < 1 for m in timed["models"].values())
-    uniform, unpruned = "exported/uniform-0.3-seed0.tflite", "exported/unpruned-seed0.tflite"  # as a device may name them
+    uniform, unpruned = "exported/uniform-0.3-seed0.tflite", "exported/unpruned-seed0.tflite"  # as a device may say
     device, file = {"device": {"model": "Raspberry Pi 3"}}, priced / "comparisons/c/measured.json"
     before = (priced / "comparisons/c/c.csv").read_bytes()
     for broken in ("", "[]", json.dumps({**device, "models": {uniform: {"measured_s": -1}}}), "[" * 100_000):
         file.write_text(broken)
-        refused(script(*flags, "--resume"), "comparisons/c/measured.json", "expected what `compute_table.py", "or remove it")
+        refused(script(*flags, "--resume"), "comparisons/c/measured.json", "expected what `compute_table.py",
+                "or remove it")
     assert (priced / "comparisons/c/c.csv").read_bytes() == before
     file.write_text(json.dumps({**device, "models": {uniform: {"measured_s": 0.25}, unpruned: {"measured_s": 0.5}}}))
     done = script(*flags, "--resume", check=True)
@@ -173,10 +184,13 @@ def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, scrip
 
 
 def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
-    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+             "--methods",
              "uniform", "--seeds", "0", "--no_measure"]
-    process = subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:], "--train_flags=--epochs=10000"], cwd=priced,
-                               env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:], "--train_flags=--epochs=10000"],
+                               cwd=priced,
+                               env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)
     begun = priced / "comparisons/c/checkpoints/uniform-0.3-seed0.t7"
     while process.poll() is None and not begun.exists():
         time.sleep(0.01)
@@ -185,28 +199,33 @@ def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
     process.wait()
     wait_for_the_workers_end(process.pid)
     before = {k: v for k, v in contents(priced).items() if "lock" not in k}
-    refused(script(*flags, "--train_flags=--epochs=1", "--resume"), "train_flags", "or remove comparisons/c: no network in it is finished")
+    refused(script(*flags, "--train_flags=--epochs=1", "--resume"), "train_flags",
+            "or remove comparisons/c: no network in it is finished")
     assert {k: v for k, v in contents(priced).items() if "lock" not in k} == before
     begun.unlink()
     (priced / "comparisons/c/history").mkdir(exist_ok=True)
     (priced / "comparisons/c/history/x.unfinished.jsonl").touch()  # a search in its first step has no checkpoint yet
-    refused(script(*flags, "--train_flags=--epochs=1", "--resume"), "train_flags", "or remove comparisons/c: no network in it is finished")
+    refused(script(*flags, "--train_flags=--epochs=1", "--resume"), "train_flags",
+            "or remove comparisons/c: no network in it is finished")
     shutil.rmtree(priced / "comparisons/c")
     script(*flags, "--train_flags=--epochs=1", check=True)
     assert torch.load(begun, weights_only=True)["epoch"] == 1 and len(rows_of(priced)) == 1
 
 
 def test_what_was_wrong_at_first_can_be_put_right(priced, script):
-    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods",
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+             "--methods",
              "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure"]
-    refused(script(*flags, "--dataset=cifar10", "--data_loc=/dev/null/x"), "1 of 1 networks could not be made", "/dev/null/x")
+    refused(script(*flags, "--dataset=cifar10", "--data_loc=/dev/null/x"), "1 of 1 networks could not be made",
+            "/dev/null/x")
     script(*flags, check=True)
     assert len(rows_of(priced)) == 1
     refused(script(*flags), "journal.jsonl", "add --resume")
 
 
 def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, script):
-    found = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "0.999",
+    found = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+                   "0.999",
                    "--methods", "uniform", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure")
     refused(found, "1 of 2 networks could not be made", "logs/uniform-0.999-seed0.log", "lower --pruning_fact")
     assert [r.file_name for r in rows_of(priced)] == ["uniform-0.3-seed0"]
@@ -214,12 +233,14 @@ def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, s
 
 @pytest.mark.parametrize("flags, words", [
     (["--methods", "best"], "--methods: expected netadapt"), (["--methods", "netadapt 'x"], "--methods"),
-    (["--methods", "grid --reach=2"], "grid is only trained"), (["--methods", "uniform --seed=3"], "--seed=3 is for the comparison"),
+    (["--methods", "grid --reach=2"], "grid is only trained"),
+    (["--methods", "uniform --seed=3"], "--seed=3 is for the comparison"),
     (["--methods", "uniform --epochs=3"], "--methods: unrecognized arguments: --epochs=3"),
     (["--train_flags=--epoch=1"], "--train_flags: unrecognized arguments: --epoch=1"),
     (["--train_flags=--epochs=1 --threads=2"], "--threads=2 is for the comparison"),
     (["--prune_flags=--pruning_fact=0.9"], "--pruning_fact=0.9 is for the comparison"),
-    (["--methods", "grid", "--grid_depths", "40"], "nothing to make"), (["--methods", "grid", "--grid_depths", "11"], "--grid_depths: --depth=11"),
+    (["--methods", "grid", "--grid_depths", "40"], "nothing to make"),
+    (["--methods", "grid", "--grid_depths", "11"], "--grid_depths: --depth=11"),
     (["--base_model=gone"], "gone.t7"),
     (["--train_flags=--epochs=1 --teacher=gone"], "gone.t7"),
     (["--train_flags=--epochs=1 --teacher=seven"], "seven.t7: a teacher of num_classes 7, expected 10"),
@@ -228,7 +249,8 @@ def test_wrong_flags_are_found_before_anything_is_made(priced, script, flags, wo
     seven = describe("res", depth=10, width=0.0625, num_classes=7)
     base = torch.load(priced / "checkpoints/base.t7", weights_only=True)
     more = {k: base[k] for k in ("epoch", "error_history", "flags", "holdout_prop")}
-    checkpoint.save(priced / "checkpoints/seven.t7", TorchNet(seven, seven.full_widths), Normalisation(**base["normalisation"]), **more)
+    checkpoint.save(priced / "checkpoints/seven.t7", TorchNet(seven, seven.full_widths),
+                    Normalisation(**base["normalisation"]), **more)
     before = contents(priced)
     refused(script(*COMPARE[:-2], "--seeds", "0", "--no_measure", *flags), words)
     after = {k: v for k, v in contents(priced).items() if "lock" not in k}
@@ -237,7 +259,8 @@ def test_wrong_flags_are_found_before_anything_is_made(priced, script, flags, wo
 
 def test_more_methods_later_and_measured_later(priced, script):
     """What is there stays, in the picture too; only what is missing is made; a figure is never lost."""
-    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--seeds", "0",
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+             "--seeds", "0",
              "--train_flags=--epochs=2"]
     script(*flags, "--methods", "uniform", "--no_measure", check=True)
     script(*flags, "--methods", "unpruned", "--resume", check=True)
@@ -253,7 +276,8 @@ def test_more_methods_later_and_measured_later(priced, script):
 def test_the_grid_with_a_wider_table_and_a_network_of_it_for_two_latencies(priced, script):
     wider = describe("res", depth=10, width=0.25)
     write_table(priced / "perf_tables/wide.pickle", proportional_table(wider), {"network": wider.arguments})
-    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "grid", "--grid_depths", "10",
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "grid",
+             "--grid_depths", "10",
              "--seeds", "0", "--train_flags=--epochs=1", "--no_measure", "--grid_perf_table=wide"]
     script(*flags, "--pruning_facts", "0.1", check=True)
     (row,) = rows_of(priced)
@@ -271,12 +295,14 @@ def test_the_number_of_jobs_makes_no_difference(priced, script):
     one, two = ((priced / f"comparisons/c{jobs}/c{jobs}.csv").read_text() for jobs in "12")
     assert one == two
     for name in ("uniform-0.3-seed0", "unpruned-seed0"):
-        weights = [torch.load(priced / f"comparisons/c{jobs}/checkpoints/{name}.t7", weights_only=True)["state_dict"] for jobs in "12"]
+        weights = [torch.load(priced / f"comparisons/c{jobs}/checkpoints/{name}.t7", weights_only=True)["state_dict"]
+                   for jobs in "12"]
         assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
 def test_two_comparisons_are_not_mixed(priced, script):
-    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "unpruned", "--seeds", "0",
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "unpruned",
+             "--seeds", "0",
              "--no_measure", "--resume"]
     script(*flags, "--train_flags=--epochs=1", check=True)
     script("compare.py", "--save_file=d", *flags[2:], "--train_flags=--epochs=1 --teacher=base", check=True)

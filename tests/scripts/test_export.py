@@ -52,7 +52,8 @@ def checkpoints(tmp_path_factory):
     """A network trained on the digits, a narrower one of it, and one without two of its blocks."""
     folder = tmp_path_factory.mktemp("trained")
     found = subprocess.run([sys.executable, str(ROOT / "train.py"), "--depth=10", "--width=0.5", "--dataset=digits",
-                            "--epochs=4", "--batch_size=32", "--learning_rate=0.05", "--lr_type=cosine", "--save_file=full"],
+                            "--epochs=4", "--batch_size=32", "--learning_rate=0.05", "--lr_type=cosine",
+                            "--save_file=full"],
                            cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
     content = checkpoint.load(folder / "checkpoints/full.t7")
@@ -113,7 +114,8 @@ def test_float32_computes_what_torch_does(run, checkpoints, digits, tmp_path, na
     for interpreter in (Interpreter(model_path=str(path)), Interpreter(model_content=path.read_bytes())):
         np.testing.assert_allclose(outputs(interpreter, pixels), expected, atol=1e-4, rtol=0)
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
-    for details, shape in ((interpreter.get_input_details(), [1, 32, 32, 3]), (interpreter.get_output_details(), [1, 10])):
+    for details, shape in ((interpreter.get_input_details(), [1, 32, 32, 3]),
+                           (interpreter.get_output_details(), [1, 10])):
         assert [(list(d["shape"]), d["dtype"]) for d in details] == [(shape, np.float32)]
     widths = checkpoint.load(checkpoints / f"{name}.t7")["widths"]
     assert f"predicted {latency_s(NETWORK, widths, TABLE) * 1e3:.4f} ms" in printed and "measured " in printed
@@ -157,7 +159,8 @@ def test_tensorflows_interpreter_reads_it_too(run, checkpoints, digits, tmp_path
 def test_onnx(script, checkpoints, digits, tmp_path):
     """In a process of its own: torch's exporter and TensorFlow do not live in one."""
     import onnxruntime
-    found = script("export.py", f"--checkpoint={checkpoints / 'removed.t7'}", "--output=a.onnx", "--patience=0", check=True)
+    found = script("export.py", f"--checkpoint={checkpoints / 'removed.t7'}", "--output=a.onnx", "--patience=0",
+                   check=True)
     assert found.stderr == ""
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     pixels = digits.test.pixels[:7]
@@ -166,7 +169,8 @@ def test_onnx(script, checkpoints, digits, tmp_path):
         found, = session.run(["logits"], {"image": pixels[:count].float().numpy()})
         np.testing.assert_allclose(found, expected[:count], atol=1e-4, rtol=0)
     about = session.get_modelmeta().custom_metadata_map
-    assert about["labels"].split() == list("0123456789") and json.loads(about["network"])["network"] == NETWORK.arguments
+    assert about["labels"].split() == list("0123456789")
+    assert json.loads(about["network"])["network"] == NETWORK.arguments
 
 
 # --- what is refused -------------------------------------------------------------------------------------------
@@ -181,7 +185,8 @@ def test_outputs_that_differ_are_not_written(run, monkeypatch, tmp_path):
             model.FC.bias += torch.arange(10) * 0.01
         return real(model, *rest)
     monkeypatch.setattr(convert, "tflite_bytes", another)
-    with pytest.raises(UserError, match=r"a.tflite: its outputs differ from torch's by up to 0\.09.*nothing was written"):
+    with pytest.raises(UserError,
+                       match=r"a.tflite: its outputs differ from torch's by up to 0\.09.*nothing was written"):
         run(export, "--checkpoint=full", "--output=a.tflite", "--num_test_images=5")
     assert (tmp_path / "a.tflite").read_bytes() == b"what stood there"
 
@@ -195,7 +200,8 @@ def without_data(folder, checkpoints):
 def test_without_the_data(run, tmp_path, checkpoints):
     without_data(tmp_path, checkpoints)
     for quantize in ("int8", "dynamic"):
-        with pytest.raises(UserError, match=f"--quantize={quantize}: needs the images, training ones.*nowhere: no CIFAR-10"):
+        with pytest.raises(UserError,
+                           match=f"--quantize={quantize}: needs the images, training ones.*nowhere: no CIFAR-10"):
             run(export, "--checkpoint=./moved.t7", "--output=a.tflite", f"--quantize={quantize}")
     with pytest.raises(UserError, match="elsewhere: no CIFAR-10"):
         run(export, "--checkpoint=./moved.t7", "--output=a.tflite", "--data_loc=elsewhere")
@@ -240,14 +246,16 @@ def test_a_missing_package_is_one_line_and_help_needs_none(checkpoints, tmp_path
     found = blocked(["tensorflow", "keras"], as_code("export.py"), tmp_path, ["--checkpoint=full"])
     assert found.returncode == 2 and found.stderr.count("\n") == 1 and "tensorflow" in found.stderr, found.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
-    shown = blocked(NOT_ON_A_PI + NOT_FOR_TRAINING + ["onnx", "onnxruntime"], as_code("export.py"), tmp_path, ["--help"])
+    shown = blocked(NOT_ON_A_PI + NOT_FOR_TRAINING + ["onnx", "onnxruntime"], as_code("export.py"), tmp_path,
+                    ["--help"])
     assert shown.returncode == 0 and "--quantize" in shown.stdout
 
 
 def test_class_names_travel(run, tmp_path, checkpoints):
     assert checkpoint.load(checkpoints / "full.t7")["classes"] == list("0123456789")
     content = torch.load(checkpoints / "full.t7", weights_only=True)
-    for odd, words in (({"classes": ["one"]}, "has 1 class names for 10 classes"), ({"classes": [1]}, "classes or flags"),
+    for odd, words in (({"classes": ["one"]}, "has 1 class names for 10 classes"),
+                       ({"classes": [1]}, "classes or flags"),
                        ({"normalisation": {"mean": [math.nan] * 3, "std": [1.0] * 3}}, "normalisation, error_history"),
                        ({"flags": {**content["flags"], 1: 2}}, "classes or flags")):
         torch.save({**content, **odd}, tmp_path / "odd.t7")
@@ -263,7 +271,8 @@ def test_measured_beside_predicted(run, tmp_path):
     expected = latency_s(NETWORK, plain_model(REMOVED)[1], TABLE)
     printed = run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle")
     assert f"predicted {expected * 1e3:.4f} ms" in printed and "depth 10" in printed
-    found = json.loads(run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle", "--json"))
+    found = json.loads(run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle",
+                           "--json"))
     assert found["predicted_s"] == pytest.approx(expected) and 1e-6 < found["measured_s"] <= found["high_s"] < 1
     assert found["error"] == pytest.approx(expected / found["measured_s"] - 1)
     assert found["threads"] == 1 and found["items"] >= 4
@@ -274,7 +283,8 @@ def test_the_prediction_is_for_the_machine_as_fast_as_it_is(run, tmp_path):
     (tmp_path / "a.tflite").write_bytes(described())
     then_s = min(LiteRTRunner(1).open(variant(*probe_entry(NETWORK)))(200)) / 1.1
     write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": then_s}})
-    found = json.loads(run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle", "--json"))
+    found = json.loads(run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle",
+                           "--json"))
     ratio = found["probe_now_over_then"]
     scale = ratio if 1 / 1.3 < ratio < 1.3 else 1  # a neighbour on the machine may come between the two
     assert ratio > 0 and found["predicted_s"] == pytest.approx(scale * found["without_probe"]["predicted_s"])
@@ -302,7 +312,8 @@ def test_several_are_timed_together(run, tmp_path):
         (tmp_path / f"{name}.tflite").write_bytes(described(network=other.arguments, widths=other.full_widths))
     printed = run(compute_table, "--mode=measure", "--model", "d.tflite", "a.tflite", "--perf_table=./table.pickle")
     assert printed.count("predicted") == 1 and printed.count("measured ") == 2
-    with pytest.raises(UserError, match="d.tflite: not predicted: .*table.pickle: not a table of net res, depth 10, width 0.25"):
+    with pytest.raises(UserError,
+                       match="d.tflite: not predicted: .*table.pickle: not a table of net res, depth 10, width 0.25"):
         run(compute_table, "--mode=measure", "--model", "d.tflite", "e.tflite", "--perf_table=./table.pickle")
     with pytest.raises(UserError, match="gone.tflite: no such file"):
         run(compute_table, "--mode=measure", "--model", "a.tflite", "gone.tflite")
@@ -340,10 +351,12 @@ def test_a_pi_measures_with_numpy_and_the_binary_alone(tmp_path):
     (tmp_path / "a.tflite").write_bytes(described())
     write_table(tmp_path / "table.pickle", TABLE, {"threads": 3})
     tool = tmp_path / "benchmark_model"
-    tool.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/asked\necho 'count=11 first=5 avg=2000'\necho 'in us: no stats: 2000'\n")
+    tool.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/asked\n"
+                    "echo 'count=11 first=5 avg=2000'\necho 'in us: no stats: 2000'\n")
     tool.chmod(0o755)
     found = blocked(NOT_ON_A_PI + NOT_FOR_TRAINING, as_code("compute_table.py"), tmp_path,
-                    ["--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle", f"--benchmark_lite_loc={tool}"])
+                    ["--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle",
+                     f"--benchmark_lite_loc={tool}"])
     assert found.returncode == 0, found.stderr
     assert "measured  2.0000 ms" in found.stdout and "predicted " in found.stdout
     assert "--graph=a.tflite --num_threads=3 " in Path(tmp_path / "asked").read_text()

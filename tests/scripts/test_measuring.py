@@ -1,3 +1,4 @@
+"""compute_table.py --mode=measure: one model or several, beside what a table predicts for them."""
 
 import json
 import pickle

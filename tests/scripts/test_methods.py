@@ -1,3 +1,4 @@
+"""prune.py --method and --pruning_method: each meets its target and leaves the same files."""
 
 import json
 

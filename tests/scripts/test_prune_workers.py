@@ -18,17 +18,20 @@ from utils.latency.tables import write_table
 
 NETWORK = describe("res", depth=10, width=0.5)
 
-TRAIN = ["train.py", "--depth=10", "--width=0.5", "--dataset=digits", "--epochs=2", "--save_file=net", "--batch_size=64",
+TRAIN = ["train.py", "--depth=10", "--width=0.5", "--dataset=digits", "--epochs=2", "--save_file=net",
+         "--batch_size=64",
          "--learning_rate=0.05", "--lr_type=cosine"]
 
-PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.5", "--init_red_fact=4", "--criterion=error",
+PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.5", "--init_red_fact=4",
+         "--criterion=error",
          "--short_term_fine_tune=20", "--save_file=pruned", "--batch_size=64", "--threads=1"]
 
 
 # --- prune.py with workers -------------------------------------------------------------------------------------
 
 def run(folder, *flags, **more):
-    return subprocess.run([sys.executable, str(ROOT / flags[0]), *flags[1:]], cwd=folder, capture_output=True, text=True,
+    return subprocess.run([sys.executable, str(ROOT / flags[0]), *flags[1:]], cwd=folder, capture_output=True,
+                          text=True,
                           timeout=300, env=environment(**more))
 
 
@@ -79,7 +82,8 @@ def test_two_workers_find_what_one_finds(whole, ready):
 
 def begun(folder, rung, count, *flags, **more):
     """Start pruning, wait until ``count`` trials at this rung are in the journal, and return the process."""
-    process = subprocess.Popen([sys.executable, str(ROOT / PRUNE[0]), *PRUNE[1:], *flags], cwd=folder, env=environment(**more),
+    process = subprocess.Popen([sys.executable, str(ROOT / PRUNE[0]), *PRUNE[1:], *flags], cwd=folder,
+                               env=environment(**more),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and sum(t[1] == rung for t in trials(folder)) < count:
         time.sleep(0.005)
@@ -243,7 +247,8 @@ def test_a_cluster_that_goes_is_said_and_resume_goes_on_here(whole, ready, clust
     stop_ray()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
-    assert [e for e in errors.splitlines() if e.startswith("error: --backend=ray: the cluster is gone; what was finished")]
+    assert [e for e in errors.splitlines()
+            if e.startswith("error: --backend=ray: the cluster is gone; what was finished")]
     assert "Traceback" not in errors
     found = run(ready, *PRUNE, "--resume")
     assert found.returncode == 0, found.stderr

@@ -29,7 +29,8 @@ def command(name, *flags):
 
 
 def finish(folder, name, *flags):
-    found = subprocess.run(command(name, *flags), cwd=folder, capture_output=True, text=True, env=environment(), timeout=300)
+    found = subprocess.run(command(name, *flags), cwd=folder, capture_output=True, text=True, env=environment(),
+                           timeout=300)
     assert found.returncode == 0, found.stderr
     return found.stdout
 
@@ -57,7 +58,8 @@ def kill_and_resume(folder, moments, count, watched, units, name, *flags):
 
 
 def leftovers(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.endswith((".tmp",)) or "unfinished" in p.name
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.endswith((".tmp",))
+                  or "unfinished" in p.name
                   or ".candidates" in str(p))
 
 
@@ -180,7 +182,8 @@ echo "Average inference timings in us: Warmup: 1, Init: 1, no stats: $us"
 
 
 def test_compute_table_load(tmp_path, slow_tool):
-    flags = ["compute_table.py", "--depth=10", "--width=0.0625", "--output_folder=f", f"--benchmark_lite_loc={slow_tool}",
+    flags = ["compute_table.py", "--depth=10", "--width=0.0625", "--output_folder=f",
+             f"--benchmark_lite_loc={slow_tool}",
              "--calibrate=0"]
     finish(tmp_path, *flags, "--mode=save", "--save_file=x")
     finish(tmp_path, *flags, "--mode=load", "--save_file=whole")
@@ -211,7 +214,8 @@ def test_compute_table_build(tmp_path):
     log = tmp_path / "perf_tables/built.journal"
     seen, process = [], None
     for kill in (True, True, True, False):
-        process = subprocess.Popen(command(*flags, "--resume"), cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL,
+        process = subprocess.Popen(command(*flags, "--resume"), cwd=tmp_path, env=environment(),
+                                   stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         wanted = log.stat().st_size + 8000 if log.exists() else 8000
         while kill and process.poll() is None and (not log.exists() or log.stat().st_size < wanted):
@@ -237,7 +241,7 @@ def test_compute_table_build(tmp_path):
     note = json.loads((tmp_path / "perf_tables/built.json").read_text())
     assert note["visits"] == sum(isinstance(r, list) for r in records) and note["visits_from_before_a_resume"] > 0
     first = list(dict.fromkeys(tuple(r[:3]) for r in records if isinstance(r, list)))
-    assert len(first) == expected + 90  # the first pass comes to its end before the second: nothing is visited twice in it
+    assert len(first) == expected + 90  # the first pass ends before the second: nothing is visited twice in it
     assert [tuple(r[:3]) for r in records if isinstance(r, list)][:len(first)] == first
     table = read_pickle(tmp_path / "perf_tables/built.pickle")
     assert all((table[k] > 0).all() and table[k].shape == t.shape for k, t in network.tables.items())

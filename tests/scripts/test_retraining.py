@@ -1,3 +1,4 @@
+"""train.py --channels and --teacher: what pruning left is rebuilt, taught, and not mixed up."""
 
 import pickle
 
@@ -9,8 +10,6 @@ RETRAIN = ["train.py", *TINY_FLAGS, "--dataset=digits", "--epochs=2", "--channel
 
 FULL = TINY.conv_channels(TINY.full_widths)
 
-
-# --- train.py --channels, --teacher ----------------------------------------------------------------------------
 
 def test_retraining_rebuilds_the_shapes_that_pruning_left(ready, script):
     script(*PRUNE, "--pruning_fact=0.6", "--allow_small_prunings", "--criterion=error", "--init_red_fact=1", check=True)
@@ -61,5 +60,6 @@ def test_wrong_channels_and_teachers_are_one_line(ready, script):
     refused(script(*RETRAIN), "nbr_channels/pruned.pickle", "Conv_0: missing")
     refused(script(*RETRAIN[:-2], "--channels=gone", "--save_file=x"), "nbr_channels/gone.pickle", "no such file")
     refused(script(*RETRAIN[:-2], "--teacher=gone", "--save_file=x"), "checkpoints/gone.t7", "no such checkpoint")
-    refused(script(*RETRAIN[:-2], "--teacher=base", "--save_file=base"), "--save_file=base: would overwrite the teacher")
+    refused(script(*RETRAIN[:-2], "--teacher=base", "--save_file=base"),
+            "--save_file=base: would overwrite the teacher")
     assert contents(ready) == before

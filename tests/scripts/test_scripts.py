@@ -79,7 +79,8 @@ def test_a_pruned_network_can_be_pruned_again(ready, script):
     script(*PRUNE, check=True)
     script("prune.py", "--base_model=pruned", "--perf_table=table", "--save_file=twice", "--pruning_fact=0.2",
            "--init_red_fact=1", "--short_term_fine_tune=1", check=True)
-    costs = [torch.load(ready / f"checkpoints/{n}.t7", weights_only=True)["table_costs_history"] for n in ("pruned", "twice")]
+    costs = [torch.load(ready / f"checkpoints/{n}.t7", weights_only=True)["table_costs_history"]
+             for n in ("pruned", "twice")]
     assert costs[1][0] == costs[0][-1] and costs[1][-1] <= 0.8 * costs[1][0]
 
 
@@ -123,10 +124,12 @@ def test_plan_on_the_raspberry_pi_table(shared, script, tmp_path):
                                                            "gain_s": None}
     arrays = read_pickle(table)
     inner = proposals["Conv_1_1_1"]  # its gain, from the table by hand
-    gain = lambda w: 2 * arrays["No_Stride_1"][31, 31] - arrays["No_Stride_1"][31, w - 1] - arrays["No_Stride_1"][w - 1, 31]
+    gain = lambda w: 2 * arrays["No_Stride_1"][31, 31] - arrays["No_Stride_1"][31,
+                                                                               w - 1] - arrays["No_Stride_1"][w - 1, 31]
     assert inner["gain_s"] == pytest.approx(gain(inner["proposed_width"])) and inner["gain_s"] > plan["target_gain_s"]
     assert all(gain(w) <= plan["target_gain_s"] for w in range(inner["proposed_width"] + 1, 32))
-    found = script("prune.py", "--plan", "--json", "--pruning_fact=0.4", f"--perf_table={table}", "--removals=always", check=True)
+    found = script("prune.py", "--plan", "--json", "--pruning_fact=0.4", f"--perf_table={table}", "--removals=always",
+                   check=True)
     without = {p["group"]: p.get("removal_gain_s") for p in json.loads(found.stdout)["proposals"]}
     assert without["Conv_1_1_1"] == pytest.approx(2 * arrays["No_Stride_1"][31, 31]) and without["Conv_0"] is None
     text = script("prune.py", "--plan", "--pruning_fact=0.4", f"--perf_table={table}", check=True).stdout
@@ -138,7 +141,8 @@ def test_plan_on_the_raspberry_pi_table(shared, script, tmp_path):
 
 @pytest.mark.parametrize("flags, words", [
     (["--depth=11"], "6n + 4"), (["--width=0.3"], "whole number of channels"), (["--epochs=0"], "--epochs"),
-    (["--epoch_step=[60,"], "--epoch_step"), (["--holdout_prop=1"], "--holdout_prop"), (["--lr_type=step"], "--lr_type"),
+    (["--epoch_step=[60,"], "--epoch_step"), (["--holdout_prop=1"], "--holdout_prop"),
+    (["--lr_type=step"], "--lr_type"),
     (["--learning_rate=nan"], "--learning_rate"), (["--save_file=a/b"], "--save_file"), (["--unknown=1"], "--unknown"),
     (["--device=abacus"], "--device=abacus"), (["--seed=-1"], "--seed"),
     (["--dataset=cifar10", "--data_loc=nowhere"], "nowhere: no CIFAR-10 there")])
@@ -244,7 +248,7 @@ def test_load_refuses_another_network_and_missing_or_torn_files(files, script, t
     journal = tmp_path / "perf_tables/x.journal"
     assert len(journal.read_text().splitlines()) > 10 and not (tmp_path / "perf_tables/x.pickle").exists()
     refused(script(*LOAD), "x.journal: an unfinished measurement", "--resume")
-    refused(script(*LOAD, "--resume", "--num_measures=3"), "x.journal: measured with num_measures 11, now 3")
+    refused(script(*LOAD, "--resume", "--num_measures=3"), "x.journal: began with num_measures 11, now 3")
     torn.unlink()
     refused(script(*LOAD, "--resume"), "Stride_2_1_2.tflite: missing")
     torn.write_bytes(whole)
@@ -269,7 +273,8 @@ def test_a_failing_tool_is_retried_then_quoted(files, script, tmp_path):
 def test_save_refuses(files, script):
     before = contents(files)
     refused(script("compute_table.py", "--depth=16", "--width=0.0625", "--mode=save", "--save_file=x"), "manifest.json")
-    refused(script(*LOAD[:3], "--mode=save", "--save_file=x", "--num_process=2", "--offset_process=2"), "--offset_process=2")
+    refused(script(*LOAD[:3], "--mode=save", "--save_file=x", "--num_process=2", "--offset_process=2"),
+            "--offset_process=2")
     refused(script(*LOAD[:3], "--mode=save", "--save_file=x", "--converter=keras"), "--converter=direct")
     assert contents(files) == before
 
@@ -277,7 +282,8 @@ def test_save_refuses(files, script):
 def test_four_shells_write_what_one_writes(script, tmp_path):
     flags = ["compute_table.py", "--depth=10", "--width=0.125", "--mode=save", "--save_file=x"]
     script(*flags, "--output_folder=one", check=True)
-    shells = [subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:], "--output_folder=four", "--num_process=4",
+    shells = [subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:], "--output_folder=four",
+                                "--num_process=4",
                                 f"--offset_process={n}"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
               for n in range(4)]
     assert [s.wait(120) for s in shells] == [0, 0, 0, 0]
@@ -333,7 +339,8 @@ def listening():
 
 
 @pytest.mark.parametrize("flags", [[*TRAIN[:-2], "--epochs=500", "--save_file=long"],
-                                   [*PRUNE[:-2], "--init_red_fact=30", "--short_term_fine_tune=5000"]], ids=["train", "prune"])
+                                   [*PRUNE[:-2], "--init_red_fact=30", "--short_term_fine_tune=5000"]],
+                         ids=["train", "prune"])
 def test_ctrl_c_says_how_to_go_on(ready, flags):
     process = subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:]], cwd=ready, env=environment(),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening)

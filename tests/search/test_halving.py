@@ -8,7 +8,8 @@ from utils.search import halving, netadapt
 from utils.search.halving import Rung
 from utils.search.netadapt import Candidate, Proposal
 
-RUNGS = (Rung("score", 0, 100, 5, share=0.25, least=2), Rung("short", 20, 100, 5, share=0.1), Rung("full", 100, None, 5))
+RUNGS = (Rung("score", 0, 100, 5, share=0.25, least=2), Rung("short", 20, 100, 5, share=0.1),
+         Rung("full", 100, None, 5))
 
 
 def proposals(count):
@@ -42,7 +43,8 @@ def test_two_widths_of_a_group_are_two_candidates():
     errors = {("g0", 5): 2.0, ("g0", 0): 1.0}
     judge = lambda rung, going: [Candidate(p, errors[p.key], errors[p.key]) for p in going]
     fates = halving.climb(found, RUNGS[-1:], judge, lambda tried: netadapt.rank(tried, "ratio"))
-    assert {key: fate.stopped for key, fate in fates.items()} == {("g0", 0): "1 of 2 at full", ("g0", 5): "2 of 2 at full"}
+    assert {key: fate.stopped for key, fate in fates.items()} == {("g0", 0): "1 of 2 at full",
+                                                                  ("g0", 5): "2 of 2 at full"}
 
 
 def test_a_lost_loss_loses_but_does_not_end_the_search():

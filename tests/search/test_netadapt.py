@@ -39,7 +39,8 @@ def test_a_gain_equal_to_the_target_does_not_exceed_it():
 def test_a_proposal_reaches_for_the_end_of_a_latency_step(reach, expected):
     step = lambda w: 0.1 * w["b"] + (5.0 if w["b"] > 4 else 0.0)  # from 10 to 4 channels: 5.6 s, 18.7 times 0.3 s
     proposal = netadapt.propose(TOY, TOY_WIDTHS, "b", step, 0.3, allow_small=False, reach=reach)
-    assert (proposal.proposed_width, proposal.gain_s) == (expected, step(TOY_WIDTHS) - step(dict(TOY_WIDTHS, b=expected)))
+    gain_s = step(TOY_WIDTHS) - step(dict(TOY_WIDTHS, b=expected))
+    assert (proposal.proposed_width, proposal.gain_s) == (expected, gain_s)
 
 
 def test_without_steps_reach_makes_no_difference():
@@ -80,7 +81,8 @@ def test_criteria():
 
 
 def test_the_criterion_of_the_loss_looks_at_nothing_else():
-    by_loss = [Candidate(Proposal("a", 10, 5, 1.0), 10.0, 0.0, 0.5, 0.02), Candidate(Proposal("b", 10, 5, 2.0), 12.0, 2.0, 0.51, 0.03)]
+    by_loss = [Candidate(Proposal("a", 10, 5, 1.0), 10.0, 0.0, 0.5, 0.02),
+               Candidate(Proposal("b", 10, 5, 2.0), 12.0, 2.0, 0.51, 0.03)]
     assert [c.proposal.group for c in netadapt.rank(by_loss, "loss")] == ["b", "a"]
     assert [c.proposal.group for c in netadapt.rank(by_loss, "ratio")] == ["a", "b"]
 
@@ -115,7 +117,8 @@ def test_search_meets_the_budget_and_books_every_gain_through_one_function():
     for number, step in enumerate(steps, 1):
         assert step.state.step == number
         assert step.latency_s == toy_latency(step.state.widths) == pytest.approx(before - step.chosen.proposal.gain_s)
-        asked = min(netadapt.target_gain_s(Settings(0.4, 4), 10.0, number), before - 6.0)  # at last only what is missing
+        asked = min(netadapt.target_gain_s(Settings(0.4, 4), 10.0, number),
+                    before - 6.0)  # at last only what is missing
         assert step.chosen.proposal.gain_s > step.target_gain_s == pytest.approx(asked)
         before = step.latency_s
 
@@ -139,8 +142,10 @@ def test_what_is_gained_beyond_the_budget_counts_for_nothing():
                       ((("b", 10, 0, 6.0), 13.0), (("a", 10, 7, 1.2), 12.0)))
     assert netadapt.rank([plenty, enough], "ratio") == [enough, plenty]
     assert (plenty.ratio, enough.ratio) == (3.0, 2.0)
-    steps = run(Settings(0.1, 1, 1.0), lambda step, p: {"a": 10.6, "b": 11.2}[p.group])  # 1 s is missing; b gains 3.6, a 1.2
-    assert [s.chosen.proposal.group for s in steps] == ["a"] and steps[0].chosen.proposal.missing_s == pytest.approx(1.0)
+    steps = run(Settings(0.1, 1, 1.0), lambda step, p: {"a": 10.6,
+                                                        "b": 11.2}[p.group])  # 1 s is missing; b gains 3.6, a 1.2
+    assert [s.chosen.proposal.group
+            for s in steps] == ["a"] and steps[0].chosen.proposal.missing_s == pytest.approx(1.0)
 
 
 def test_search_goes_on_from_a_state():

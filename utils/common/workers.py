@@ -4,6 +4,7 @@ A worker that dies is replaced and what it had in hand is done again; one that f
 of workers. Both are said.
 """
 
+import atexit
 import logging
 import os
 import pickle
@@ -14,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Callable
 
 from utils.common.errors import UserError, first_line
@@ -113,7 +114,7 @@ class Workers:
         if self.backend != "ray" and self.jobs > 1:  # joblib would keep them, and what they hold, for another call
             from joblib.externals.loky import get_reusable_executor
             executor: Any = get_reusable_executor(reuse=True)  # pyright: ignore[reportArgumentType]
-            executor.shutdown(wait=True, kill_workers=True)
+            executor.terminate(kill_workers=True)  # with their arrays' files, which they cannot give back any more
 
     def _sweep(self, function: Callable, common: tuple[Mapping, ...],
                left: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
@@ -169,6 +170,41 @@ def _guarded(function: Callable, number: int, task: Any, *common: Any) -> tuple[
         return number, MemoryError(str(error))
 
 
+# --- Ray -------------------------------------------------------------------------------------------------------
+
+GONE = "what was finished is kept. The same command with --resume and without --backend=ray goes on here"
+
+
+def outlive_ray() -> None:
+    """Go on in a child process. Ray may end that one without a word when its cluster goes: then this process says so.
+
+    Returns in the child alone. To be called before anything starts threads.
+    """
+    ear, mouth = os.pipe()
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        os.close(ear)
+        _end_with(parent)
+        atexit.register(os.write, mouth, b".")  # Python's own end, whatever the exit code
+        return
+    os.close(mouth)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the child's to answer
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os.set_blocking(ear, False)
+    with suppress(BlockingIOError):
+        if os.read(ear, 1):
+            os._exit(code)
+    if code == -signal.SIGTERM:
+        os._exit(128 + signal.SIGTERM)
+    if code not in (0, 2):
+        how = f"exit code {code}" if code > 0 else f"signal {-code}"
+        print(f"error: --backend=ray: ended without a word ({how}), as Ray does when its cluster goes; {GONE}",
+              file=sys.stderr, flush=True)
+    os._exit(2 if code else 0)
+
+
 def _join_cluster(packages: Sequence[str], kind: str) -> int:
     """Become a driver of the cluster; returns the number of its CPUs or GPUs, one of which a worker takes."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
@@ -206,8 +242,7 @@ def _watch(address: str) -> None:
             silent += 1
     import ray
     if ray.is_initialized():
-        print("error: --backend=ray: the cluster is gone; what was finished is kept. The same command with --resume "
-              "and without --backend=ray goes on here", file=sys.stderr, flush=True)
+        print(f"error: --backend=ray: the cluster is gone; {GONE}", file=sys.stderr, flush=True)
         os._exit(2)
 
 

@@ -54,7 +54,7 @@ def describe_model(path: Path, network: Optional[Network], channels_name: Option
     return about
 
 
-def words(about: Optional[Description]) -> str:
+def in_words(about: Optional[Description]) -> str:
     """A model, for people."""
     if about is None:
         return "a model that does not say what it is"

@@ -88,5 +88,5 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     unpruned_s = tables.latency_s(network, network.full_widths, tables.read_table(path, network))
     print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
           f"{unpruned_s * 1e3:.3f} ms")
-    for line in report.words(more):
+    for line in report.lines(more):
         print(line, file=sys.stderr)

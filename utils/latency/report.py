@@ -44,7 +44,7 @@ def _correction(work: Work, table: LatencyTable, networks_s: np.ndarray) -> dict
     return about
 
 
-def words(about: Mapping[str, Any]) -> Iterator[str]:
+def lines(about: Mapping[str, Any]) -> Iterator[str]:
     """What whoever measured has to know, for the screen."""
     if "sampling" in about:
         error = about["sampling"]["error_on_held_out"]

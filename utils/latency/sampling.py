@@ -72,8 +72,8 @@ def _is_plane(table: Table) -> bool:
 
 def _lines(table: Table) -> np.ndarray:
     """Numbers within the table: its last row and last column; all where it is measured whole."""
-    grid = np.arange(table.rows * table.columns).reshape(table.shape)
-    return np.union1d(grid[-1], grid[:, -1]) if _is_plane(table) else grid.ravel()
+    numbers = np.arange(table.rows * table.columns).reshape(table.shape)
+    return np.union1d(numbers[-1], numbers[:, -1]) if _is_plane(table) else numbers.ravel()
 
 
 def _scattered(table: Table, count: int, random: np.random.Generator) -> np.ndarray:
