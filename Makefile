@@ -1,7 +1,8 @@
 # make demo   train, measure, prune a small network on the bundled digits, start to end
-# make test   run the tests
+# make test   run the tests that a change needs, by two processes
+# make test-slow   run the rest: kills, a Ray cluster, Pythons without packages, most of the converters' cases
 # make lint   check rules, import order and types
-# All make .venv from requirements.txt first (the tests add Ray, lint its tools); PYTHON names the Python 3.11 to make it with.
+# All make .venv from requirements.txt first (test-slow adds Ray, lint its tools); PYTHON names the Python 3.11 to make it with.
 
 PYTHON ?= python3.11
 PY := .venv/bin/python
@@ -12,7 +13,7 @@ NETWORK ?= --depth=10 --width=1
 JUDGED ?= 20
 STEPS ?= --init_red_fact=10 --short_term_fine_tune=20
 
-.PHONY: demo demo-small lint test clean
+.PHONY: demo demo-small lint test test-slow clean
 
 .venv/installed: requirements.txt
 	command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; make PYTHON=/path/to/python3.11"; exit 2; }
@@ -28,8 +29,11 @@ STEPS ?= --init_red_fact=10 --short_term_fine_tune=20
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-test: .venv/installed-ray
-	$(PY) -m pytest
+test: .venv/installed
+	$(PY) -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
+
+test-slow: .venv/installed-ray
+	$(PY) -m pytest -m slow
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -5,7 +5,7 @@
 Prunes with both, once for every seed, with the same kernels; both on coarse steps (--init_red_fact=10). Then it walks
 along the steps of the first full run once more: at each, the candidates are judged the full way with another seed, and
 by the default, from the same parent. So it is known how far two full runs agree that differ in their seed only.
-Resumable: the same command goes on. Prints the tables of the README and writes search-quality.json.
+Resumable: the same command goes on. Prints the tables of results/README.md and writes search-quality.json.
 """
 
 import argparse

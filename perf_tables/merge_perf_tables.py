@@ -8,6 +8,7 @@ Names mean perf_tables/NAME.pickle; paths work too. In a notebook:
     merge_perf_tables("res-40-2", ["pass-1", "pass-2", "pass-3"], how="median")
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
     return merged
 
 
-def main() -> None:
+def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser("Merge several measurements of one network into one table.")
     parser.add_argument("out", metavar="OUT", help="the table to write, perf_tables/OUT.pickle or a path")
     parser.add_argument("inputs", metavar="IN", nargs="+", help="tables to merge, names or paths")
@@ -53,7 +54,11 @@ def main() -> None:
                         help="Gaussian smoothing, in channels; erases real steps")
     parser.add_argument("--mode", choices=("nearest", "reflect", "mirror", "constant", "wrap"), default="nearest",
                         help="smoothing at the edges of a table")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = get_parser().parse_args()
     merged = merge_perf_tables(args.out, args.inputs, how=args.how, sigma=args.sigma, mode=args.mode)
     print(f"{tables.table_path(args.out)}: {args.how} of {len(args.inputs)} tables, "
           f"{sum(a.size for a in merged.values()):,} entries")

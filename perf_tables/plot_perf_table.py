@@ -6,6 +6,7 @@ Names mean perf_tables/NAME.pickle; paths work too. Without --output the picture
 first table.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -21,11 +22,15 @@ from utils.latency.plots import plot_tables
 from utils.latency.tables import read_arrays, table_path
 
 
-def main() -> None:
+def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser("Draw latency tables: per kind of layer a heat map and the latency along output channels.")
     parser.add_argument("names", metavar="NAME", nargs="+", help="tables, names or paths; the first has the heat maps")
     parser.add_argument("--output", help="the picture (default: beside the first table)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = get_parser().parse_args()
     paths = [table_path(name) for name in args.names]
     tables = [read_arrays(path) for path in paths]
     shared = [key for key in tables[0] if all(key in t and t[key].shape == tables[0][key].shape for t in tables)]

@@ -6,12 +6,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: small tenso
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.helpers import ROOT, TINY, TRAIN, Ran, arithmetic_table, environment, proportional_table, run_here
+from utils.latency import model_timing
+from utils.latency import settings as measuring
 from utils.latency.tables import write_table
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=20)
@@ -28,7 +31,16 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def script(tmp_path):
+def impatient(monkeypatch):
+    """Measuring in this process is brief and waits for no quiet machine: tests judge no latency."""
+    for name in ("PATIENCE_S", "JUDGING_PATIENCE_S", "MODEL_PATIENCE_S"):
+        monkeypatch.setattr(measuring, name, 0.0)
+    monkeypatch.setattr(model_timing, "SECONDS", 0.05)
+    monkeypatch.setattr(model_timing, "CARE", replace(model_timing.CARE, patience_s=0.0, short_wait_s=0.0))
+
+
+@pytest.fixture
+def script(tmp_path, impatient):
     """Run a script of the project in tmp_path: script("train.py", "--depth=10", ...) -> Ran."""
     def run_script(name: str, *flags: str, check: bool = False) -> Ran:
         found = run_here(name, *flags, cwd=tmp_path)

@@ -7,7 +7,6 @@ import os
 import runpy
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,10 +206,3 @@ def refused(found, *words):
     assert len(lines) == 1 and lines[0].startswith("error: "), found.stderr
     for word in words:
         assert word in lines[0], lines[0]
-
-
-def wait_until(condition):
-    """For a minute at most."""
-    until = time.monotonic() + 60
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.005)

@@ -2,14 +2,25 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.helpers import wait_until
 from utils.common.errors import UserError
 from utils.common.workers import Workers, worker_number
+
+ROOT = Path(__file__).resolve().parents[2]  # nothing of tests/helpers.py: every worker would load torch for it
+
+
+def wait_until(condition):
+    """For a minute at most."""
+    until = time.monotonic() + 60
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.005)
 
 
 def square(common, task):
@@ -104,3 +115,39 @@ def test_too_little_memory_halves_the_workers(tmp_path, capsys):
     with Workers(2) as workers, pytest.raises(UserError,
                                               match="one task alone found too little memory; a smaller --batch"):
         list(workers.results(too_large, ({},), [1, 2]))
+
+
+@pytest.mark.parametrize("end, code, words", [
+    ("os._exit(1)", 2, "ended without a word (exit code 1)"),
+    ("os.kill(os.getpid(), 9)", 2, "ended without a word (signal 9)"),
+    ("sys.exit(130)", 130, ""), ("sys.exit(1)", 1, ""), ("raise SystemExit", 0, ""), ("os._exit(2)", 2, ""),
+    ("os.kill(os.getpid(), 15)", 143, "")])
+def test_whatever_ends_a_driver_of_ray_is_explained(end, code, words):
+    """Ray ends it from C++, which no Python of the same process survives."""
+    script = ("import os, sys\nfrom utils.common.workers import outlive_ray\noutlive_ray()\n"
+              f"print('begun', flush=True)\n{end}")
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert found.returncode == code and found.stdout == "begun\n"
+    assert words in found.stderr and len(found.stderr.splitlines()) == bool(words), found.stderr
+    assert not words or "--resume and without --backend=ray" in found.stderr
+
+
+def test_the_arrays_of_workers_leave_nothing_behind(tmp_path):
+    """joblib's tracker warns at the end of a process whose workers were killed with arrays open."""
+    found = subprocess.run([sys.executable, "-c", LEAVING], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                           env=dict(os.environ, JOBLIB_TEMP_FOLDER=str(tmp_path)))
+    assert (found.returncode, found.stdout, found.stderr) == (0, "[0, 1, 4, 9]\n", "") and not list(tmp_path.iterdir())
+
+
+LEAVING = """
+import numpy as np
+from tests.common.test_workers import keeps_it_open
+from utils.common.workers import Workers
+with Workers(2) as workers:
+    print(sorted(workers.results(keeps_it_open, ({"numbers": np.arange(100_000)},), list(range(4)))))
+"""
+
+
+def keeps_it_open(common, task):
+    keeps_it_open.kept = common["numbers"]
+    return int(common["numbers"][task]) ** 2

@@ -8,17 +8,11 @@ import torchvision  # noqa: F401  brings Triton, which crashes where TensorFlow 
 from ai_edge_litert.interpreter import Interpreter
 
 from model.architectures import describe
-from tests.helpers import arithmetic_table, described, plain_model
+from tests.helpers import described, plain_model
 from utils.common.errors import UserError
 from utils.deploy import metadata
 
 NETWORK = describe("res", depth=10, width=0.5)
-
-TABLE = arithmetic_table(NETWORK)
-
-NARROWER = {"Conv_0": 11, "Conv_1_0_1": 5, "Conv_2_0_2": 13, "Conv_3_0_1": 21}
-
-REMOVED = {"Conv_2_0_1": 0, "Conv_3_0_1": 0}
 
 
 def test_labels_and_description_stand_in_a_zip_archive(tmp_path):

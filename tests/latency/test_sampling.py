@@ -102,6 +102,7 @@ def test_averaging_along_a_row_keeps_its_steps():
     assert np.std(level / line) < 0.6 * np.std(noisy / line) and level[31] == noisy[31]
 
 
+@pytest.mark.slow
 def test_a_table_of_a_million_entries_is_filled_in_little_memory(tmp_path):
     """In a process of its own, whose peak is what the system says it was."""
     code = "import numpy as np\n" + inspect.getsource(stepped) + """

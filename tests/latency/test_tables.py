@@ -1,4 +1,4 @@
-"""Tables: the sum, the files, what is refused, and that loading never executes."""
+"""Tables: the sum, the files, and what is refused."""
 
 import pickle
 

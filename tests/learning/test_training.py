@@ -24,8 +24,8 @@ def test_an_epoch_sees_every_image_once():
     source = training.BatchSource(labelled_images(21), NORMAL, False, batch_size=5)
     batches = list(source.epoch(1, 2))
     assert [len(labels) for _, labels in batches] == [5, 5, 5, 5]  # a batch of one image is left out
-    labels = torch.cat([labels for _, labels in list(training.BatchSource(labelled_images(20), NORMAL, False,
-                                                                          5).epoch(1, 2))])
+    labels = torch.cat([labels for _, labels
+                        in list(training.BatchSource(labelled_images(20), NORMAL, False, 5).epoch(1, 2))])
     assert torch.equal(labels.bincount(), torch.tensor([5, 5, 5, 5]))
 
 

@@ -64,6 +64,7 @@ def assert_close(a, b):
     np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key, cin, cout", VARIANTS)
 def test_a_variant_is_what_the_converter_writes(key, cin, cout):
     network = TABLES[key].network(cin, cout)
@@ -103,6 +104,7 @@ def test_a_whole_network_is_what_the_converter_writes(change):
     assert_close(run(ours, images), run(theirs, images))
 
 
+@pytest.mark.slow
 def test_the_networks_a_table_is_judged_on_are_what_the_converter_writes():
     """Random widths, blocks removed, lively batch norms: outputs within 1e-4."""
     network = describe("res", depth=16, width=1.0)

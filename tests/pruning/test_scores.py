@@ -42,8 +42,8 @@ def test_taylor_and_fisher_are_slopes_of_the_loss(name):
         readers = [getattr(model, layer.node.name) for layer in model.layers if layer.node.kind in ("conv", "linear")
                    and network.group_of[layer.inputs[0]] == group]
         for channel in (0, model.widths[group] - 1):
-            slopes = (losses(model, x, y, readers, channel, 1 + 1e-6) - losses(model, x, y, readers, channel,
-                                                                               1 - 1e-6)) / 2e-6
+            slopes = (losses(model, x, y, readers, channel, 1 + 1e-6)
+                      - losses(model, x, y, readers, channel, 1 - 1e-6)) / 2e-6
             assert float(taylor[group][channel]) == pytest.approx(float(slopes.abs().mean()), rel=1e-3, abs=1e-7)
             assert float(fisher[group][channel]) == pytest.approx(float(slopes.square().mean()) / 2, rel=1e-3, abs=1e-9)
 

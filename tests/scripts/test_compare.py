@@ -1,4 +1,4 @@
-"""The comparison: rows and points, the picture of any CSV, and compare.py as a user meets it."""
+"""compare.py as a user meets it: the picture of any CSV, and a comparison that is killed, resumed, widened, refused."""
 
 import json
 import math
@@ -77,6 +77,7 @@ def rows_of(folder):
     return results.read_csv(folder / "comparisons/c/c.csv")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_no_network_is_trained_twice(priced):
     """Killed twice while it works, by two workers; then the whole table, and once more with nothing to do."""
     flags = [sys.executable, str(ROOT / COMPARE[0]), *COMPARE[1:], "--seeds", "0", "1", "--jobs=2", "--no_measure"]
@@ -136,6 +137,7 @@ def session_of(pid):
         return None
 
 
+@pytest.mark.slow
 def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script):
     said = script("compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
                   "--methods",
@@ -152,6 +154,7 @@ def test_networks_are_exported_and_measured_and_the_table_says_so(priced, script
         assert 0.2 < ratio < 5  # the same thing, on a noisy machine
 
 
+@pytest.mark.slow
 def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, script):
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
              "--methods",
@@ -257,6 +260,7 @@ def test_wrong_flags_are_found_before_anything_is_made(priced, script, flags, wo
     assert after == before
 
 
+@pytest.mark.slow
 def test_more_methods_later_and_measured_later(priced, script):
     """What is there stays, in the picture too; only what is missing is made; a figure is never lost."""
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
@@ -287,6 +291,7 @@ def test_the_grid_with_a_wider_table_and_a_network_of_it_for_two_latencies(price
     refused(script(*flags[:-1], "--pruning_facts", "0.1", "--resume"), "grid_table_sha256")
 
 
+@pytest.mark.slow
 def test_the_number_of_jobs_makes_no_difference(priced, script):
     flags = ["compare.py", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3", "--methods", "uniform",
              "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure", "--threads=1"]

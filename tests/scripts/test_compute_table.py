@@ -198,8 +198,8 @@ def test_merged_tables_keep_a_correction_only_if_all_have_one(with_table, script
         (with_table / f"{name}.json").write_text(json.dumps(dict(note, correction=made)))
     script("perf_tables/merge_perf_tables.py", "ab", "a", "b", check=True)
     script("perf_tables/merge_perf_tables.py", "abc", "a", "b", "c", check=True)
-    assert json.loads((with_table / "ab.json").read_text())["correction"] == {"factor": pytest.approx(1.05),
-                                                                              "overhead_s": pytest.approx(1e-6)}
+    assert json.loads((with_table / "ab.json").read_text())["correction"] == \
+        {"factor": pytest.approx(1.05), "overhead_s": pytest.approx(1e-6)}
     assert "correction" not in json.loads((with_table / "abc.json").read_text())
 
 

@@ -122,6 +122,7 @@ def test_float32_computes_what_torch_does(run, checkpoints, digits, tmp_path, na
     assert metadata.read(path) == metadata.Description(NETWORK, widths, "none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full", "narrower", "removed"])
 def test_int8_computes_nearly_what_torch_does(run, checkpoints, digits, tmp_path, name):
     printed = run(export, f"--checkpoint={name}", "--output=int8.tflite", "--quantize=int8", "--num_test_images=100",
@@ -138,6 +139,7 @@ def test_int8_computes_nearly_what_torch_does(run, checkpoints, digits, tmp_path
     assert all(1e-7 < s < 1 for s in LiteRTRunner(1).open(tmp_path / "int8.tflite")(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["float16", "dynamic"])
 def test_smaller_weights(run, checkpoints, digits, tmp_path, quantize):
     run(export, "--checkpoint=full", "--output=a.tflite", f"--quantize={quantize}", "--num_test_images=100")
@@ -148,6 +150,7 @@ def test_smaller_weights(run, checkpoints, digits, tmp_path, quantize):
     assert (tmp_path / "a.tflite").stat().st_size < 2.5 * NETWORK.parameter_count(NETWORK.full_widths) + 25_000
 
 
+@pytest.mark.slow
 def test_tensorflows_interpreter_reads_it_too(run, checkpoints, digits, tmp_path):
     import tensorflow as tf
     run(export, "--checkpoint=removed", "--output=a.tflite", "--num_test_images=5")
@@ -156,6 +159,7 @@ def test_tensorflows_interpreter_reads_it_too(run, checkpoints, digits, tmp_path
                                torch_logits(checkpoints / "removed.t7", pixels), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_onnx(script, checkpoints, digits, tmp_path):
     """In a process of its own: torch's exporter and TensorFlow do not live in one."""
     import onnxruntime
@@ -228,6 +232,7 @@ def test_export_refuses(run, tmp_path, flags, words):
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_from_the_shell(checkpoints, tmp_path):
     """What a user sees: no line of a converter, nothing left behind but the file."""
     (tmp_path / "tmp").mkdir()
@@ -241,6 +246,7 @@ def test_from_the_shell(checkpoints, tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_one_line_and_help_needs_none(checkpoints, tmp_path):
     (tmp_path / "checkpoints").symlink_to(checkpoints)
     found = blocked(["tensorflow", "keras"], as_code("export.py"), tmp_path, ["--checkpoint=full"])
@@ -347,6 +353,7 @@ def test_another_networks_table_is_refused(run, tmp_path):
         run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle")
 
 
+@pytest.mark.slow
 def test_a_pi_measures_with_numpy_and_the_binary_alone(tmp_path):
     (tmp_path / "a.tflite").write_bytes(described())
     write_table(tmp_path / "table.pickle", TABLE, {"threads": 3})

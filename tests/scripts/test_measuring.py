@@ -6,7 +6,6 @@ import pickle
 import pytest
 import torchvision  # noqa: F401  brings Triton, which crashes where TensorFlow was loaded before it
 
-from model.architectures import describe
 from tests.helpers import TINY, TINY_FLAGS, arithmetic_table, refused
 from utils.latency.tables import latency_s
 
@@ -23,12 +22,3 @@ def test_a_model_of_another_program_is_predicted_by_its_channels(ready, script):
     found = script(*measure, "--channels=c", check=True)
     assert "taken on trust" in found.stderr
     assert json.loads(found.stdout)["predicted_s"] == pytest.approx(latency_s(TINY, widths, arithmetic_table(TINY)))
-
-
-NETWORK = describe("res", depth=10, width=0.5)
-
-TABLE = arithmetic_table(NETWORK)
-
-NARROWER = {"Conv_0": 11, "Conv_1_0_1": 5, "Conv_2_0_2": 13, "Conv_3_0_1": 21}
-
-REMOVED = {"Conv_2_0_1": 0, "Conv_3_0_1": 0}

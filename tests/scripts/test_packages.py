@@ -1,6 +1,10 @@
 """Who may import what: the Pi side needs NumPy alone and Python 3.9, training and pruning no TensorFlow."""
 
+import pytest
+
 from tests.helpers import NOT_FOR_TRAINING, NOT_ON_A_PI, as_code, blocked
+
+pytestmark = pytest.mark.slow  # Pythons in which packages cannot be imported
 
 TINY = ["--depth=10", "--width=0.0625"]
 

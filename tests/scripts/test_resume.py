@@ -17,6 +17,8 @@ from tests.helpers import ROOT, arithmetic_table, environment
 from utils.common.pickles import read_pickle
 from utils.latency.tables import write_table
 
+pytestmark = pytest.mark.slow  # kills
+
 TRAIN = ["train.py", "--depth=10", "--width=0.125", "--dataset=digits", "--epochs=4", "--save_file=net",
          "--lr_type=cosine", "--learning_rate=0.05"]
 

@@ -124,8 +124,8 @@ def test_plan_on_the_raspberry_pi_table(shared, script, tmp_path):
                                                            "gain_s": None}
     arrays = read_pickle(table)
     inner = proposals["Conv_1_1_1"]  # its gain, from the table by hand
-    gain = lambda w: 2 * arrays["No_Stride_1"][31, 31] - arrays["No_Stride_1"][31,
-                                                                               w - 1] - arrays["No_Stride_1"][w - 1, 31]
+    gain = lambda w: (2 * arrays["No_Stride_1"][31, 31] - arrays["No_Stride_1"][31, w - 1]
+                      - arrays["No_Stride_1"][w - 1, 31])
     assert inner["gain_s"] == pytest.approx(gain(inner["proposed_width"])) and inner["gain_s"] > plan["target_gain_s"]
     assert all(gain(w) <= plan["target_gain_s"] for w in range(inner["proposed_width"] + 1, 32))
     found = script("prune.py", "--plan", "--json", "--pruning_fact=0.4", f"--perf_table={table}", "--removals=always",
@@ -279,6 +279,7 @@ def test_save_refuses(files, script):
     assert contents(files) == before
 
 
+@pytest.mark.slow
 def test_four_shells_write_what_one_writes(script, tmp_path):
     flags = ["compute_table.py", "--depth=10", "--width=0.125", "--mode=save", "--save_file=x"]
     script(*flags, "--output_folder=one", check=True)
@@ -290,6 +291,7 @@ def test_four_shells_write_what_one_writes(script, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "four")
 
 
+@pytest.mark.slow
 def test_keras_converter_and_its_second_save(script, tmp_path):
     flags = ["compute_table.py", "--depth=10", "--width=0.0625", "--mode=save", "--save_file=x", "--converter=keras",
              "--num_process=40"]
@@ -320,6 +322,7 @@ def test_an_unwritable_folder_is_said_before_the_work(ready, script, folder):
     assert contents(ready) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, script):
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)],
                                            capture_output=True).returncode:
@@ -338,6 +341,7 @@ def listening():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[*TRAIN[:-2], "--epochs=500", "--save_file=long"],
                                    [*PRUNE[:-2], "--init_red_fact=30", "--short_term_fine_tune=5000"]],
                          ids=["train", "prune"])

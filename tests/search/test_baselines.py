@@ -33,8 +33,8 @@ def worth_of(saliency, widths):
     return sum(sum(sorted(saliency[g], reverse=True)[:widths[g]]) for g in saliency)
 
 
-@example(values=[1.0] * 7 + [0.5] * 3 + [1.0] * 10,
-         part=0.5)  # two latency steps without a price of a second between them
+# two latency steps without a price of a second between them
+@example(values=[1.0] * 7 + [0.5] * 3 + [1.0] * 10, part=0.5)
 @given(values=st.lists(st.floats(0.01, 1), min_size=20, max_size=20), part=st.floats(0.15, 0.95))
 def test_the_knapsack_is_worth_nearly_what_the_best_of_all_choices_is(values, part):
     saliency = {"a": values[:10], "b": values[10:]}

@@ -117,8 +117,8 @@ def test_search_meets_the_budget_and_books_every_gain_through_one_function():
     for number, step in enumerate(steps, 1):
         assert step.state.step == number
         assert step.latency_s == toy_latency(step.state.widths) == pytest.approx(before - step.chosen.proposal.gain_s)
-        asked = min(netadapt.target_gain_s(Settings(0.4, 4), 10.0, number),
-                    before - 6.0)  # at last only what is missing
+        # at last only what is missing
+        asked = min(netadapt.target_gain_s(Settings(0.4, 4), 10.0, number), before - 6.0)
         assert step.chosen.proposal.gain_s > step.target_gain_s == pytest.approx(asked)
         before = step.latency_s
 

@@ -21,8 +21,9 @@ def quiet(*descriptors: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def printing_to(file: IO[str]) -> Iterator[None]:
-    """While it lasts, everything that this process prints goes to the file."""
-    with _sent_to(file.fileno(), (1, 2)):
+    """While it lasts, everything that this process prints goes to the file, also where Python's own streams lead
+    elsewhere than the descriptors do (a notebook's). A file that is buffered by lines keeps the order."""
+    with _sent_to(file.fileno(), (1, 2)), contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         yield
 
 

@@ -33,9 +33,10 @@ class Workers:
     def __init__(self, jobs: int, backend: str = "local", *, packages: Sequence[str] = (), gpu: bool = False):
         self.jobs, self.backend, self._gpu = jobs, backend, gpu
         self._stack, self._fruitless = ExitStack(), 0
+        self._address = ""  # of a cluster's head
         if backend == "ray":
             kind = "GPU" if gpu else "CPU"
-            held = _join_cluster(packages, kind)
+            held, self._address = _join_cluster(packages, kind)
             if held < jobs:
                 print(f"--jobs={jobs}: the cluster has {held} {kind}s; going on with {held} workers", flush=True)
                 self.jobs = held
@@ -78,6 +79,10 @@ class Workers:
             except pickle.PicklingError as error:
                 raise UserError(f"no room for the workers' arrays ({first_line(error.__cause__ or error)}); free some "
                                 "in the temporary folder, or name another one with JOBLIB_TEMP_FOLDER") from error
+            except Exception as error:  # Ray raises many kinds when its cluster goes
+                if self._address and not _answers(self._address):
+                    raise UserError(f"--backend=ray: the cluster is gone; {GONE}") from error
+                raise
             if left:
                 self._again(word, len(left), any_done=len(left) < before)
 
@@ -205,8 +210,9 @@ def outlive_ray() -> None:
     os._exit(2 if code else 0)
 
 
-def _join_cluster(packages: Sequence[str], kind: str) -> int:
-    """Become a driver of the cluster; returns the number of its CPUs or GPUs, one of which a worker takes."""
+def _join_cluster(packages: Sequence[str], kind: str) -> tuple[int, str]:
+    """Become a driver of the cluster; returns the number of its CPUs or GPUs, one of which a worker takes, and the
+    address of its head."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
     try:
         import ray
@@ -222,11 +228,12 @@ def _join_cluster(packages: Sequence[str], kind: str) -> int:
         raise UserError(f"--backend=ray: no Ray cluster ({first_line(error)}); start one with `ray start --head`, name "
                         "one with RAY_ADDRESS, or leave the flag out") from error
     register_ray()
-    threading.Thread(target=_watch, args=(ray.get_runtime_context().gcs_address,), daemon=True).start()
+    address = ray.get_runtime_context().gcs_address
+    threading.Thread(target=_watch, args=(address,), daemon=True).start()
     held = int(ray.cluster_resources().get(kind, 0))
     if not held:
         raise UserError(f"--backend=ray: the cluster has no {kind}; try --device=cpu, or leave --backend out")
-    return held
+    return held, address
 
 
 def _watch(address: str) -> None:
@@ -235,15 +242,20 @@ def _watch(address: str) -> None:
     silent = 0
     while silent < 3:
         time.sleep(1)
-        try:
-            _knock(address)
-            silent = 0
-        except OSError:
-            silent += 1
+        silent = 0 if _answers(address) else silent + 1
     import ray
     if ray.is_initialized():
         print(f"error: --backend=ray: the cluster is gone; {GONE}", file=sys.stderr, flush=True)
         os._exit(2)
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at host:port."""
+    try:
+        _knock(address)
+    except OSError:
+        return False
+    return True
 
 
 def _knock(address: str) -> None:

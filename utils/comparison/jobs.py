@@ -40,7 +40,7 @@ def run_job(job: Job) -> Ended:
     here, argv = os.getcwd(), sys.argv
     try:
         os.chdir(job.folder)
-        with open(job.log, "a") as log, printing_to(log):
+        with open(job.log, "a", buffering=1) as log, printing_to(log):
             for command in job.commands:
                 code = _run(command, log)
                 if code == 130:
