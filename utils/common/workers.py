@@ -48,7 +48,7 @@ class Workers:
     def __exit__(self, *error: Any) -> None:
         self._stop()
         if self.backend == "ray":
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
             ray.shutdown()
 
     def results(self, function: Callable, common: tuple[Mapping, ...], tasks: Sequence[Any]) -> Iterator[Any]:
@@ -138,7 +138,7 @@ class Workers:
         from joblib.externals.loky import BrokenProcessPool
         if self.backend != "ray":
             return (BrokenProcessPool,)
-        from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+        from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError  # pyright: ignore[reportMissingImports]
         return (OutOfMemoryError, RayActorError, WorkerCrashedError)
 
 
@@ -215,8 +215,8 @@ def _join_cluster(packages: Sequence[str], kind: str) -> tuple[int, str]:
     address of its head."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
     try:
-        import ray
-        from ray.util.joblib import register_ray
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"--backend=ray: Ray is not installed ({error}); pip install ray, or leave the "
                         "flag out") from error
@@ -243,7 +243,7 @@ def _watch(address: str) -> None:
     while silent < 3:
         time.sleep(1)
         silent = 0 if _answers(address) else silent + 1
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
     if ray.is_initialized():
         print(f"error: --backend=ray: the cluster is gone; {GONE}", file=sys.stderr, flush=True)
         os._exit(2)
