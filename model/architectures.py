@@ -1,7 +1,7 @@
-"""The architectures by the name given to --net. A new one is a new file beside wideresnet.py and a line here.
+"""The architectures by the name given to --net. A new one is a new file beside wideresnet.py and its name here, twice.
 
-Each module has ``describe(**arguments) -> Network``, where ``arguments`` of the network are "net" and these, and
-``narrower(network, depth)``, which yields networks for the same images from the width of ``network`` down.
+Each module has ``describe(**arguments) -> Network``, and ``narrower(network, depth)``, which yields networks for the
+same images from the width of ``network`` down. ``network.arguments`` holds "net" and the arguments of ``describe``.
 """
 
 from collections.abc import Iterator

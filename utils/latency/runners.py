@@ -40,7 +40,10 @@ class Runner(Protocol):
     def num_threads(self) -> int: ...
 
     def describe(self) -> dict[str, Any]:
-        """What a table's note says of the tool. Raises UserError where it is not installed."""
+        """What a table's note says of the tool: "runtime", "threads", and "version" where it has one.
+
+        Raises UserError where it is not installed.
+        """
         ...
 
     def open(self, model: Model) -> Timer:
@@ -250,7 +253,10 @@ class OnnxRunner:
     num_threads: int
 
     def describe(self) -> dict[str, Any]:
-        return {"runtime": "onnxruntime", "version": _version("onnxruntime"), "threads": self.num_threads}
+        version = _version("onnxruntime")
+        if version == "unknown":
+            raise UserError("ONNX Runtime is not installed in this Python; pip install onnxruntime")
+        return {"runtime": "onnxruntime", "version": version, "threads": self.num_threads}
 
     def open(self, model: Model) -> Timer:
         session = onnx_session(model, self.num_threads)

@@ -37,7 +37,7 @@ class Workshop:
     recipe: Recipe  # of all fine-tuning
     threads: int
     seed: int
-    pruning_method: str = "l2"  # one of scores.METHODS
+    pruning_method: str = "l2"  # one of settings.SCORES
 
     def scores(self, model: TorchNet, step: int) -> Scores:
         """Of the channels that a step may take."""

@@ -1,7 +1,8 @@
 """Other ways than NetAdapt's to a latency: all widths chosen at once, no candidate tried.
 
 Each takes the network, its widths, ``latency(widths)`` in seconds and a budget in seconds, and gives widths that meet
-it. Raises NoWayOn where none do.
+it: only prunable groups narrower, 0 only where a group is removable, the same for the same seed. Raises NoWayOn where
+none do.
 """
 
 import random
