@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: small tensors, and results that don't depend on it
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,6 +29,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared is absent: its real tables, channel files and benchmark outputs are not tested")
     return folder
+
+
+@pytest.fixture
+def table_file(tmp_path):
+    """Write anything as a pickle: table_file(content) -> its path."""
+    def write(table, name="t.pickle"):
+        (tmp_path / name).write_bytes(pickle.dumps(table))
+        return tmp_path / name
+    return write
 
 
 @pytest.fixture

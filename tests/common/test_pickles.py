@@ -11,14 +11,6 @@ from utils.common.pickles import read_pickle
 from utils.latency.tables import read_arrays
 
 
-@pytest.fixture
-def table_file(tmp_path):
-    def write(table, name="t.pickle"):
-        (tmp_path / name).write_bytes(pickle.dumps(table))
-        return tmp_path / name
-    return write
-
-
 @pytest.mark.parametrize("protocol", range(6))
 def test_every_pickle_protocol_is_read(table_file, tmp_path, protocol):
     (tmp_path / "p.pickle").write_bytes(pickle.dumps({"FC": np.ones((3, 1)), "n": np.float64(2)}, protocol))

@@ -1,6 +1,5 @@
 """Tables: the sum, the files, and what is refused."""
 
-import pickle
 
 import numpy as np
 import pytest
@@ -12,14 +11,6 @@ from utils.latency import tables
 from utils.latency.note import read_note
 
 NETWORK = describe("res", depth=10, width=0.25)
-
-
-@pytest.fixture
-def table_file(tmp_path):
-    def write(table, name="t.pickle"):
-        (tmp_path / name).write_bytes(pickle.dumps(table))
-        return tmp_path / name
-    return write
 
 
 def test_the_raspberry_pi_table_sums_to_what_was_published(shared):
