@@ -1,7 +1,7 @@
 """One step's candidates brought from rung to rung, each judged there, unless it was before an interruption."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
 from model.torch_net import TorchNet
@@ -46,8 +46,8 @@ class Evaluation:
         piece = self._piece(proposal, self.rungs[-1])
         if piece.progress and piece.progress["batches"] == self.rungs[-1].batches:
             return piece
-        (made,) = self.make(self.step, self.rungs[-1], [_at(piece, None)])
-        return _at(piece, made.progress)
+        (made,) = self.make(self.step, self.rungs[-1], [replace(piece, progress=None)])
+        return replace(piece, progress=made.progress)
 
     def _judge(self, rung: Rung, going: Sequence[Proposal]) -> list[Candidate]:
         """halving.Judge"""
@@ -59,7 +59,7 @@ class Evaluation:
         found = [_candidate(p, self.trials[p.key, rung.name], before) for p in going if p.key not in waiting]
         pieces = [self._piece(p, rung) for p in waiting.values()]
         if not rung.batches:  # all are scored together, sharing layers: one that was scored before a fault, too
-            pieces = [_at(piece, None) for piece in pieces]
+            pieces = [replace(piece, progress=None) for piece in pieces]
         for made in self.make(self.step, rung, pieces) if pieces else ():
             candidate = _candidate(waiting[made.key], (made.error_pct, made.loss), before)
             self._keep(rung, candidate, made.progress, found)
@@ -100,10 +100,6 @@ class Evaluation:
         print(f"  {proposal.group:<12}{proposal.width:>4} -> {proposal.proposed_width:<4} gains "
               f"{proposal.gain_s * 1e3:8.4f} ms   error " + (f"{error:6.2f}%" if error == error else
                                                               "NaN, out of this step"), flush=True)
-
-
-def _at(piece: Piece, progress: Optional[Progress]) -> Piece:
-    return Piece(piece.group, piece.number, piece.keep, progress)
 
 
 def _candidate(proposal: Proposal, judged: Judged, before: Judged) -> Candidate:
