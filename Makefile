@@ -33,7 +33,7 @@ test: .venv/installed
 	$(PY) -m pytest -m "not slow" --numprocesses=2 --dist=loadfile
 
 test-slow: .venv/installed-ray
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow --numprocesses=2 --dist=loadgroup
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .

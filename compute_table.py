@@ -32,6 +32,7 @@ from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import save_name, writable_folder
 from utils.common.progress import progress
+from utils.common.provenance import made_by, stamp
 from utils.deploy import on_device
 from utils.latency import assembly, correction, model_timing, tables, validation, variants, writing
 from utils.latency.entries import Entries
@@ -169,7 +170,10 @@ def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, to
     networks = correction.judging_networks(network, num_networks, asked.pace.seed)
     found = validation.validate(network, arrays, note, networks, runner, asked.pace.of_networks(JUDGING_PATIENCE_S),
                                 num_images=asked.num_images, same_machine=not otherwise)
-    print(json.dumps(found.as_json(), indent=1, allow_nan=False) if as_json else "\n".join(found.lines()))
+    if as_json:
+        print(json.dumps({"made_by": made_by(), **found.as_json()}, indent=1, allow_nan=False))
+    else:
+        print("\n".join(found.lines()))
     picture = table.with_name(f"{table.stem}-validation.png")
     try:
         plot_validation(picture, found.predicted_s.tolist(), found.measured_s.tolist(),
@@ -184,18 +188,19 @@ def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: T
     """One model, or several in one session, beside what the table predicts for those that it is of."""
     runner, care = tool.runner(threads_in(read_note(table)) if table else 1), pace.of_networks(MODEL_PATIENCE_S)
     now = how_measured(runner)
+    about_file = {**stamp(model_timing.FORMAT), **now}
     tool_words = f"{runner.num_threads} thread(s) of {now['runtime']}"
     if len(about) == 1:
         (path, what), = about.items()
         timing = on_device.measure_one(path, what, table, runner, care, now)
         if as_json:
-            print(json.dumps({"model": str(path), **now, **timing.as_json()}, indent=1, allow_nan=False))
+            print(json.dumps({"model": str(path), **about_file, **timing.as_json()}, indent=1, allow_nan=False))
         else:
             print("\n".join([f"{path}: {on_device.in_words(what)}, {tool_words}", *timing.lines()]))
         return
     found = on_device.measure_several(about, table, runner, care, now)
     if as_json:
-        print(json.dumps({**now, **found.as_json()}, indent=1, allow_nan=False))
+        print(json.dumps({**about_file, **found.as_json()}, indent=1, allow_nan=False))
         return
     print(f"{len(about)} models, {tool_words}")
     for path, seconds in found.seconds.items():

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from model.torch_net import TorchNet
 from utils.common import cli, journal
+from utils.common.provenance import made_by
 from utils.common.workers import Workers
 from utils.latency import tables
 from utils.learning import device as devices
@@ -247,7 +248,7 @@ def main() -> None:
         seconds[name] += again
     found = report(sizes, seconds, steps, len(proposals), device, threads)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps({"made_by": made_by(), **found}))
     else:
         print_report(network.short_name, found)
 

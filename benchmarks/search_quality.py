@@ -28,6 +28,7 @@ import torch
 from utils.common import cli, journal
 from utils.common.errors import UserError
 from utils.common.files import locate, write_whole
+from utils.common.provenance import made_by
 from utils.learning import checkpoint, data, training
 from utils.learning import device as devices
 from utils.learning.settings import Data, Recipe
@@ -71,7 +72,7 @@ def main() -> None:
     runs = {name: [pruned(name, [*flags.split(), *asked], seed) for seed in args.seeds]
             for name, flags in searches.items()}
     base_path = locate(args.base_model, "checkpoints", ".t7")
-    report = {"flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")},
+    report = {"made_by": made_by(), "flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")},
               "threads": torch.get_num_threads(), "runs": runs,
               "steps": walk(base_path, args.data_loc, args.seeds[0], args.short_term_fine_tune)}
     for name, ends in runs.items():

@@ -27,6 +27,7 @@ import numpy as np
 from model.network import Network, Table
 from utils.common import cli
 from utils.common.errors import UserError
+from utils.common.provenance import made_by
 from utils.latency import tables, variants, writing
 from utils.latency.entries import Entries, Entry
 from utils.latency.note import read_note
@@ -107,7 +108,7 @@ def main() -> None:
         found.update(build([f"--net={args.net}", f"--depth={args.depth}", f"--width={args.width}"], args.num_measures))
     found.update(projection)
     if args.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps({"made_by": made_by(), **found}, indent=1))
         return
     print(f"made: {found['keras_per_s']:.2f} variants per second with Keras, {found['direct_per_s']:.0f} directly: "
           f"{found['ratio']:.0f} times as many; all with Keras would take {found['all_with_keras_h']:.1f} h")

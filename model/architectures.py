@@ -1,7 +1,8 @@
 """The architectures by the name given to --net. A new one is a new file beside wideresnet.py and its name here, twice.
 
-Each module has ``describe(**arguments) -> Network``, and ``narrower(network, depth)``, which yields networks for the
-same images from the width of ``network`` down. ``network.arguments`` holds "net" and the arguments of ``describe``.
+Each module has ``describe(**arguments) -> Network``; ``narrower(network, depth)``, which yields networks for the same
+images from the width of ``network`` down; and ``EXAMPLES``, arguments of small networks, on which the tests run.
+``network.arguments`` holds "net" and the arguments of ``describe``.
 """
 
 from collections.abc import Iterator

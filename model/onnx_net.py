@@ -37,9 +37,19 @@ def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about:
                                 output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("N")},))
     assert program is not None, "the exporter gives a program where dynamo=True"
     content = program.model_proto
+    _forget_sources(content)
     for key, value in about.items():
         content.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(content)
     buffer = io.BytesIO()
     onnx.save(content, buffer)
     return buffer.getvalue()
+
+
+def _forget_sources(content: onnx.ModelProto) -> None:
+    """Take out what the exporter says of this machine: every node's stack trace, with the paths of source files."""
+    for graph in (content.graph, *content.functions):
+        for part in (graph, *graph.node, *graph.value_info):
+            del part.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""

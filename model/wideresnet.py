@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from model.network import Group, Input, Network, Node
 
+EXAMPLES = ({"depth": 16, "width": 0.5}, {"depth": 10, "width": 1.0})
+
 
 def describe(depth: int, width: float, img_size: int = 32, num_classes: int = 10) -> Network:
     """Describe a WideResNet.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.architectures import describe
+from model.architectures import ARCHITECTURES, describe
 from model.network import Group, Input, Network, Node
 from model.tflite_net import random_weights, write
 from model.torch_net import TorchNet
@@ -43,11 +43,8 @@ def depthwise_network() -> Network:
     return Network({"net": "depthwise"}, (Input("image", "image", 12),), groups, nodes)
 
 
-NETWORKS = {
-    "wideresnet-16-0.5": describe("res", depth=16, width=0.5),
-    "wideresnet-10-1": describe("res", depth=10, width=1.0),
-    "depthwise": depthwise_network(),
-}
+EXAMPLES = [describe(net, **arguments) for net, module in ARCHITECTURES.items() for arguments in module.EXAMPLES]
+NETWORKS = {**{network.short_name: network for network in EXAMPLES}, "depthwise": depthwise_network()}
 SMALL = describe("res", depth=10, width=0.25)
 TINY = describe("res", depth=10, width=0.125)
 

@@ -3,16 +3,18 @@
 import re
 import shlex
 from functools import cache
+from types import ModuleType
 
 import pytest
 
+from model import architectures
 from tests.helpers import ROOT
 from utils.common import cli
 from utils.common.errors import UserError
 from utils.comparison.jobs import parser_of
 
-DOCUMENTS = sorted(str(p.relative_to(ROOT)) for p in [ROOT / "README.md", *ROOT.glob("docs/*.md"),
-                                                      *ROOT.glob("results/*.md")])
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for where in (".", "docs", "results")
+                   for path in (ROOT / where).glob("*.md"))
 SCRIPTS = {p.relative_to(ROOT).as_posix() for folder in ("", "perf_tables", "benchmarks")
            for p in (ROOT / folder).glob("*.py")}
 
@@ -91,3 +93,18 @@ def test_make_targets_are_there(name):
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), flags=re.MULTILINE))
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", text_of(name), flags=re.MULTILINE):
         assert target in targets, f"{name}: make {target}"
+
+
+def test_the_example_architecture_works_as_printed(monkeypatch, capsys):
+    """Its file, its registration, and what looking at it prints."""
+    module, imports, registry, look = re.findall(r"```python\n(.*?)```", text_of("docs/new-architecture.md"), re.DOTALL)
+    plain = ModuleType("model.plain")
+    exec(module, plain.__dict__)
+    assert imports == "from model import plain, wideresnet\n"
+    names = dict(vars(architectures), plain=plain)
+    exec(registry, names)
+    assert set(architectures.ARCHITECTURES) < set(names["ARCHITECTURES"])
+    monkeypatch.setattr(architectures, "ARCHITECTURES", names["ARCHITECTURES"])
+    exec(look, {})
+    printed = re.search(r"This prints:\n\n```\n(.*?)```", text_of("docs/new-architecture.md"), re.DOTALL)[1]
+    assert capsys.readouterr().out == printed

@@ -18,7 +18,7 @@ def rows():
 
 def test_a_csv_gives_its_rows_back(tmp_path):
     (tmp_path / "r.csv").write_text(results.to_csv(rows()))
-    assert (tmp_path / "r.csv").read_text().splitlines()[4] == "d,netadapt,bn,n,0,0.4,5,5,1.9,1.9,10,20,NaN"
+    assert (tmp_path / "r.csv").read_text().splitlines()[4] == "d,netadapt,bn,n,0,0.4,5,5,1.9,1.9,10,20,NaN,"
     assert results.to_csv(results.read_csv(tmp_path / "r.csv")) == results.to_csv(rows())
 
 

@@ -146,7 +146,7 @@ def test_a_broken_loss_is_nan():
         assert made.error_pct != made.error_pct
 
 
-@pytest.mark.parametrize("name", ["wideresnet-16-0.5", "depthwise"])
+@pytest.mark.parametrize("name", ["res-16-0.5", "depthwise"])
 def test_bf16_is_fp32_within_tolerance(name):
     """Logits within 3% of their spread, loss within 2%; the same number of errors within 2 images of 50."""
     workshop, parent = workshop_and_parent(name)

@@ -29,7 +29,7 @@ def test_every_prunable_channel_gets_a_score_and_the_model_stays_as_it_is(name, 
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [*sorted(NETWORKS), "wideresnet-22-0.5"])
+@pytest.mark.parametrize("name", [*sorted(NETWORKS), "res-22-0.5"])
 def test_taylor_and_fisher_are_slopes_of_the_loss(name):
     """Against finite differences, without a gate: the weights that every mixing filter reads the channel with, times
     1 ± a little."""
@@ -61,7 +61,7 @@ def losses(model, x, y, readers, channel, factor):
 
 
 def test_scores_of_a_network_with_removed_blocks():
-    network = NETWORKS["wideresnet-16-0.5"]
+    network = NETWORKS["res-16-0.5"]
     model = TorchNet(network, dict(network.full_widths, Conv_1_0_1=0, Conv_2_1_1=0))
     for method in SCORES:
         found = scores.channel_scores(model, method, [labelled(network, 4)], torch.Generator().manual_seed(0))
@@ -70,7 +70,7 @@ def test_scores_of_a_network_with_removed_blocks():
 
 def test_filters_without_a_batch_norm_are_scored_by_their_norm():
     """What is left of a stream whose blocks are all removed is its bare skip."""
-    network = NETWORKS["wideresnet-16-0.5"]
+    network = NETWORKS["res-16-0.5"]
     model = lively(TorchNet(network, dict(network.full_widths, Conv_1_0_1=0, Conv_1_1_1=0)))
     found = scores.channel_scores(model, "bn", [], torch.Generator())
     torch.testing.assert_close(found["Conv_1_0_2"], model.Skip_1.weight.detach().flatten(1).norm(dim=1))
@@ -84,7 +84,7 @@ def test_prune_offers_every_method():
 
 
 def test_scores_are_the_mean_norm_over_all_writers_of_a_stream():
-    network = NETWORKS["wideresnet-16-0.5"]
+    network = NETWORKS["res-16-0.5"]
     model = TorchNet(network, network.full_widths)
     with torch.no_grad():
         for name, value in (("Conv_1_0_2", 1.0), ("Conv_1_1_2", 2.0), ("Skip_1", 3.0)):
@@ -97,7 +97,7 @@ def test_scores_are_the_mean_norm_over_all_writers_of_a_stream():
 
 
 def test_scores_leave_out_writers_that_are_gone():
-    network = NETWORKS["wideresnet-16-0.5"]
+    network = NETWORKS["res-16-0.5"]
     model = TorchNet(network, dict(network.full_widths, Conv_1_0_1=0, Conv_1_1_1=0))
     expected = model.Skip_1.weight.detach().flatten(1).norm(dim=1)
     torch.testing.assert_close(scores.filter_norms(model, "Conv_1_0_2"), expected)

@@ -49,7 +49,7 @@ def test_pruning_is_zeroing(name, group, data):
 
 @given(data=st.data())
 def test_pruning_several_groups_at_once_is_pruning_one_after_the_other(data):
-    network = NETWORKS["wideresnet-16-0.5"]
+    network = NETWORKS["res-16-0.5"]
     model = lively(TorchNet(network, network.full_widths))
     groups = [g for g in network.groups if g.prunable]
     keep = {g.name: torch.tensor(sorted(data.draw(st.sets(st.integers(0, g.width - 1), min_size=1))))
@@ -83,7 +83,7 @@ def test_a_removed_branch_leaves_the_other_operand(name, group):
 
 
 def test_the_given_network_is_left_alone():
-    network = NETWORKS["wideresnet-10-1"]
+    network = NETWORKS["res-10-1"]
     model = lively(TorchNet(network, network.full_widths))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     surgery.slice_channels(model, {"Conv_0": torch.tensor([1, 5])})
@@ -95,7 +95,7 @@ def test_the_given_network_is_left_alone():
                                            ({"Conv_0": [-1]}, "0..15"), ({"Conv_0": [3, 3]}, "different channels"),
                                            ({"Conv_0": []}, "Conv_0: expected 1 to 16")])
 def test_impossible_surgery_is_refused_by_name(keep, message):
-    network = NETWORKS["wideresnet-10-1"]
+    network = NETWORKS["res-10-1"]
     model = TorchNet(network, network.full_widths)
     with pytest.raises(ValueError, match=message):
         surgery.slice_channels(model, {k: torch.tensor(v, dtype=torch.long) for k, v in keep.items()})

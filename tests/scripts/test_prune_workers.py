@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 
 from model.architectures import describe
-from tests.helpers import ROOT, environment, proportional_table
+from tests.helpers import ROOT, environment, proportional_table, run_here
 from utils.latency.tables import write_table
 
 pytestmark = pytest.mark.slow  # kills, and a real Ray cluster
 
 NETWORK = describe("res", depth=10, width=0.5)
 
-TRAIN = ["train.py", "--depth=10", "--width=0.5", "--dataset=digits", "--epochs=2", "--save_file=net",
+TRAIN = ["train.py", "--depth=10", "--width=0.5", "--dataset=digits", "--epochs=1", "--save_file=net",
          "--batch_size=64", "--learning_rate=0.05", "--lr_type=cosine"]
 
-PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.5", "--init_red_fact=4",
-         "--criterion=error", "--short_term_fine_tune=20", "--save_file=pruned", "--batch_size=64", "--threads=1"]
+PRUNE = ["prune.py", "--base_model=net", "--perf_table=table", "--pruning_fact=0.4", "--init_red_fact=4",
+         "--criterion=error", "--short_term_fine_tune=8", "--save_file=pruned", "--batch_size=64", "--threads=1"]
 
 
 # --- prune.py with workers -------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def whole(tmp_path_factory):
     (folder / "perf_tables").mkdir()
     write_table(folder / "perf_tables/table.pickle", proportional_table(NETWORK), {})
     for command in (TRAIN, PRUNE):
-        found = run(folder, *command)
+        found = run_here(*command, cwd=folder)
         assert found.returncode == 0, found.stderr
     return folder
 
@@ -212,6 +212,9 @@ def test_workers_do_not_outlive_a_killed_parent(ready):
 
 # --- Ray -------------------------------------------------------------------------------------------------------
 
+one_cluster = pytest.mark.xdist_group("ray")  # one after another: `ray stop` ends every cluster of the machine
+
+
 @pytest.fixture
 def cluster():
     """A Ray cluster of this machine with two workers; yields its address."""
@@ -235,12 +238,14 @@ def stop_ray():
     subprocess.run([Path(sys.executable).with_name("ray"), "stop", "--force"], capture_output=True, timeout=120)
 
 
+@one_cluster
 def test_a_ray_cluster_finds_what_one_process_finds(whole, ready, cluster):
     found = run(ready, *PRUNE, "--backend=ray", "--jobs=2", RAY_ADDRESS=cluster)
     assert found.returncode == 0, found.stderr
     assert history(ready) == history(whole)
 
 
+@one_cluster
 def test_a_cluster_that_goes_is_said_and_resume_goes_on_here(whole, ready, cluster):
     process = begun(ready, "score", 1, "--backend=ray", "--jobs=2", RAY_ADDRESS=cluster)
     stop_ray()
@@ -254,6 +259,7 @@ def test_a_cluster_that_goes_is_said_and_resume_goes_on_here(whole, ready, clust
     assert history(ready) == history(whole)
 
 
+@one_cluster
 def test_more_jobs_than_there_is_work_or_cluster_for(whole, ready, cluster):
     found = run(ready, *PRUNE, "--jobs=4096")
     assert found.returncode == 0 and history(ready) == history(whole), found.stderr
@@ -262,6 +268,7 @@ def test_more_jobs_than_there_is_work_or_cluster_for(whole, ready, cluster):
     assert "--jobs=5: the cluster has 2 CPUs; going on with 2 workers" in found.stdout
 
 
+@one_cluster
 def test_without_a_cluster_the_message_says_what_to_do(ready):
     pytest.importorskip("ray")
     found = run(ready, *PRUNE, "--backend=ray", "--jobs=2", RAY_ADDRESS="127.0.0.1:1")

@@ -133,7 +133,7 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
         words = "stopped; what was finished is kept. To go on" if resumable else "stopped; nothing was written. Again"
         _end(f"{words}: python {shlex.join(again)}", 130)
     except MemoryError as error:
-        _end(f"error: too little memory ({error or 'no more is known'}); a smaller --batch_size, --depth, "
+        _end(f"error: too little memory ({str(error) or 'no more is known'}); a smaller --batch_size, --depth, "
              "--width or --img_size, or --sample, needs less", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`

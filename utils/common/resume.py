@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional
 from utils.common import journal
 from utils.common.errors import UserError
 from utils.common.journal import Record
+from utils.common.provenance import KEYS, check_format
 
 OVER_AGAIN = "resume it as it began, or remove it to start over"
 
@@ -21,20 +22,22 @@ def begun(path: Path, header: Record, *, resume: bool, at_stake: Callable[[Itera
           differing: str = OVER_AGAIN, free: Sequence[str] = ()) -> Optional[tuple[Record, Iterator[Any]]]:
     """The header and the records of the journal to go on with; None where the job begins.
 
-    header: of the job as it is asked for now; the keys in ``free`` may differ. at_stake: what the records of a journal
-    hold that must not be written over, in words; '' if nothing. over_again: what to do instead of --resume; differing:
-    and where it began otherwise. Raises UserError rather than write over an unfinished job or mix two.
+    header: of the job as it is asked for now; the keys in ``free`` may differ, and which version wrote it. at_stake:
+    what the records of a journal hold that must not be written over, in words; '' if nothing. over_again: what to do
+    instead of --resume; differing: and where it began otherwise. Raises UserError rather than write over an unfinished
+    job, mix two or read a newer version's.
     """
     if not path.exists():
         return None
     records = journal.stream(path)
     began = next(records)
+    check_format(path, began, header.get("format", 0))
     if not resume:
         words = at_stake(records)
         if words:
             raise UserError(f"{path}: {words}; add --resume to go on, or {over_again}")
         return None
-    for key in sorted((set(began) | set(header)) - set(free)):
+    for key in sorted((set(began) | set(header)) - {*free, *KEYS}):
         then, now = began.get(key), header.get(key)
         if then != now:
             flags = isinstance(then, dict) and isinstance(now, dict) and key == "flags" and changed_flags(then, now)

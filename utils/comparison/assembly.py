@@ -13,6 +13,7 @@ from utils.common.channels import write_channels
 from utils.common.errors import UserError
 from utils.common.files import writable_folder, write_whole
 from utils.common.fingerprint import sha256_of
+from utils.common.provenance import stamp
 from utils.comparison import grid, make, results
 from utils.comparison.plan import Base, Task, exported, row_for
 from utils.comparison.plots import plot_comparison
@@ -111,7 +112,8 @@ def _any_begun(folder: Path) -> bool:
 
 
 def _header(asked: Comparison, base: Base) -> dict[str, Any]:
-    return {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
+    return {**stamp(results.FORMAT), "base_model": base.path.name,
+            "base_weights_sha256": checkpoint.weights_sha256(base.content),
             "perf_table": base.table_path.name, "perf_table_sha256": sha256_of(base.table),
             "grid_table_sha256": sha256_of(base.grid_table) if base.grid_table is not base.table else None,
             "dataset": asked.dataset, "images": Path(asked.data_loc).name, "prune_flags": list(asked.prune_flags),

@@ -118,7 +118,8 @@ def row_of(base: Base, folder: Path, task: Task) -> Row:
     predicted_s = base.grid_latency_s(task.network) if task.method == "grid" else base.latency_s(widths)
     return Row(task.name, task.method, task.criterion, task.network.short_name, str(task.seed), task.pruning_fact,
                pruned.get("test_error", math.nan), made["error_history"][-1], predicted_s,
-               parameters=task.network.parameter_count(widths), macs=task.network.multiply_adds(widths))
+               parameters=task.network.parameter_count(widths), macs=task.network.multiply_adds(widths),
+               made_by=str(made.get("made_by", "")))
 
 
 def row_for(task: Task, rows: Mapping[str, Row]) -> Optional[Row]:

@@ -15,7 +15,10 @@ from statistics import mean, stdev
 from typing import Any, Optional
 
 from utils.common.errors import UserError
+from utils.common.provenance import check_format
+from utils.latency import model_timing
 
+FORMAT = 1  # of a comparison's journal
 NAN = float("nan")
 
 
@@ -36,6 +39,7 @@ class Row:
     parameters: float = NAN
     macs: float = NAN
     file_bytes: float = NAN  # of the .tflite file
+    made_by: str = ""  # the version of this project that made the network
 
     @property
     def latency_s(self) -> float:
@@ -54,7 +58,7 @@ def from_record(record: Any) -> Row:
     return Row(**record)
 
 
-TEXTS = ("file_name", "method", "criterion", "network", "seed")
+TEXTS = ("file_name", "method", "criterion", "network", "seed", "made_by")
 GAP = 1.03  # latencies that differ by less belong to one target, where the file tells none
 
 
@@ -104,6 +108,7 @@ def read_measured(path: Path) -> tuple[str, dict[str, float]]:
     ``compute_table.py --mode=measure --model ... --json`` printed. Raises UserError naming the file."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
+        check_format(path, content, model_timing.FORMAT)
         models = content["models"] if "models" in content else {content["model"]: content}  # several, or one
         found = {Path(name).stem: model["measured_s"] for name, model in models.items()}
         if not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in found.values()):

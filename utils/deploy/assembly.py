@@ -13,6 +13,7 @@ from torch import Tensor
 from model.network import Network
 from model.torch_net import TorchNet
 from utils.common.errors import UserError
+from utils.common.provenance import stamp
 from utils.deploy import convert, metadata, verify
 from utils.deploy.verify import Verification
 from utils.learning import checkpoint, data
@@ -87,9 +88,10 @@ def export(asked: Export, trained: Trained, images: Optional[Dataset]) -> Export
     labels = _class_names(trained, images)
     pixels, truth = _compared_on(asked, images, network)
     expected = verify.torch_logits(model, trained.normalisation, pixels)
-    about = {"network": network.arguments, "widths": model.widths, "quantize": asked.quantize,
+    about = {**stamp(metadata.FORMAT), "network": network.arguments, "widths": model.widths, "quantize": asked.quantize,
              "normalisation": asdict(trained.normalisation), "range": [0, 255],
-             "checkpoint": {"file": trained.path.name, "sha256": hashlib.sha256(trained.path.read_bytes()).hexdigest()},
+             "checkpoint": {"file": trained.path.name, "made_by": trained.content.get("made_by"),
+                            "sha256": hashlib.sha256(trained.path.read_bytes()).hexdigest()},
              "test_error_pct": verify.error_pct(expected, truth), "test_images": len(pixels) if images else 0}
     print(f"{trained.path}: {network.title}, {network.parameter_count(model.widths):,} parameters; converting",
           flush=True)

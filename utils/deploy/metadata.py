@@ -4,8 +4,8 @@ That is where TensorFlow Lite's metadata has its associated files: runtimes read
 ``unzip -p model.tflite labels.txt`` and Python's zipfile find the archive at the end.
 
     labels.txt     a class name per line, in the order of the logits
-    network.json   network (its arguments), widths, quantize, and what else export.py knows; model_bytes and
-                   model_sha256 are of the model in front of the archive
+    network.json   format, made_by, network (its arguments), widths, quantize, and what else export.py knows;
+                   model_bytes and model_sha256 are of the model in front of the archive
 
 Standard library alone, Python 3.9.
 """
@@ -22,7 +22,9 @@ from typing import Any, Optional
 from model.architectures import describe
 from model.network import Network
 from utils.common.errors import UserError
+from utils.common.provenance import check_format
 
+FORMAT = 1  # of network.json
 IDENTIFIER = b"TFL3"  # of the flatbuffer, at byte 4
 LABELS, NETWORK = "labels.txt", "network.json"
 LARGEST = 1 << 24  # bytes of network.json that are read
@@ -79,6 +81,7 @@ def read(path: Path) -> Optional[Description]:
         raise UserError(f"{path}: its {NETWORK} cannot be read ({type(error).__name__}: {error}); {advice}") from None
     if content is None:
         return None
+    check_format(path, content, FORMAT)
     try:
         network = describe(**content["network"])
         network.layers(content["widths"])

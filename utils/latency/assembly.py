@@ -15,10 +15,10 @@ from utils.common import journal
 from utils.common.errors import UserError
 from utils.common.files import writable_folder
 from utils.common.journal import Record
-from utils.latency import correction, measure, report, sampling, tables, variants, writing
+from utils.common.provenance import stamp
+from utils.latency import correction, measure, note, report, sampling, tables, variants, writing
 from utils.latency.entries import Entries
 from utils.latency.measure import Source, Work
-from utils.latency.note import this_machine, time_of_day
 from utils.latency.runners import Runner
 from utils.latency.settings import Pace, Tool
 
@@ -67,10 +67,10 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
         sample = sampling.choose(network, asked.sample, pace.seed)
     wanted = sample.numbers if sample else np.arange(len(Entries(network)))
     work = Work(Entries(network), wanted, correction.fitting_networks(network, asked.calibrate, pace.seed))
-    header: Record = {"network": network.arguments, "num_images": asked.num_images, **about, "sample": asked.sample,
-                      "calibrate": asked.calibrate, "num_measures": pace.num_measures, "num_passes": care.passes,
-                      "spread": pace.spread, "drift": pace.drift, "seed": pace.seed, "device": this_machine(),
-                      **runner.describe()}
+    header: Record = {**stamp(measure.FORMAT), "network": network.arguments, "num_images": asked.num_images, **about,
+                      "sample": asked.sample, "calibrate": asked.calibrate, "num_measures": pace.num_measures,
+                      "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift, "seed": pace.seed,
+                      "device": note.this_machine(), **runner.describe()}
     folder = writable_folder(tables.FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
     if path.is_dir():
@@ -82,9 +82,10 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
             measure.session(work, source, runner, care, visits, lines).run()
             table, more = report.finish(work, care, visits, sample)
             tables.write_table(path, table, {
-                **header, "operators": tables.operators(network), "how": f"compute_table.py --mode={mode}",
-                "entries": len(wanted), "visits_from_before_a_resume": before, "ended": time_of_day(), **more})
-            lines.append({"finished": time_of_day()})
+                **header, **stamp(note.FORMAT), "operators": tables.operators(network),
+                "how": f"compute_table.py --mode={mode}", "entries": len(wanted),
+                "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})
+            lines.append({"finished": note.time_of_day()})
     unpruned_s = tables.latency_s(network, network.full_widths, tables.read_table(path, network))
     print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
           f"{unpruned_s * 1e3:.3f} ms")

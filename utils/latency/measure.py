@@ -24,6 +24,7 @@ from utils.latency.note import time_of_day
 from utils.latency.runners import Model, Runner, Timer, patiently
 from utils.latency.timing import Care, Session, Visits, low
 
+FORMAT = 1  # of the journal
 COPIES = 3  # items that each whole network is: it is visited so many times as often as an entry
 ADVICE = (". What was measured is kept: put it right (a broken file: --mode=save again), then the same command with "
           "--resume")

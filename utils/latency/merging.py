@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from utils.common.errors import UserError
-from utils.latency.note import Note, correction_in, probe_in
+from utils.common.provenance import stamp
+from utils.latency.note import FORMAT, Note, correction_in, probe_in
 from utils.latency.tables import LatencyTable
 
 
@@ -45,8 +46,8 @@ def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, A
             if key in note and note[key] != notes[0].get(key, note[key]):
                 raise UserError(f"{path}: its note says other {key} than that of {paths[0]}; merge measurements of one "
                                 "network only")
-    return {**{key: notes[0][key] for key in same if key in notes[0]}, "merged": about, "measurements": list(notes),
-            **_in_common(notes)}
+    return {**stamp(FORMAT), **{key: notes[0][key] for key in same if key in notes[0]},
+            "merged": about, "measurements": list(notes), **_in_common(notes)}
 
 
 def _in_common(notes: Sequence[Note]) -> dict[str, Any]:

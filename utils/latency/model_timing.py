@@ -23,6 +23,7 @@ from utils.latency.tables import latency_s, read_table
 from utils.latency.timing import Care, Session, Visits, low
 from utils.latency.writing import tflite_writer, variant
 
+FORMAT = 1  # of what compute_table.py --mode=measure --json prints
 SECONDS = 5.0  # to spend on the passes, about
 ITEMS = (4, 200)  # times that the model is measured, each with all passes
 TURNS = (4, 12)  # where several are measured together, each of them

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from utils.common.provenance import check_format
 from utils.latency.runners import Runner
 
+FORMAT = 1
 MOST_DRIFT = 1.3  # by how much one machine's speed may differ from one session to the next
 
 Note = Mapping[str, Any]
@@ -56,11 +58,15 @@ def how_measured(runner: Runner, num_images: int = 1) -> dict[str, Any]:
 # --- read ------------------------------------------------------------------------------------------------------
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The note of the table at ``path``, {} where there is none or it cannot be read."""
+    """The note of the table at ``path``, {} where there is none or it cannot be read. Raises UserError where it is of
+    a newer format, whose correction nobody knows here."""
+    file = Path(path).with_suffix(".json")
     try:
-        return plain_dict(json.loads(Path(path).with_suffix(".json").read_text()))
+        note = plain_dict(json.loads(file.read_text()))
     except (OSError, ValueError, RecursionError):
         return {}
+    check_format(file, note, FORMAT)
+    return note
 
 
 def plain_dict(value: Any) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from model.architectures import describe
 from model.network import Network, Table
 from utils.common.errors import UserError
 from utils.common.files import writable_folder, write_whole
+from utils.common.provenance import check_format, stamp
 from utils.common.workers import Workers
 from utils.latency import writing
 from utils.latency.entries import Entries
 
+FORMAT = 1  # of the manifest
 CHUNK = 64  # files per task of a worker process
 
 
@@ -41,6 +43,8 @@ def check_manifest(folder: Path, network: Network, num_images: int) -> dict[str,
                         f"--output_folder={folder}") from None
     except ValueError:
         raise UserError(f"{path}: not whole JSON; make the folder again") from None
+    if isinstance(manifest, dict):
+        check_format(path, manifest, FORMAT)
     wanted = {"network": network.arguments, "num_images": num_images}
     for key, value in wanted.items():
         found = manifest.get(key) if isinstance(manifest, dict) else None
@@ -73,7 +77,7 @@ def write_share(folder: Path, network: Network, *, num_images: int, converter: s
     _import_converter(converter)
     about = {"network": network.arguments, "num_images": num_images, "converter": converter}
     if not manifest.exists():
-        write_whole(manifest, json.dumps(about, indent=1) + "\n")
+        write_whole(manifest, json.dumps({**stamp(FORMAT), **about}, indent=1) + "\n")
     for key in network.tables:
         writable_folder(Path(folder) / key)
     work = [(table.key, cin, cout) for table, cin, cout in Entries(network)][share]

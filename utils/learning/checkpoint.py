@@ -8,7 +8,7 @@
     classes        class names in the order of the logits (older checkpoints: absent)
 Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
 (predicted latency after every step, seconds, the unpruned network first), test_error (%). Unfinished ones: optimizer.
-Taught ones: teacher_sha256, of the teacher's weights.
+Taught ones: teacher_sha256, of the teacher's weights. All: format and made_by (older checkpoints: absent).
 """
 
 import io
@@ -27,16 +27,18 @@ from utils.common.cli import DATA_LOC, DATASET, HOLDOUT_PROP
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.fingerprint import sha256_of
+from utils.common.provenance import check_format, stamp
 from utils.learning.data import Normalisation
 from utils.learning.settings import Data
 
+FORMAT = 1
 REQUIRED = {"arguments": dict, "widths": dict, "state_dict": dict, "epoch": int, "error_history": list,
             "normalisation": dict, "flags": dict, "holdout_prop": float}
 
 
 def save(path: Path, model: TorchNet, normalisation: Normalisation, **more: Any) -> None:
     """Write the checkpoint of ``model``, whole; ``more`` holds the other keys listed above."""
-    content = dict(more, arguments=dict(model.network.arguments), widths=dict(model.widths),
+    content = dict(more, **stamp(FORMAT), arguments=dict(model.network.arguments), widths=dict(model.widths),
                    state_dict={k: v.detach().cpu() for k, v in model.state_dict().items()},
                    normalisation={k: list(v) for k, v in asdict(normalisation).items()})
     buffer = io.BytesIO()  # torch's own file writer does not raise OSError on a full disk
@@ -56,6 +58,8 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a broken or a foreign file
         raise UserError(f"{path}: not a whole checkpoint of this project "
                         f"({type(error).__name__} while reading); restore it or train it again") from error
+    if isinstance(content, dict):
+        check_format(path, content, FORMAT)
     wrong = [k for k, kind in REQUIRED.items() if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
     if not wrong and not _sound_values(content):
         wrong = ["normalisation, error_history, classes or flags"]

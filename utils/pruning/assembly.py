@@ -15,13 +15,14 @@ from utils.common.channels import write_channels
 from utils.common.errors import UserError
 from utils.common.files import PROJECT, writable_folder
 from utils.common.journal import Journal, Record
+from utils.common.provenance import check_format, stamp
 from utils.common.resume import changed_flags
 from utils.common.workers import Workers
 from utils.learning import checkpoint, data, training
 from utils.learning import device as devices
 from utils.learning.data import Dataset, Images
 from utils.learning.device import Device
-from utils.pruning import memory, run_files
+from utils.pruning import history, memory, run_files
 from utils.pruning.candidates import Workshop
 from utils.pruning.crew import Crew
 from utils.pruning.plots import plot_pruning
@@ -137,7 +138,7 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
     images = data.load_for(base.network, base.path, asked.data)
     workshop = _workshop(asked, base, images, device)
     rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
-    header = {"event": "start", **origin, "rungs": [asdict(rung) for rung in rungs],
+    header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [asdict(rung) for rung in rungs],
               "flags": {k: v for k, v in flags.items() if k not in FREE_FLAGS}}
     content, done = run_files.begin_or_go_on(files, header, going_on=going_on)
     model, test = device.place(base.model), images.test.to(device.name)
@@ -206,6 +207,7 @@ def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, goin
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to "
                         "replace it")
     began = journal.header_of(files.history)
+    check_format(files.history, began, history.FORMAT)
     for key in ("base_weights_sha256", "table_sha256", "initial_latency_s"):
         if began.get(key, origin[key]) != origin[key]:
             raise UserError(f"{files.history}: a finished run that began with {key} {began[key]!r}, now "

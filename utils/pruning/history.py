@@ -1,6 +1,6 @@
 """The lines of a run: what its journal holds while it goes on, and its history when it has ended.
 
-    {"event": "start", ...}        first: what was asked for, from which network, by which table
+    {"event": "start", ...}        first: what was asked for, from which network, by which table, made by which version
     {"event": "trial", ...}        a candidate judged at a rung; in the journal alone
     {"event": "candidate", ...}    of a step that was adopted: how far a candidate went, and why no further
     {"event": "step", ...}         a step adopted
@@ -16,6 +16,7 @@ from utils.common.journal import Record
 from utils.search.halving import Fate, Rung
 from utils.search.netadapt import Candidate, Key, Proposal, Step
 
+FORMAT = 1
 Trials = dict[tuple[Key, str], tuple[float, float]]  # (error in %, loss) by candidate and name of its rung
 
 

@@ -1,0 +1,114 @@
+"""Flags, and how a script ends: a line and an exit code for everything that a user can put right."""
+
+import argparse
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT, environment
+from utils.common import cli
+from utils.common.errors import UserError
+
+
+def raising(error):
+    def main():
+        raise error
+    return main
+
+
+@pytest.mark.parametrize("error, code, line", [
+    (UserError("a.t7: wrong\n in two  lines"), 2, "error: a.t7: wrong in two lines"),
+    (ImportError("No module named 'x'"), 2, "error: No module named 'x' in this Python; install it, or everything "
+     "with pip install -r requirements.txt"),
+    (MemoryError(), 2, "error: too little memory (no more is known); a smaller --batch_size, --depth, --width or "
+     "--img_size, or --sample, needs less"),
+    (OSError(errno.ENOSPC, "No space left on device", "a.t7"), 2, "error: a.t7: No space left on device; what was "
+     "finished is kept"),
+    (OSError("odd"), 2, "error: odd; what was finished is kept")])
+def test_what_goes_wrong_is_one_line_and_a_code(capsys, error, code, line):
+    with pytest.raises(SystemExit) as end:
+        cli.run(raising(error))
+    assert end.value.code == code and capsys.readouterr().err == f"{line}\n"
+
+
+@pytest.mark.parametrize("argv, resumable, line", [
+    (["a.py", "--x=1 2"], True, "stopped; what was finished is kept. To go on: python a.py '--x=1 2' --resume"),
+    (["a.py", "--resume", "--y"], True, "stopped; what was finished is kept. To go on: python a.py --y --resume"),
+    (["a.py", "--y"], False, "stopped; nothing was written. Again: python a.py --y")])
+def test_ctrl_c_gives_the_command_that_goes_on(capsys, monkeypatch, argv, resumable, line):
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as end:
+        cli.run(raising(KeyboardInterrupt()), resumable=resumable)
+    assert end.value.code == 130 and capsys.readouterr().err == f"\n{line}\n"
+
+
+def test_a_defect_shows_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(raising(ZeroDivisionError()))
+
+
+def test_a_reader_that_leaves_ends_the_script_as_a_shell_does():
+    code = ("import sys\n" f"sys.path.insert(0, {str(ROOT)!r})\n" "from utils.common import cli\n"
+            "cli.run(lambda: [print('x' * 1000) for _ in range(1000)])")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=environment())
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 141
+
+
+@pytest.mark.parametrize("kind, good, bad", [
+    (cli.within(int, 1, 5), {"1": 1, "5": 5}, ["0", "6", "2.5", "x", ""]),
+    (cli.within(float, 1e-3, 2), {"0.001": 1e-3, "2": 2.0}, ["0", "2.1", "nan", "x"]),
+    (cli.fraction, {"0.5": 0.5}, ["0", "1", "nan", "-1"]), (cli.part, {"0.5": 0.5, "1": 1.0}, ["0", "1.1", "nan"])])
+def test_numbers_within_their_limits(kind, good, bad):
+    assert {text: kind(text) for text in good} == good
+    for text in bad:
+        with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+            kind(text)
+
+
+def test_help_has_a_default_for_every_flag_that_has_one(capsys):
+    parser = cli.new_parser("What it is for.\n\nMore of it.")
+    cli.add_network_flags(parser)
+    cli.add_data_flags(parser)
+    cli.add_run_flags(parser, resume="go on")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "What it is for." in text and "More of it" not in text
+    for words in ("(default: 40)", "(default: 2.0)", "(default: cifar10)", "(default: 0.1)"):
+        assert words in text
+    assert "(default: None)" not in text and "(default: False)" not in text
+
+
+def test_without_defaults_a_flag_is_none_until_given():
+    parser = cli.new_parser("x")
+    cli.add_network_flags(parser, defaults=False)
+    cli.add_data_flags(parser, defaults=False)
+    assert {v for k, v in vars(parser.parse_args([])).items() if k != "workers"} == {None}
+
+
+def test_a_wrong_flag_is_one_line_that_names_help(capsys):
+    parser = cli.new_parser("x")
+    parser.prog = "a.py"
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--nothing"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: unrecognized arguments: --nothing (a.py --help lists the flags)\n"
+
+
+def test_flags_that_came_by_another_flag_are_refused_in_its_name():
+    parser = cli.new_parser("x")
+    parser.add_argument("--n", type=int)
+    assert cli.parsed(parser, ["--n=3"], "--train_flags").n == 3
+    with pytest.raises(UserError, match="--train_flags: argument --n: invalid int value: 'x'"):
+        cli.parsed(parser, ["--n=x"], "--train_flags")
+
+
+def test_a_network_that_cannot_be_is_the_users_to_put_right():
+    assert cli.describe_or_fail(net="res", depth=10, width=1.0).short_name == "res-10-1"
+    with pytest.raises(UserError, match="--depth=11: "):
+        cli.describe_or_fail(net="res", depth=11, width=1.0)
