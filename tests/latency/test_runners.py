@@ -10,7 +10,7 @@ from model.architectures import describe
 from model.tflite_net import variant
 from utils.common.errors import UserError
 from utils.latency import runners
-from utils.latency.runners import BenchmarkError, BinaryRunner, LiteRTRunner, parse_output
+from utils.latency.runners import BenchmarkError, BinaryRunner, LiteRTRunner, OnnxRunner, parse_output
 
 TF_1_13 = """resolved reporter
 Initialized session in 23.022ms
@@ -175,6 +175,13 @@ def test_litert_refuses_a_torn_file(tmp_path, keep):
     path.write_bytes(raw[:int(keep * len(raw)) if keep < 1 else keep])
     with pytest.raises(BenchmarkError, match="LiteRT: "):
         LiteRTRunner(1).open(path)
+
+
+def test_onnx_runtime_refuses_what_is_no_model(tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"no model")
+    for model in (tmp_path / "a.onnx", b"no model", tmp_path / "absent.onnx"):
+        with pytest.raises(BenchmarkError, match="ONNX Runtime: "):
+            OnnxRunner(1).open(model)
 
 
 def test_no_runtime_says_what_to_install(monkeypatch):

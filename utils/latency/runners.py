@@ -259,11 +259,16 @@ class OnnxRunner:
         return {"runtime": "onnxruntime", "version": version, "threads": self.num_threads}
 
     def open(self, model: Model) -> Timer:
-        session = onnx_session(model, self.num_threads)
-        entry, = session.get_inputs()
-        shape = [n if isinstance(n, int) else 1 for n in entry.shape]  # a name stands for any number
-        invoke = partial(session.run, None, {entry.name: _input_values({"shape": shape, "dtype": np.float32})})
-        invoke()
+        try:
+            session = onnx_session(model, self.num_threads)
+            entry, = session.get_inputs()
+            shape = [n if isinstance(n, int) else 1 for n in entry.shape]  # a name stands for any number
+            invoke = partial(session.run, None, {entry.name: _input_values({"shape": shape, "dtype": np.float32})})
+            invoke()
+        except ImportError:
+            raise
+        except Exception as error:  # ONNX Runtime raises many kinds of its own
+            raise BenchmarkError(f"ONNX Runtime: {' '.join(str(error).split())}") from error
         return lambda runs: [_time_once(invoke) for _ in range(runs)]
 
 

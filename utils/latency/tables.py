@@ -31,12 +31,18 @@ def table_path(name: str) -> Path:
 
 
 def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
-    """Predicted seconds per inference: the sum over the live layers of table[key][cin - 1, cout - 1]."""
+    """Predicted seconds per inference: the sum over the live layers of table[key][cin - 1, cout - 1].
+
+    Additions are free where the table does not price them. Raises UserError where it misses another layer.
+    """
     total = 0.0
     for layer in network.layers(widths):
         key = layer.node.table
         if key is not None and key in table:
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
+        elif key is not None and layer.node.kind != "add":
+            raise UserError(f"the table has no {key}, which a {network.title} needs: expected one of this network, or "
+                            "of a wider one of its kind")
     return float(total)
 
 

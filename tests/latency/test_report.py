@@ -1,0 +1,77 @@
+"""From visits to a table and its note: what did not settle is named, and the correction is the fitted one."""
+
+import numpy as np
+import pytest
+
+from model.architectures import describe
+from utils.latency import correction, report
+from utils.latency.entries import Entries
+from utils.latency.measure import COPIES, Work
+from utils.latency.note import Correction
+from utils.latency.tables import corrected, latency_s
+from utils.latency.timing import Care, Visits
+
+SMALL = describe("res", depth=10, width=0.25)
+CARE = Care(passes=2, runs=3, max_visits=4)
+
+
+def finished(networks=0, restless=(), truth=None, probes=((1e-5, {}), (1e-5, {}))):
+    """Two passes over the table, in which entries take 10 µs and a little more each; those in ``restless`` take twice
+    as long the second time."""
+    entries = Entries(SMALL)
+    work = Work(entries, np.arange(len(entries)), correction.fitting_networks(SMALL, networks, 0))
+    visits = Visits(len(work), CARE.max_visits)
+    table = entries.arrays(1e-5 + 1e-8 * np.arange(len(entries)))
+    seconds = [*(1e-5 + 1e-8 * np.arange(len(entries))),
+               *(latency_s(SMALL, w, corrected(SMALL, table, truth)) for w in work.networks for _ in range(COPIES))]
+    for number in range(2):
+        probe, more = probes[number]
+        visits.add_probe({"probe": [probe], **more})
+        for item, figure in enumerate(seconds):
+            visits.add_visit(item, figure * (2 if number and item in restless else 1))
+    return work, visits, table
+
+
+def test_the_table_is_what_was_measured():
+    work, visits, table = finished()
+    found, about = report.finish(work, CARE, visits)
+    assert found.keys() == SMALL.tables.keys() and "correction" not in about and about["unsettled"] == {}
+    for key, array in table.items():
+        np.testing.assert_allclose(found[key], array, rtol=1e-6)  # visits are kept in float32
+    assert about["visits"] == 2 * len(work) and about["visits_measured_again"] == 0
+    assert about["noise"]["FC"]["first_two_passes"] == {"median": 0.0, "p95": 0.0}
+    assert list(report.lines(about)) == []
+
+
+def test_what_did_not_settle_is_named_by_channels_and_the_lowest_visit_stands():
+    work, visits, table = finished(restless=range(6))
+    found, about = report.finish(work, CARE, visits)
+    key, *_ = work.label(0)
+    assert about["unsettled"] == {key: " ".join(f"{cin}->{cout}" for _, cin, cout in map(work.label, range(6)))}
+    np.testing.assert_allclose(found[key], table[key], rtol=1e-6)
+    (line,) = report.lines(about)
+    assert line.startswith("warning: a noisy machine: 6 entries did not settle within --spread and --drift: "
+                           f"{key} 1->1") and "and so on; the note names all" in line
+    work, visits, _ = finished(restless=range(report.NAMED))
+    assert "and so on" not in next(report.lines(report.finish(work, CARE, visits)[1]))
+
+
+def test_the_correction_is_fitted_and_said():
+    work, visits, _ = finished(networks=20, truth=Correction(1.1, 0.0))
+    _, about = report.finish(work, CARE, visits)
+    found = about["correction"]
+    assert found["factor"] == pytest.approx(1.1, rel=1e-2) and found["networks"] == 20
+    assert found["mean_abs_error_without"] == pytest.approx(1 - 1 / 1.1, abs=1e-3)
+    assert found["mean_abs_error_with"] < 0.01
+    (line,) = report.lines(about)
+    assert line == (f"sums fitted to 20 whole networks: mean error 9.1% without, {found['mean_abs_error_with']:.1%} "
+                    "with the correction, which is in the note")
+
+
+def test_what_the_machine_did_meanwhile_is_in_the_note():
+    hot = {"temperature_c": 71.0, "throttled": True, "paused_s": 3.25}
+    work, visits, _ = finished(probes=((1e-5, {"temperature_c": 50.0}), (2e-5, hot)))
+    about = report.machine_meanwhile(CARE, visits)
+    assert about["probe"]["times"] == 2 and about["probe"]["slowest_s"] == pytest.approx(2e-5)
+    assert about["throttled_probes"] == 1 and about["paused_s"] == 3.2
+    assert about["temperature_c"] == {"lowest": 50.0, "highest": 71.0} and about["probe"]["off"] == 1.0
