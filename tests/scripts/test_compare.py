@@ -186,6 +186,7 @@ def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, scrip
     assert found["uniform"] == 0.125 and math.isnan(found["unpruned"])
 
 
+@pytest.mark.slow
 def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
              "--methods",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from model.architectures import describe
-from tests.helpers import ROOT, environment, refused
+from tests.helpers import ROOT, environment, refused, run_here
 from utils.latency import correction, tables
 
 BUILD = ["compute_table.py", "--depth=10", "--width=0.25", "--mode=build", "--save_file=built", "--num_measures=4"]
@@ -24,9 +24,7 @@ JUDGE = ["compute_table.py", "--depth=10", "--width=0.25", "--mode=validate", "-
 def built(tmp_path_factory):
     """A folder with a table that was built there."""
     folder = tmp_path_factory.mktemp("built")
-    found = subprocess.run([sys.executable, str(ROOT / BUILD[0]), *BUILD[1:]], cwd=folder, capture_output=True,
-                           text=True,
-                           env=environment())
+    found = run_here(*BUILD, "--patience=0", cwd=folder)
     assert found.returncode == 0, found.stderr
     return folder
 

@@ -2,11 +2,12 @@
 one refused in a line."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
-from tests.helpers import PRUNE, TINY, TINY_FLAGS, TRAIN, contents, described, proportional_table, refused
+from tests.helpers import PRUNE, TINY, TINY_FLAGS, TRAIN, contents, described, proportional_table, refused, run_here
 from utils.common.files import write_whole
 from utils.common.provenance import KEYS, VERSION, made_by
 from utils.comparison import results
@@ -43,11 +44,24 @@ def newer(content):
     content.update(format=2, made_by="9.9.9")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, trained):
+    """A folder with a finished comparison and a finished pruning, which have a bit of everything."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in ("checkpoints", "perf_tables"):
+        (folder / name).mkdir()
+    (folder / "checkpoints/base.t7").write_bytes(trained)
+    write_table(folder / "perf_tables/table.pickle", proportional_table(TINY), {})
+    for command in (COMPARE, PRUNE):
+        assert run_here(*command, cwd=folder).returncode == 0
+    return folder
+
+
 @pytest.fixture
-def compared(priced, script):
-    """A folder with a finished comparison, which has a bit of everything."""
-    script(*COMPARE, check=True)
-    return priced
+def compared(finished, tmp_path):
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
 
 
 @pytest.fixture
@@ -109,19 +123,18 @@ def test_an_older_training_is_resumed_to_the_same_result(tmp_path, script, monke
     assert all(torch.equal(found["state_dict"][k], v) for k, v in whole["state_dict"].items())
 
 
-def test_an_older_pruning_is_resumed_to_the_same_result(ready, script):
-    script(*PRUNE, check=True)
-    history, unfinished = ready / "history/pruned.jsonl", ready / "history/pruned.unfinished.jsonl"
+def test_an_older_pruning_is_resumed_to_the_same_result(compared, script):
+    history, unfinished = compared / "history/pruned.jsonl", compared / "history/pruned.unfinished.jsonl"
     whole = history.read_text().splitlines()[1:]
     edited(history, older)
-    edited(ready / "checkpoints/pruned.t7", older)
-    before = contents(ready / "history")
+    edited(compared / "checkpoints/pruned.t7", older)
+    before = contents(compared / "history")
     script(*PRUNE, "--resume", check=True)  # it is finished
-    assert contents(ready / "history") == before
+    assert contents(compared / "history") == before
     unfinished.write_text(history.read_text().splitlines(keepends=True)[0])  # as it stood at the beginning
-    for path in (history, ready / "checkpoints/pruned.t7"):
+    for path in (history, compared / "checkpoints/pruned.t7"):
         path.unlink()
-    edited(ready / "checkpoints/base.t7", older)
+    edited(compared / "checkpoints/base.t7", older)
     script(*PRUNE, "--resume", check=True)
     assert history.read_text().splitlines()[1:] == whole
 
@@ -181,7 +194,6 @@ def test_a_newer_file_is_refused(ready, script, path, command):
 
 
 def test_newer_runs_are_refused(compared, script):
-    script(*PRUNE, check=True)
     for path, command in (("history/pruned.jsonl", [*PRUNE, "--resume"]), ("checkpoints/pruned.t7", PRUNE),
                           ("comparisons/c/journal.jsonl", [*COMPARE, "--resume"]),
                           ("comparisons/c/journal.jsonl", COMPARE)):
