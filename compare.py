@@ -1,15 +1,15 @@
-"""Prune by several methods, retrain from scratch, export, measure: error against latency of all of them in one picture.
+"""Prune by several methods, retrain from scratch, export and measure; draw error against latency in one picture.
 
     python compare.py --save_file=res-16-1 --base_model=res-16-1 --perf_table=res-16-1-avx512 --pruning_facts 0.3 0.5 \\
         --methods netadapt uniform random knapsack grid --seeds 0 1 2 \\
         --train_flags='--epochs=20 --lr_type=cosine' --jobs=2
     python compare.py --plot-only results.csv                      # the picture of a CSV file, of any origin
 
-A method may have flags of prune.py of its own: --methods netadapt 'netadapt --pruning_method=fisher'. ``grid`` is
-smaller networks of the same architecture, ``unpruned`` the network as it is; both are only trained. Everything happens
-in comparisons/SAVE_FILE/, by the commands that comparisons/SAVE_FILE/logs/ shows; SAVE_FILE.csv and SAVE_FILE.png there
-have a line and a dot for every network that is finished. After an interruption --resume goes on. A network's result
-depends on its seed and on --threads, not on --jobs; of several GPUs every job has its own.
+A method may have its own flags of prune.py: --methods netadapt 'netadapt --pruning_method=fisher'. ``grid`` is smaller
+networks of the same architecture, ``unpruned`` the network as it is; both are only trained. All files are in
+comparisons/SAVE_FILE/: logs/ has the commands and their output, SAVE_FILE.csv a line and SAVE_FILE.png a dot for every
+finished network. After an interruption --resume goes on. A network's result depends on its seed and on --threads, not
+on --jobs. With several GPUs, every job has its own.
 """
 
 import argparse
@@ -39,25 +39,26 @@ def get_parser() -> argparse.ArgumentParser:
                         help="parts of the latency to remove")
     parser.add_argument("--methods", type=shlex.split, nargs="+",
                         default=[[m] for m in ("netadapt", "uniform", "random", "knapsack", "grid", "unpruned")],
-                        help="what to compare: methods of prune.py, each with flags of its own if it has any; grid; "
+                        help="what to compare: methods of prune.py, each with or without its own flags; grid; "
                              "unpruned")
     parser.add_argument("--seeds", type=cli.within(int, 0, 2 ** 32 - 1), nargs="+", default=[0, 1, 2],
-                        help="of pruning and of retraining")
+                        help="seeds of pruning and of retraining")
     parser.add_argument("--grid_depths", type=int, nargs="+", default=[16, 22, 28, 40],
                         help="depths of the grid; each takes the widest network that meets the latency")
     parser.add_argument("--grid_perf_table", metavar="PERF_TABLE",
-                        help="table of a wider network, measured on the same device, that the grid is priced by and "
-                             "may be as wide as (default: --perf_table, and so no wider than the base)")
+                        help="table of a wider network, measured on the same device: it predicts the grid's latencies, "
+                             "and the grid may be as wide (default: --perf_table, and so no wider than the base)")
     parser.add_argument("--prune_flags", type=shlex.split, default=[], help="flags of prune.py, for every method")
     parser.add_argument("--train_flags", type=shlex.split, default=[], help="flags of train.py, for every network")
     parser.add_argument("--dataset", choices=("cifar10", "digits"), help="(default: the base model's)")
     parser.add_argument("--data_loc", help="(default: the base model's)")
     parser.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
-                        help="networks that are made at a time, each on a GPU of its own where there are several")
+                        help="networks that are made at a time; with several GPUs, each has its own")
     parser.add_argument("--threads", type=cli.within(int, 1, 4096),
-                        help="of each of them; results depend on it (default: the machine's cores, shared out)")
+                        help="threads of each of them; results depend on them (default: the machine's cores, divided "
+                             "among the --jobs)")
     parser.add_argument("--num_threads", type=cli.within(int, 1, 256),
-                        help="of the runtime that measures (default: the table's)")
+                        help="threads of the runtime that measures (default: the table's)")
     parser.add_argument("--no_measure", action="store_true",
                         help="neither export nor measure: the picture is of predicted latencies")
     parser.add_argument("--resume", action="store_true",
@@ -75,14 +76,14 @@ def main() -> None:
             raise UserError(f"--{flag} is needed (only --plot_only goes without)")
     folder = Path("comparisons") / save_name(args.save_file)
 
-    from utils.comparison import assembly, flags, plan  # torch takes seconds to load: after what goes without it
+    from utils.comparison import assembly, flags, plan  # torch takes seconds to load: first what does not need it
     from utils.learning import checkpoint
     methods = flags.checked_methods(args.methods, args.prune_flags, args.train_flags)
     teacher = flags.teacher_in(args.train_flags)
     base = assembly.open_base(locate(args.base_model, "checkpoints", ".t7").resolve(),
                               tables.table_path(args.perf_table).resolve(), args.grid_perf_table)
     if teacher:
-        checkpoint.open_teacher(teacher, base.network)  # what is wrong with it is reported before hours of work
+        checkpoint.open_teacher(teacher, base.network)  # its errors are reported before hours of work
     data = checkpoint.data_of(base.content, args.dataset, args.data_loc, workers=0)
     comparison = Comparison(methods, tuple(args.pruning_facts), tuple(args.seeds), tuple(args.grid_depths),
                             tuple(args.prune_flags), tuple(args.train_flags), data.dataset, data.data_loc, teacher,
@@ -107,7 +108,7 @@ def plot_only(path: Path) -> None:
 
 
 def report(folder: Path, rows: Iterable[Row]) -> None:
-    """A line per method and latency: means over the seeds."""
+    """Print a line per method and latency, with means over the seeds."""
     print(f"\n{'':<32}{'test error, %':>16}{'predicted, ms':>16}{'measured, ms':>24}{'size, KB':>11}{'networks':>10}")
     points = results.points(rows)
     for title, p in zip(results.titles(points), points):

@@ -1,11 +1,11 @@
-"""Build a latency table, by timing one layer at a time at every width, and hold its predictions to whole networks.
+"""Build a latency table by timing single layers at every width, and check its predictions on whole networks.
 
 On the device itself, which is all that most people need:
 
     python compute_table.py --mode=build --save_file='res-40-2'
     python compute_table.py --mode=validate --perf_table='res-40-2'
 
-and a whole model, such as export.py writes, beside what the table predicts for it:
+Time a whole model, such as export.py writes, and compare it with the table's prediction:
 
     python compute_table.py --mode=measure --model=model.tflite --perf_table='res-40-2'
     python compute_table.py --mode=measure --model exported/*.tflite --json > measured.json     # those of a comparison
@@ -16,8 +16,8 @@ With the benchmark_model binary instead of LiteRT in Python, make the .tflite fi
     python compute_table.py --mode=load --save_file='res-40-2' --output_folder='tflite_files' \\
         --benchmark_lite_loc='path/to/benchmark_model'
 
-``build`` and ``load`` write perf_tables/SAVE_FILE.pickle and say how it was measured in SAVE_FILE.json. After an
-interruption --resume goes on. Nothing here but --converter=keras needs torch or TensorFlow; runs on Python 3.9.
+``build`` and ``load`` write perf_tables/SAVE_FILE.pickle and its note SAVE_FILE.json, which tells how it was measured.
+After an interruption --resume goes on. Only --converter=keras needs TensorFlow; none needs torch. Runs on Python 3.9.
 """
 
 import argparse
@@ -47,18 +47,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__)
     cli.add_network_flags(parser)
     parser.add_argument("--img_size", type=cli.within(int, 4, 4096), default=32, help="side of the input, pixels")
-    parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000), default=10, help="of the classifier")
+    parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000), default=10, help="classes of the classifier")
     parser.add_argument("--num_images", type=cli.within(int, 1, 4096), default=1, help="images per inference")
     parser.add_argument("--mode", choices=("build", "validate", "measure", "save", "load"), required=True,
-                        help="build: measure the table with LiteRT in this process; validate: time whole networks "
-                             "beside a table's predictions; measure: time a .tflite model, beside a table's "
-                             "prediction; save: make .tflite files; load: time them, write the table")
+                        help="build: measure a table with LiteRT in this process; validate: time whole networks and "
+                             "compare with a table's predictions; measure: time a .tflite model and compare with a "
+                             "table's prediction; save: write .tflite files; load: time them and write the table")
     parser.add_argument("--save_file", help="name of the table, perf_tables/SAVE_FILE.pickle")
     _add_file_flags(parser)
     _add_measuring_flags(parser)
     whole = parser.add_argument_group("--mode=validate and measure")
-    whole.add_argument("--perf_table", help="the table to judge, perf_tables/PERF_TABLE.pickle or a path; measure does "
-                                            "without")
+    whole.add_argument("--perf_table", help="the table to judge, perf_tables/PERF_TABLE.pickle or a path; optional for "
+                                            "measure")
     whole.add_argument("--num_networks", type=cli.within(int, 2, 10_000), default=30, help="validate: random networks")
     whole.add_argument("--model", nargs="+",
                        help="measure: the .tflite file; several are timed in turn, in one session")
@@ -85,14 +85,14 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_threads", type=cli.within(int, 1, 256), help="threads of the runtime (default: 1; "
                        "validate, measure: the table's)")
     group.add_argument("--num_measures", type=cli.within(int, 1, 1_000_000), default=11,
-                       help="timed runs per entry at least, over all passes, each after one to warm up")
+                       help="least number of timed runs per entry, over all passes; each pass warms up with one more")
     group.add_argument("--num_passes", type=cli.within(int, 1, 100), help="passes over all that is timed, each in "
                        "random order "
                        f"(default: {PASSES}; validate, measure: {JUDGING_PASSES})")
     group.add_argument("--spread", type=cli.within(float, 1e-4, 10), default=0.05,
-                       help="an entry whose two best passes differ by more is measured again")
+                       help="an entry is measured again if its two lowest visits differ by more, relative")
     group.add_argument("--drift", type=cli.within(float, 1e-4, 10), default=0.05,
-                       help="what was measured while the probe was slower by more is measured again")
+                       help="entries are measured again if the probe was slower than usual by more, relative")
     group.add_argument("--patience", type=cli.within(float, 0, 1e6),
                        help=f"seconds to wait, in all, for a machine as fast as usual (default: {PATIENCE_S:g}; "
                             f"validate: {JUDGING_PATIENCE_S:g}; measure: {MODEL_PATIENCE_S:g})")
@@ -100,13 +100,13 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
                        help="measure this part of the entries (0.05 without a value) and fill in the rest")
     group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=correction.NETWORKS,
-                       help="whole networks that the table's sums are fitted to; 0: leave them as they are")
-    group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for load, validate and measure; without "
-                                                    "it LiteRT in this process")
+                       help="whole networks that the correction of sums is fitted on; 0: no correction")
+    group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for load, validate and measure "
+                                                    "(default: LiteRT in this process)")
     group.add_argument("--timeout", type=cli.within(float, 1e-3, 1e6), default=120.0,
                        help="seconds that the binary may take for one file")
     group.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0,
-                       help="of the order, the sample and the random networks")
+                       help="seed of the order, the sample and the random networks")
     group.add_argument("--resume", action="store_true", help="go on after an interruption")
 
 
@@ -146,7 +146,7 @@ def main() -> None:
 
 def write_files(network: Network, folder: Path, num_images: int, converter: str, offset: int, shells: int,
                 jobs: int) -> None:
-    """Every so-manieth file, from number ``offset``, and how it went."""
+    """Write every ``shells``-th file from number ``offset`` on, and print a summary."""
     share, count, began = slice(offset, None, shells), len(Entries(network)), time.monotonic()
     chunks = -(-len(range(count)[share]) // variants.CHUNK)
     work = variants.write_share(folder, network, num_images=num_images, converter=converter, share=share, jobs=jobs)
@@ -159,9 +159,9 @@ def write_files(network: Network, folder: Path, num_images: int, converter: str,
 
 
 def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, tool: Tool, *, as_json: bool) -> None:
-    """Random whole networks beside what the table predicts for them, and a picture."""
+    """Time random whole networks, print the table's predictions beside them, and draw a picture."""
     network, note = asked.network, read_note(table)
-    tool.runner().describe()  # without a runtime nothing else matters
+    tool.runner().describe()  # fails at once without a runtime
     writing.needed_writer()
     arrays, runner = tables.read_measured(table, network), tool.runner(threads_in(note))
     otherwise = list(differences(note, how_measured(runner, asked.num_images)))
@@ -180,12 +180,12 @@ def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, to
                         title=f"{table.stem}: {num_networks} random networks, seed {asked.pace.seed}")
         print(f"{picture}: predicted against measured", file=sys.stderr)
     except ImportError:
-        print("no picture: pip install matplotlib draws it", file=sys.stderr)
+        print("no picture, as matplotlib is missing: pip install matplotlib", file=sys.stderr)
 
 
 def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: Tool, pace: Pace, *,
                    as_json: bool) -> None:
-    """One model, or several in one session, beside what the table predicts for those that it is of."""
+    """Time one model, or several in one session, and print the table's predictions for those it fits."""
     runner, care = tool.runner(threads_in(read_note(table)) if table else 1), pace.of_networks(MODEL_PATIENCE_S)
     now = how_measured(runner)
     about_file = {**stamp(model_timing.FORMAT), **now}

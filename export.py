@@ -1,12 +1,12 @@
-"""Write a trained network, pruned or not, as one file for the device, and prove that it computes what torch does.
+"""Write a trained network, pruned or not, as one file for the device, and check that it computes what torch does.
 
     python export.py --checkpoint='res-40-2-pruned' --output=model.tflite
     python export.py --checkpoint='res-40-2-pruned' --output=small.tflite --quantize=int8
     python export.py --checkpoint='res-40-2-pruned' --output=model.onnx
 
-The model takes images of 0..255 and gives logits. A .tflite file has the signature ``serving_default``: image
-[1, size, size, 3] (float32; uint8 with --quantize=int8) -> logits [1, classes], and labels.txt and network.json in a
-zip archive at its end. An ONNX file takes image [N, 3, size, size]. On the device, compute_table.py --mode=measure
+The model takes images of 0..255 and returns logits. A .tflite file has the signature ``serving_default``: image
+[1, size, size, 3] (float32; uint8 with --quantize=int8) -> logits [1, classes]. A zip archive at its end holds
+labels.txt and network.json. An ONNX file takes image [N, 3, size, size]. On the device, compute_table.py --mode=measure
 times a .tflite file.
 """
 
@@ -24,7 +24,7 @@ from utils.latency.model_timing import Timing
 from utils.latency.note import how_measured, read_note, threads_in
 from utils.latency.runners import LiteRTRunner, OnnxRunner, Runner
 
-if TYPE_CHECKING:  # with torch, which main loads after what can be refused without it
+if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
     from utils.deploy.assembly import Export, Exported
 
 
@@ -33,28 +33,28 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, help="trained network, checkpoints/CHECKPOINT.t7 or a path")
     parser.add_argument("--output", help="file to write (default: the checkpoint's name in this folder)")
     parser.add_argument("--format", choices=("tflite", "onnx"),
-                        help="of the file (default: by its suffix, else tflite)")
-    parser.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0, help="of the images that are drawn")
+                        help="format of the file (default: by its suffix, else tflite)")
+    parser.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0, help="seed of the images drawn")
     group = parser.add_argument_group("quantisation, after training (tflite)")
     group.add_argument("--quantize", choices=metadata.QUANTIZE, default="none",
-                       help="float16: weights in half the size; dynamic: weights in int8; int8: everything, and the "
-                            "image uint8")
+                       help="float16: weights of half the size; dynamic: int8 weights; int8: everything but the "
+                            "logits in int8, and a uint8 image")
     group.add_argument("--num_calibration_images", type=cli.within(int, 1, 1_000_000), default=200,
-                       help="training images that int8 finds the ranges of values on")
+                       help="int8: training images on which the ranges of values are found")
     group.add_argument("--min_agreement", type=cli.within(float, 0, 100),
-                       help="percent of the test images whose top class has to stay, or nothing is written (default: "
-                            "99 with float16, else 95)")
+                       help="least percentage of test images that keep their top class; with less, nothing is written "
+                            "(default: 99 with float16, else 95)")
     cli.add_data_flags(parser, defaults=False, holdout=False)
     parser.add_argument("--num_test_images", type=cli.within(int, 1, 1_000_000), default=500,
-                        help="images to compare with torch on")
+                        help="images on which to compare with torch")
     group = parser.add_argument_group("latency on this machine")
     group.add_argument("--num_threads", type=cli.within(int, 1, 256),
-                       help="of the runtime (default: the table's, else 1)")
+                       help="threads of the runtime (default: the table's, else 1)")
     group.add_argument("--patience", type=cli.within(float, 0, 1e6), default=30.0,
                        help="seconds to wait, at most, for a machine as fast as usual")
     group.add_argument("--no_measure", action="store_true", help="leave the measurement out")
     group.add_argument("--perf_table",
-                       help="print what this table predicts beside it; perf_tables/PERF_TABLE.pickle or a path")
+                       help="also print what this table predicts, perf_tables/PERF_TABLE.pickle or a path")
     return parser
 
 
@@ -65,9 +65,9 @@ def main() -> None:
     if kind == "onnx":
         for flag, given in (("--quantize", args.quantize != "none"), ("--perf_table", args.perf_table)):
             if given:
-                raise UserError(f"{flag}: only with --format=tflite; an ONNX file is float32, and no table tells of it")
+                raise UserError(f"{flag}: only with --format=tflite; an ONNX file is float32, and no table predicts it")
 
-    from utils.deploy import assembly  # torch takes seconds to load: after what can be refused without it
+    from utils.deploy import assembly  # torch takes seconds to load: first what does not need it
     from utils.learning import device
     with device.memory_errors():
         trained, expectation = assembly.open_trained(source), None
@@ -102,8 +102,8 @@ def target(named: Optional[str], format: Optional[str], source: Path) -> tuple[P
 
 
 def runner_of(kind: str, num_threads: Optional[int], table: Optional[Path]) -> Runner:
-    """What times the export, on the table's number of threads where none is asked for. Raises UserError where there is
-    no runtime: the export could not be compared with torch either."""
+    """The runner that times the export, by default on the table's number of threads. Raises UserError if the runtime is
+    missing, which is also needed to compare the export with torch."""
     threads = num_threads or (threads_in(read_note(table)) if table else 1)
     runner = OnnxRunner(threads) if kind == "onnx" else LiteRTRunner(threads)
     runner.describe()
@@ -111,7 +111,7 @@ def runner_of(kind: str, num_threads: Optional[int], table: Optional[Path]) -> R
 
 
 def report(asked: "Export", exported: "Exported", timing: Optional[Timing], runner: Runner) -> None:
-    """What the export is like, for people."""
+    """Print what the export is like."""
     found, name = exported.verification, asked.output.name
     if found.labels is None:
         print(f"test error  unknown, compared on {len(found.found)} random images")

@@ -1,4 +1,4 @@
-"""Prune a trained network until it meets the latency asked for, with NetAdapt or a simpler method to compare it with.
+"""Prune a trained network until it meets the latency asked for, by NetAdapt or by a simpler method for comparison.
 
     python prune.py --save_file='res-40-2-pruned' --pruning_fact=0.4 --base_model='res-40-2' --perf_table='res-40-2'
     python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # what the first step would propose
@@ -28,7 +28,7 @@ from utils.pruning.settings import SCORES, Pruning
 from utils.search import baselines, netadapt
 from utils.search.netadapt import Settings
 
-if TYPE_CHECKING:  # with torch, which main loads only where it is needed
+if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
     from utils.pruning.assembly import Pruned
     from utils.pruning.run_files import RunFiles
 
@@ -46,28 +46,28 @@ def get_parser() -> argparse.ArgumentParser:
     cli.add_network_flags(parser, defaults=False)
     group = parser.add_argument_group("method")
     group.add_argument("--method", choices=("netadapt", *baselines.METHODS), default="netadapt",
-                       help="netadapt: step by step, by candidates tried; at once, with nothing tried: uniform: every "
-                            "group by the same factor; random: a part of a random group, again and again; knapsack: "
-                            "the channels that are worth most within the latency")
+                       help="netadapt: step by step, trying candidates; the others choose all widths at once; uniform: "
+                            "every group by the same factor; random: a part of a random group, again and again; "
+                            "knapsack: the channels that are worth most within the latency")
     group.add_argument("--pruning_method", choices=SCORES,
-                       help="what a channel's score is: the norm of its filters, the loss's change when it goes (to "
-                            "second or first order), the scale of its batch norm, or drawn "
+                       help="score of a channel: l2: norm of its filters; fisher, taylor: change of the loss without "
+                            "it, to second or first order; bn: scale of its batch norm; random: a random number "
                             "(default: l2; knapsack: taylor)")
     group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
     group.add_argument("--decay_rate", type=cli.within(float, 1e-9, 1), default=0.98,
-                       help="of that gain, from step to step")
+                       help="factor on that gain from step to step")
     group.add_argument("--allow_small_prunings", action="store_true",
-                       help="let a whole block go even where that gains less than a step asks for")
+                       help="remove a whole block even if that gains less than a step asks for")
     group.add_argument("--criterion", choices=tuple(netadapt.CRITERIA), default="ratio",
-                       help="what the chosen candidate has least of: ratio: error growth per second gained; loss: loss "
+                       help="the chosen candidate has the least: ratio: error growth per second gained; loss: loss "
                             "growth per second gained; error: error")
     group.add_argument("--reach", type=cli.within(float, 1, 1e6), default=1.0,
-                       help="a proposal may gain up to so many times what is asked for, to get to the end of a latency "
+                       help="a proposal may gain up to so many times what is asked for, to reach the end of a latency "
                             "step; 1: always the largest width that gains enough, NetAdapt's own rule")
     group.add_argument("--removals", choices=netadapt.REMOVALS, default="last",
-                       help="last: a block's branch may go only where no narrower width gains enough, NetAdapt's own "
+                       help="last: remove a block's branch only if no narrower width gains enough, NetAdapt's own "
                             "rule; always: a step also tries every block without it, if that gains enough")
     group.add_argument("--search", choices=("halving", "full"), default="halving",
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
@@ -79,17 +79,18 @@ def get_parser() -> argparse.ArgumentParser:
                        help="batches per candidate")
     group.add_argument("--long_term_fine_tune", type=cli.within(int, 0, 10_000_000), default=0,
                        help="batches at the end")
-    cli.optimiser_flags(group, learning_rate=8e-4, rate_help="SGD's rate")
+    cli.optimiser_flags(group, learning_rate=8e-4, rate_help="learning rate of SGD")
     cli.add_data_flags(parser, defaults=False)
-    cli.add_run_flags(parser, resume="go on after an interruption; repeats at most the candidates in hand")
+    cli.add_run_flags(parser, resume="go on after an interruption; repeats only unfinished candidates")
     group = parser.add_argument_group("workers")
     group.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
-                       help="processes that make candidates, each on a GPU of its own where there are several")
+                       help="processes that make candidates; with several GPUs, each has its own")
     group.add_argument("--threads", type=cli.within(int, 1, 4096),
-                       help="of each process; the result depends on it (default: what the machine has, shared out)")
+                       help="threads of each process; the result depends on them (default: the machine's, divided "
+                            "among the processes)")
     group.add_argument("--backend", choices=("local", "ray"), default="local",
-                       help="ray: --jobs processes of the Ray cluster that RAY_ADDRESS names or this machine is "
-                            "part of")
+                       help="ray: run the --jobs processes on the Ray cluster that RAY_ADDRESS names, or else on that "
+                            "of this machine")
     group = parser.add_argument_group("look before you prune")
     group.add_argument("--plan", action="store_true",
                        help="print the total latency and the first step's proposals, and write nothing")
@@ -108,7 +109,7 @@ def main() -> None:
         raise UserError(f"--plan shows the first step of --method=netadapt; --method={args.method} has no steps")
     if args.plan and not (base_path and base_path.exists()):
         if base_path:
-            print(f"note: {base_path} is not there, planning for the network of the flags", file=sys.stderr)
+            print(f"note: {base_path} is missing; planning for the network of the flags", file=sys.stderr)
         network = cli.describe_or_fail(**{k: DEFAULT_NETWORK[k] if v is None else v for k, v in wanted.items()})
         plan(network, network.full_widths, table_path, settings, as_json=args.json)
         return
@@ -117,11 +118,11 @@ def main() -> None:
     if base_path is None:
         raise UserError("--base_model is needed (only --plan goes without)")
     if args.backend == "ray" and args.jobs < 2:
-        raise UserError("--backend=ray: needs --jobs=2 or more, the workers to ask of the cluster")
+        raise UserError("--backend=ray: needs --jobs=2 or more workers on the cluster")
     if args.backend == "ray":
         outlive_ray()
 
-    from utils.learning import checkpoint, device  # torch takes seconds to load: after what goes without it
+    from utils.learning import checkpoint, device  # torch takes seconds to load: first what does not need it
     from utils.pruning import assembly, run_files
     with device.memory_errors():
         files = None if args.plan else run_files.files_of(save_name(args.save_file))
@@ -171,14 +172,14 @@ def plan(network: Network, widths: Widths, table_path: Path, settings: Settings,
 
 
 def about_table(path: Path, network: Network) -> str:
-    """The table in words: where it was measured if its note says so, and what it lacks."""
+    """The table in words: where it was measured, if its note has that, and what it lacks."""
     origin, joins = origin_in(read_note(path)), tables.missing_joins(network, tables.read_arrays(path))
     return (f"latency table {path}" + (f" ({origin})" if origin else "")
             + (f"; it has no {', '.join(joins)}: additions count as free" if joins else ""))
 
 
 def report(network: Network, before: Widths, pruned: "Pruned", files: "RunFiles") -> None:
-    """What the run did, for people."""
+    """Print what the run did."""
     print("\ngroup           before   after")
     for group in (g for g, width in before.items() if pruned.widths[g] != width):
         print(f"{group:<14}{before[group]:>8}{pruned.widths[group] or 'removed':>8}")

@@ -6,8 +6,8 @@
     python train.py --channels='res-40-2-pruned' --teacher='res-40-2' \\
         --save_file='res-40-2-retrained'                                                       # what pruning left
 
-The checkpoint is written after every epoch; after an interruption the same command with --resume goes on, and ends
-where an uninterrupted run would have.
+The checkpoint is written after every epoch. After an interruption, the same command with --resume goes on; the result
+is that of an uninterrupted run.
 """
 
 import argparse
@@ -36,24 +36,24 @@ def get_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     add_network_flags(parser)
     parser.add_argument("--channels",
-                        help="train what pruning left of that network, nbr_channels/CHANNELS.pickle or a path")
+                        help="train the channels that pruning left, nbr_channels/CHANNELS.pickle or a path")
     add_data_flags(parser)
     parser.add_argument("--full_train", action="store_true", help="train on the held-out images too")
     group = parser.add_argument_group("optimisation (SGD)")
     group.add_argument("--epochs", type=within(int, 1, 1_000_000), default=200, help="passes over the training images")
     optimiser_flags(group, learning_rate=0.1, rate_help="rate of the first epoch")
-    group.add_argument("--lr_type", choices=("multistep", "cosine"), default="multistep", help="schedule")
+    group.add_argument("--lr_type", choices=("multistep", "cosine"), default="multistep", help="schedule of the rate")
     group.add_argument("--epoch_step", type=epoch_list, default=[60, 120, 160],
                        help="multistep: epochs at which the rate is multiplied by --lr_decay_ratio")
     group.add_argument("--lr_decay_ratio", type=fraction, default=0.2, help="multistep: the factor")
     group = parser.add_argument_group("knowledge distillation")
     group.add_argument("--teacher", help="learn from the logits of this network too, checkpoints/TEACHER.t7 or a path")
-    group.add_argument("--temperature", type=within(float, 1e-2, 1e3), default=4.0, help="by which logits are divided")
+    group.add_argument("--temperature", type=within(float, 1e-2, 1e3), default=4.0, help="divisor of the logits")
     group.add_argument("--teacher_weight", type=within(float, 0, 1), default=0.9,
                        help="part of the loss that is the teacher's; the rest is the labels'")
     add_run_flags(parser, resume="go on after an interruption")
     parser.add_argument("--threads", type=within(int, 1, 4096),
-                        help="of this process; the result depends on it (default: what torch takes)")
+                        help="threads of this process; the result depends on them (default: torch's choice)")
     parser.add_argument("--save_file", required=True, help="name of the checkpoint, checkpoints/SAVE_FILE.t7")
     return parser
 
@@ -75,7 +75,7 @@ def main() -> None:
         network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, num_classes=num_classes)
         return network, read_channels(channels_path(args.channels), network) if args.channels else network.full_widths
 
-    network_of(num_classes=10)  # what is wrong with its flags is reported before torch is loaded and images are read
+    network_of(num_classes=10)  # reports wrong flags before torch is loaded and images are read
     path = writable_folder("checkpoints") / f"{save_name(args.save_file)}.t7"
     teaching = None
     if args.teacher:
@@ -88,7 +88,7 @@ def main() -> None:
     compute = Compute(args.device, args.precision, args.threads, args.seed)
     flags = {flag: value for flag, value in vars(args).items() if flag != "resume"}
 
-    from utils.learning import assembly, device  # torch takes seconds to load: after what goes without it
+    from utils.learning import assembly, device  # torch takes seconds to load: first what does not need it
     with journal.locked(path), device.memory_errors():
         saved = None
         if args.resume:

@@ -1,12 +1,12 @@
-"""How fast a step of prune.py and a pass of train.py are, beside the plain loop, measured in one run on one machine.
+"""How fast a step of prune.py and a pass of train.py are, compared with a plain loop in one run on one machine.
 
     python benchmarks/search.py [--depth 40 --width 2.0 --perf_table res-40-2] [--no_workers] [--json]
 
-The plain loop is the yardstick: fp32 tensors in torch's own layout, augmentation by torchvision on PIL images one by
-one, validation that keeps gradients, in batches of 50. Its step is every candidate fine-tuned and judged whole; that
-takes most of an hour, so its batches are timed on a few candidates and multiplied. Steps of prune.py are run whole,
-files and all, once. Plain and fast training alternate; medians. The images are random, the network is untrained:
-neither matters to the time.
+The plain loop is the baseline: fp32 tensors in torch's default layout, torchvision's augmentation of single PIL images,
+and validation with gradients in batches of 50. A plain step fully fine-tunes and judges every candidate. That takes
+most of an hour, so the batches of a few candidates are timed, and their time is multiplied. A step of prune.py runs
+whole and once, with its files. Plain and fast training alternate; the results are medians. The images are random and
+the network is untrained: neither changes the time.
 """
 
 import argparse
@@ -77,11 +77,12 @@ def get_parser() -> argparse.ArgumentParser:
                         help="as in prune.py")
     parser.add_argument("--batch_size", type=cli.within(int, 2, 1_000_000), default=128, help="as in prune.py")
     parser.add_argument("--device", default="auto", help="as in prune.py")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the fast side")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                        help="precision of the fast side")
     parser.add_argument("--rounds", type=cli.within(int, 1, 1000), default=3,
-                        help="rounds, as many again after the steps")
+                        help="rounds before the steps, and as many after them")
     parser.add_argument("--batches", type=cli.within(int, 1, 10_000), default=5,
-                        help="per side and round; a GPU needs hundreds")
+                        help="batches per side and round; a GPU needs hundreds")
     parser.add_argument("--no_workers", action="store_true", help="leave the speed-up by two workers out")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
@@ -109,7 +110,7 @@ class PlainImages(torch.utils.data.Dataset):
 
 
 def plain_training(model: nn.Module, images: PlainImages, batches: int, batch_size: int, name: str) -> float:
-    """Seconds per batch of SGD, images and all."""
+    """Seconds per batch of SGD, with the loading of its images."""
     optimizer = torch.optim.SGD(model.parameters(), lr=SGD["learning_rate"], momentum=SGD["momentum"],
                                 weight_decay=SGD["weight_decay"])
     loader = torch.utils.data.DataLoader(images, batch_size, shuffle=True)
@@ -125,7 +126,7 @@ def plain_training(model: nn.Module, images: PlainImages, batches: int, batch_si
 
 
 def plain_validation(model: nn.Module, images: PlainImages, batches: int, name: str) -> float:
-    """Seconds per image of judging."""
+    """Seconds per judged image."""
     loader = torch.utils.data.DataLoader(images, PLAIN_VALIDATION)
     model.eval()
     began = time.perf_counter()
@@ -143,8 +144,8 @@ def random_images(count: int, seed: int) -> Images:
 
 
 def rounds(sizes: Sizes, parent: TorchNet, proposals: Sequence[Proposal], workshop: Workshop) -> dict[str, list[float]]:
-    """Seconds of the plain loop per batch and per judged image, of the same network trained plainly,
-    and by train.py."""
+    """Seconds in every round: the plain loop per batch and per judged image of a candidate, and per batch of training
+    the whole network, plainly and as train.py does."""
     name, size = workshop.device.name, sizes.batch_size
     few = PlainImages(random_images(max(size * sizes.batches, 10 * PLAIN_VALIDATION), 2))
     found = {"plain_batch": [], "plain_image": [], "plain_training": [], "training": []}
@@ -173,7 +174,7 @@ def plainly(model: nn.Module, name: str) -> nn.Module:
 
 def step_seconds(parent: TorchNet, workshop: Workshop, latency: Latency, settings: netadapt.Settings,
                  short_term_fine_tune: int, jobs: int = 1) -> float:
-    """One whole step of prune.py, its files included; the workers are there already."""
+    """Seconds of one whole step of prune.py, with its files but without the start of the workers."""
     devices.settle(workshop.device, workshop.threads)
     with inside_a_new_folder(), contextlib.redirect_stdout(sys.stderr), crew_of(workshop, jobs) as crew:
         for folder in ("checkpoints", "history"):

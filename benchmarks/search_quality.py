@@ -2,10 +2,10 @@
 
     python benchmarks/search_quality.py --base_model=res-16-1 --perf_table=res-16-1-avx512 --data_loc=DIR
 
-Prunes with both, once for every seed, with the same kernels; both on coarse steps (--init_red_fact=10). Then it walks
-along the steps of the first full run once more: at each, the candidates are judged the full way with another seed, and
-by the default, from the same parent. So it is known how far two full runs agree that differ in their seed only.
-Resumable: the same command goes on. Prints the tables of results/README.md and writes search-quality.json.
+Prunes with both, once for every seed, with the same kernels and in coarse steps (--init_red_fact=10). Then it repeats
+the steps of the first full run: the full search with another seed, and the default search, judge the candidates of the
+same parent. This shows how far two full runs agree that differ in their seed only. After an interruption the same
+command goes on. Prints the tables of results/README.md and writes search-quality.json.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def spread(values) -> str:
 
 
 def pruned(name: str, flags: Sequence[str], seed: int) -> dict:
-    """Prune with this search, or take up where it was; the end of its history."""
+    """Prune with this search, or resume; returns the last record of its history, with the number of steps."""
     history = Path("history") / f"quality-{name}-{seed}.jsonl"
     found = subprocess.run([sys.executable, str(ROOT / "prune.py"), f"--save_file={history.stem}", "--resume",
                             f"--seed={seed}", *flags])
@@ -170,7 +170,7 @@ def piece_of(parent, proposal: Proposal, progress=None) -> candidates.Piece:
 
 
 def climbed(workshop, parent, step: int, proposals, rungs, before: float) -> list:
-    """The candidates judged at every rung, in the order of the proposals: all that got there."""
+    """For every rung, the candidates that were judged there, in the order of the proposals."""
     progress, judged = {}, []
 
     def judge(rung, going):

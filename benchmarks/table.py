@@ -2,10 +2,10 @@
 
     python benchmarks/table.py [--depth 40 --width 2.0] [--keras 12] [--direct 600] [--rounds 5] [--json]
 
-A random sample of variants made with Keras and TensorFlow's converter, and with our own writer, in alternating
-rounds: medians of files per second, and their ratio. Then the dense build, by the command that users type, and what
-all that means for the whole network. Last, what a build would take on a Raspberry Pi 3B, from a table measured on one
-(--pi_table): one visit of every entry takes at least the table's sum.
+Alternating rounds make random variants with Keras and TensorFlow's converter, and with our own writer. The results are
+medians of files per second, their ratio, and the time of Keras for all entries. Then the dense build runs, by the
+command that users type. Last, a table measured on a Raspberry Pi 3B (--pi_table) gives the time of a build there: one
+visit of every entry takes at least the table's sum.
 """
 
 import argparse
@@ -39,12 +39,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__)
     cli.add_network_flags(parser)
     parser.add_argument("--keras", type=cli.within(int, 1, 100_000), default=12, help="variants per round with Keras")
-    parser.add_argument("--direct", type=cli.within(int, 1, 1_000_000), default=600, help="and with our writer")
+    parser.add_argument("--direct", type=cli.within(int, 1, 1_000_000), default=600,
+                        help="variants per round with our writer")
     parser.add_argument("--rounds", type=cli.within(int, 1, 1000), default=5, help="rounds, for the medians")
     parser.add_argument("--num_measures", type=cli.within(int, 1, 1000), default=11, help="runs per entry of the build")
     parser.add_argument("--pi_table", help="a table measured on a Raspberry Pi, for the projection")
     parser.add_argument("--no_build", action="store_true", help="leave the dense build out")
-    parser.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0, help="of the sample")
+    parser.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0, help="seed of the sample")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -57,12 +58,12 @@ def per_second(make: Make, chosen: list[Entry]) -> float:
 
 
 def writers(network: Network, counts: Mapping[str, int], rounds: int, seed: int) -> dict[str, Any]:
-    """Variants per second of both ways, a median over rounds that alternate; counts: variants a round of each way."""
+    """Variants per second by Keras and by our writer: medians of alternating rounds; counts: {way: variants}."""
     entries, random = Entries(network), np.random.default_rng(seed)
     ways: dict[str, Make] = {"keras": variants.keras_bytes, "direct": writing.variant}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for make in ways.values():
-        make(1, *entries[0])  # imports, and what TensorFlow does but once
+        make(1, *entries[0])  # to import, and for what TensorFlow does only once
     for number in range(rounds):
         for name, make in ways.items():
             chosen = random.integers(len(entries), size=counts[name])
@@ -77,13 +78,13 @@ def writers(network: Network, counts: Mapping[str, int], rounds: int, seed: int)
 
 
 def build(network_flags: list[str], num_measures: int) -> dict[str, Any]:
-    """The dense build, in a folder of its own, as users run it."""
+    """Time the dense build in a new folder, as users run it."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         found = subprocess.run([sys.executable, str(ROOT / "compute_table.py"), *network_flags, "--mode=build",
                                 "--save_file=dense", f"--num_measures={num_measures}"], cwd=folder, stdout=sys.stderr)
         if found.returncode:
-            raise UserError("the dense build did not end well; its last line says why")
+            raise UserError("the dense build failed; its last line has the reason")
         seconds = time.perf_counter() - began
         note = read_note(Path(folder) / "perf_tables/dense.pickle")
     return {"build_s": seconds, "entries": note["entries"], "visits": note["visits"],
@@ -91,7 +92,7 @@ def build(network_flags: list[str], num_measures: int) -> dict[str, Any]:
 
 
 def on_a_pi(network: Network, pi_table: str, num_measures: int) -> dict[str, Any]:
-    """What the runs alone take on the Pi, for the dense build and for a sample of 5%."""
+    """The time of the runs alone on the Pi, for the dense build and for a sample of 5%."""
     arrays = tables.read_measured(tables.table_path(pi_table), network)
     runs = -(-num_measures // 2) + 1  # of a visit, with the one to warm up
     pass_s = float(sum(a.sum() for a in arrays.values()))

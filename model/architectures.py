@@ -1,7 +1,7 @@
-"""The architectures by the name given to --net. A new one is a new file beside wideresnet.py and its name here, twice.
+"""The architectures by their --net name. To add one, write a file beside wideresnet.py, import and register it here.
 
-Each module has ``describe(**arguments) -> Network``; ``narrower(network, depth)``, which yields networks for the same
-images from the width of ``network`` down; and ``EXAMPLES``, arguments of small networks, on which the tests run.
+Each module has ``describe(**arguments) -> Network``; ``narrower(network, depth)``, which yields networks of this depth
+for the same images, from the width of ``network`` down; and ``EXAMPLES``, arguments of small networks for the tests.
 ``network.arguments`` holds "net" and the arguments of ``describe``.
 """
 
@@ -24,7 +24,7 @@ def describe(net: str, **arguments) -> Network:
 
 
 def narrower(network: Network, depth: int) -> Iterator[Network]:
-    """Networks of the architecture of ``network``, for the same images, of this depth, from its width down.
+    """Yield networks of this depth, with the architecture and images of ``network``, from its width down.
 
     Raises ValueError saying which depths are valid.
     """

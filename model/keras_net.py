@@ -29,8 +29,8 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
 
 
 def _normalised(x, mean: Sequence[float], std: Sequence[float]):
-    """Pixels of 0..255 normalised. The constants are written out for a row of pixels: XNNPACK multiplies by one number
-    per channel, three in a row, so slowly that a small network takes 5% longer."""
+    """Normalise pixels of 0..255. The constants are repeated for a whole row of pixels: with three constants, one per
+    channel, XNNPACK multiplies so slowly that a small network takes 5% longer."""
     means, stds = (np.tile(np.asarray(v, np.float64), (x.shape[2], 1)) for v in (mean, std))  # [size, channels]
     return tf.keras.layers.Rescaling(np.float32(1 / (255 * stds)), np.float32(-means / stds), name="normalise")(x)
 
@@ -65,7 +65,7 @@ def _load(model, layer: Layer, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def forget_all() -> None:
-    """Let go of every model that this process has built: Keras keeps what a conversion made, tens of MB each."""
+    """Free every model that this process has built: Keras keeps tens of MB for each conversion."""
     tf.keras.backend.clear_session()
     gc.collect()
 
@@ -78,9 +78,9 @@ def to_tflite(model) -> bytes:
 def to_signed_tflite(model, quantize: str = "none", calibration: Iterable[np.ndarray] = ()) -> bytes:
     """Convert a model of one input, with a signature: ``serving_default``, image -> logits (float32).
 
-    quantize: "none"; "float16" or "dynamic" (int8 weights), for both the image stays float32; or "int8": everything
-    but the logits, the image is uint8. calibration: for int8, images as the model takes them, [1, size, size,
-    channels] in 0..255, from which the ranges of all values are found.
+    quantize: "none", "float16" and "dynamic" (int8 weights) take a float32 image. "int8" quantises everything but the
+    logits, and takes a uint8 image. calibration: for int8, images as the model takes them, [1, size, size, channels]
+    in 0..255; the converter finds the ranges of all values on them.
     """
     shape = model.inputs[0].shape
 
@@ -88,7 +88,7 @@ def to_signed_tflite(model, quantize: str = "none", calibration: Iterable[np.nda
         return {"logits": model(image, training=False)}
 
     function: Any = tf.function(serve, input_signature=[tf.TensorSpec(shape, tf.float32, name="image")])
-    holder: Any = tf.Module()  # the converter makes constants only of the variables that it finds in it
+    holder: Any = tf.Module()  # the converter turns only this module's variables into constants
     holder.weights = [variable.value for variable in model.variables]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], holder)
     if quantize != "none":

@@ -7,10 +7,10 @@ group shrinks, what a latency table must measure, the latency itself, and the .t
     widths = dict(network.full_widths, Conv_2_1_1=0)     # remove one block
     for layer in network.layers(widths): ...             # what is left of the network, in order
 
-A channel count belongs to a *group*, not to a layer: an addition ties its inputs into one group, a depthwise
-convolution or a pool keeps its input's group, a convolution or a linear layer writes any group it names. Width 0
-removes a branch: nodes that write it or read it are gone, and an addition that loses an operand passes the other
-one through, without its own batch norm and ReLU.
+A channel count belongs to a *group*, not to a layer. The inputs and the output of an addition share one group. A
+depthwise convolution or a pool keeps its input's group. A convolution or a linear layer writes the group it names.
+Width 0 removes a branch: the nodes that write or read the group are dropped. An addition that loses an operand
+passes the other one through, without batch norm and ReLU.
 
 Feature maps are square; convolutions pad like TensorFlow's SAME, so a side of n pixels becomes ceil(n / stride).
 Runs on Python 3.9 with the standard library alone.
@@ -32,7 +32,7 @@ Widths = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that live and die together. ``removable``: its width may become 0."""
+    """Channels that several layers share and that are pruned together. ``removable``: the width may become 0."""
 
     name: str
     width: int
@@ -42,7 +42,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Input:
-    """A tensor that enters the network: ``size`` x ``size`` pixels of the channels of ``group``."""
+    """An input tensor of the network: ``size`` x ``size`` pixels, with the channels of ``group``."""
 
     name: str
     group: str
@@ -62,12 +62,12 @@ class Node:
     bn: bool = False
     relu: bool = False
     bias: bool = False
-    table: Optional[str] = None  # key of its latency table; None: not priced, or priced with its reader (pool)
+    table: Optional[str] = None  # key of its latency table; None: not measured, or (pool) measured with its reader
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that is alive at some widths: its channels, its side in pixels and the live tensors it reads."""
+    """A node that is alive at some widths: the live tensors it reads, its channels, and its sides in pixels."""
 
     node: Node
     inputs: tuple[str, ...]
@@ -81,8 +81,9 @@ class Layer:
 class Table:
     """What a latency table measures: one operator at every (cin, cout) in 1..rows x 1..columns.
 
-    ``columns`` is 1 where the output is not free: a classifier has a fixed number of outputs (``fixed_out``), an
-    addition as many as it reads. The array of a table is indexed ``[cin - 1, cout - 1]``, or ``[cin - 1, 0]``.
+    ``columns`` is 1 where the number of outputs cannot vary. A classifier has a fixed number (``fixed_out``); an
+    addition or a depthwise convolution has as many outputs as inputs. The array of a table is indexed
+    ``[cin - 1, cout - 1]``, or ``[cin - 1, 0]``.
     """
 
     key: str
@@ -104,13 +105,13 @@ class Table:
 
     @property
     def operator(self) -> str:
-        """What is measured, in words: the same words mean that one table serves two networks."""
+        """What is measured, in words. Two networks can share a table if their words are equal."""
         pool = "average pool, " if self.pooled else ""
         outputs = f" to {self.fixed_out}" if self.fixed_out else ""
         return f"{pool}{self.kernel}x{self.kernel} {self.kind}{outputs}, stride {self.stride}, {self.size}x{self.size}"
 
     def index(self, cin: int, cout: int) -> tuple[int, int]:
-        """Where the latency of this operator from cin to cout channels stands in the table's array."""
+        """The index, in the table's array, of the latency from cin to cout channels."""
         return (cin - 1, cout - 1 if self.columns > 1 else 0)
 
     def entry(self, number: int) -> tuple[int, int]:
@@ -141,7 +142,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Network:
-    """Inputs, groups and nodes; ``arguments`` is what :func:`model.architectures.describe` rebuilds it from."""
+    """Inputs, groups and nodes. :func:`model.architectures.describe` rebuilds the network from ``arguments``."""
 
     arguments: dict[str, Any]
     inputs: tuple[Input, ...]
@@ -180,7 +181,7 @@ class Network:
 
     @property
     def short_name(self) -> str:
-        """What tells it from networks for the same images, in a word: res-40-2."""
+        """A name without the image size and the number of classes, such as res-40-2."""
         sizes = (v for k, v in self.arguments.items() if k not in ("img_size", "num_classes"))
         return "-".join(f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in sizes)
 
@@ -209,7 +210,7 @@ class Network:
         Raises ValueError if the widths are not valid or nothing reaches the output.
         """
         self.check_widths(widths)
-        alias: dict[str, Optional[str]] = {i.name: i.name for i in self.inputs}  # what stands for a tensor; None: dead
+        alias: dict[str, Optional[str]] = {i.name: i.name for i in self.inputs}  # what replaces a tensor; None: dropped
         size = {i.name: i.size for i in self.inputs}
         layers = []
         for node in self.nodes:
@@ -254,7 +255,7 @@ class Network:
         return {n.name: alive.get(n.name, 0) for n in self.nodes if n.kind in ("conv", "depthwise")}
 
     def widths_of_channels(self, channels: Mapping[str, int]) -> dict[str, int]:
-        """The widths that :meth:`conv_channels` gives these channels for.
+        """The inverse of :meth:`conv_channels`: the widths at which the convolutions have these channels.
 
         Raises ValueError naming the convolution that is missing, unknown, or does not fit the others.
         """
@@ -272,7 +273,7 @@ class Network:
             widths[node.group] = channels[node.name]
         for node in self.nodes:
             if node.name in channels and node.group not in writer:
-                raise ValueError(f"{node.name}: 0 channels, expected at least 1: nothing goes on without it")
+                raise ValueError(f"{node.name}: 0 channels, expected at least 1: this layer cannot be removed")
         try:
             derived = self.conv_channels(widths)
         except ValueError as error:

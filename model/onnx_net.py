@@ -29,7 +29,7 @@ class FromPixels(nn.Module):
 def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about: Mapping[str, str]) -> bytes:
     """The ONNX file: ``image`` float32 [N, channels, size, size] of 0..255 -> ``logits`` float32 [N, num_classes].
 
-    Any number of images N; about: what stands in the file's metadata.
+    N is any number of images. about: {key: text} for the file's metadata.
     """
     whole, (entry,) = FromPixels(model, mean, std).eval(), model.network.inputs
     example = torch.zeros(2, len(mean), entry.size, entry.size)
@@ -47,7 +47,7 @@ def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about:
 
 
 def _forget_sources(content: onnx.ModelProto) -> None:
-    """Take out what the exporter says of this machine: every node's stack trace, with the paths of source files."""
+    """Remove what shows this machine: the exporter's stack traces of every node, with paths of source files."""
     for graph in (content.graph, *content.functions):
         for part in (graph, *graph.node, *graph.value_info):
             del part.metadata_props[:]

@@ -1,9 +1,9 @@
 """A network at some widths as the bytes of a .tflite file, without TensorFlow.
 
-Writes what TensorFlow's converter writes for the same float32 Keras model (tests hold it to that): a convolution
-with its batch norm and ReLU is one CONV_2D; a join is ADD, MUL, ADD with a fused ReLU; pool and classifier are
-AVERAGE_POOL_2D and FULLY_CONNECTED; a bare convolution gets a bias of zeros. A latency variant is the network of one
-operator (``Table.network``), so that variants and whole networks take the same way.
+Writes the operators that TensorFlow's converter writes for the same float32 Keras model (tests check this). A
+convolution with its batch norm and ReLU is one CONV_2D. An addition with batch norm is ADD, MUL, ADD with a fused
+ReLU. Pool and classifier are AVERAGE_POOL_2D and FULLY_CONNECTED. A convolution without bias gets a bias of zeros.
+A latency variant is the network of one operator (``Table.network``): the same code writes variants and whole networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def variant(table: Table, cin: int, cout: int, num_images: int = 1) -> bytes:
 
 
 def random_weights(network: Network, widths: Widths) -> dict[str, np.ndarray]:
-    """Weights of a plausible size for every layer, the same in every call: He-scaled normal, lively batch norms."""
+    """Random weights, the same in every call: He-scaled normal filters, and batch norms that change their input."""
     weights = {}
     for name, shape in network.weight_shapes(widths).items():
         values = np.resize(_normal_values(), shape)
@@ -209,7 +209,7 @@ def _operator_code(builder, kind: str) -> int:
 def _subgraph(builder, graph: _Graph, codes: Sequence[str], inputs: Sequence[str], output: str) -> int:
     tensors, buffer = [], 0
     for name, shape, data in graph.tensors:
-        buffer += data is not None  # buffer 0 is the empty one, for what is computed
+        buffer += data is not None  # buffer 0 is empty: for computed tensors
         tensors.append(_tensor(builder, name, shape, buffer if data is not None else 0))
     operators = [_operator(builder, codes.index(kind), kind, reads, writes, options)
                  for kind, reads, writes, options in graph.operators]

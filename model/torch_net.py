@@ -15,9 +15,9 @@ class SameConv2d(nn.Conv2d):
     """A convolution padded like TensorFlow's SAME, so that the exported network needs no padding operator.
 
     For odd kernels and stride 1 this is the usual padding; at stride 2 the odd pixel goes to the right and below.
-    A strided 1x1 convolution reads every stride-th pixel, so it is done as an unstrided one on those: the same
-    numbers, and torch 2.14 on a CPU writes past its memory in the weight gradient of the strided one when the
-    weights are channels-last and have fewer than 8 input channels.
+    A strided 1x1 convolution reads every stride-th pixel, so it runs as an unstrided one on those pixels, with the
+    same result. This avoids a bug of torch 2.14 on a CPU: the weight gradient of the strided one writes out of bounds
+    for channels-last weights of fewer than 8 input channels.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]
@@ -57,12 +57,12 @@ class TorchNet(nn.Module):
         return values[self.layers[-1].node.name]
 
     def advance(self, values: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
-        """The live tensors before layer number ``last``, by name, from those before layer number ``first``."""
+        """Run layers ``first`` to ``last`` - 1: the live tensors before them, {name: tensor}, to those after them."""
         values = dict(values)
         for layer in self.layers[first:last]:
             name = layer.node.name
             values[name] = self._run(layer, [values[n] for n in layer.inputs])
-            for read in set(layer.inputs):  # free what nobody reads again
+            for read in set(layer.inputs):  # free what no later layer reads
                 if self._last_reader[read] == name:
                     del values[read]
         return values

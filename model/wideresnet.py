@@ -3,7 +3,7 @@
 Conv_0, then three stages of (depth - 4) / 6 blocks at 16k, 32k and 64k channels, average pool, FC. A block is
 conv-BN-ReLU -> conv -> add skip -> BN -> ReLU; the first block of every stage has a bare 1x1 convolution as its
 skip, and halves the feature map in stages 2 and 3. Groups: ``Conv_0``, every block's inner channels ``Conv_s_i_1``
-(at 0 the block goes), every stage's residual stream ``Conv_s_0_2``.
+(width 0 removes the block), every stage's residual stream ``Conv_s_0_2``.
 """
 
 from collections.abc import Iterator
@@ -56,8 +56,7 @@ def describe(depth: int, width: float, img_size: int = 32, num_classes: int = 10
 
 
 def narrower(network: Network, depth: int) -> Iterator[Network]:
-    """WideResNets for the same images, of this depth, from the width of ``network`` down, by 16 * width:
-    a whole number."""
+    """Yield WideResNets of this depth for the same images, from the width of ``network`` down, in steps of 1/16."""
     arguments = {k: v for k, v in network.arguments.items() if k != "net"}
     for channels in range(int(16 * arguments["width"]), 0, -1):
         yield describe(**{**arguments, "depth": depth, "width": channels / 16})

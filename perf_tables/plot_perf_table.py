@@ -36,7 +36,7 @@ def main() -> None:
     shared = [key for key in tables[0] if all(key in t and t[key].shape == tables[0][key].shape for t in tables)]
     if not shared:
         raise UserError(f"{paths[-1]}: has no kind of layer in common with {paths[0]}, of the same size; draw "
-                        "them apart")
+                        "them separately")
     output = Path(args.output) if args.output else paths[0].with_suffix(".png")
     if output.suffix != ".png":
         raise UserError(f"--output={args.output}: expected a file that ends in .png")

@@ -1,4 +1,4 @@
-"""What the scripts are assembled from, in rooms on three floors; a room imports lower floors only, never its own.
+"""The code behind the scripts, in rooms on three floors. A room imports rooms of lower floors only: see the brackets.
 
     3  pruning (learning, search)    deploy (latency, learning)    comparison (latency, learning, search)
     2  latency                       learning                      search

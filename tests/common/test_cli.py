@@ -22,7 +22,7 @@ def raising(error):
     (UserError("a.t7: wrong\n in two  lines"), 2, "error: a.t7: wrong in two lines"),
     (ImportError("No module named 'x'"), 2, "error: No module named 'x' in this Python; install it, or everything "
      "with pip install -r requirements.txt"),
-    (MemoryError(), 2, "error: too little memory (no more is known); a smaller --batch_size, --depth, --width or "
+    (MemoryError(), 2, "error: too little memory (no details known); a smaller --batch_size, --depth, --width or "
      "--img_size, or --sample, needs less"),
     (OSError(errno.ENOSPC, "No space left on device", "a.t7"), 2, "error: a.t7: No space left on device; what was "
      "finished is kept"),
@@ -36,7 +36,7 @@ def test_what_goes_wrong_is_one_line_and_a_code(capsys, error, code, line):
 @pytest.mark.parametrize("argv, resumable, line", [
     (["a.py", "--x=1 2"], True, "stopped; what was finished is kept. To go on: python a.py '--x=1 2' --resume"),
     (["a.py", "--resume", "--y"], True, "stopped; what was finished is kept. To go on: python a.py --y --resume"),
-    (["a.py", "--y"], False, "stopped; nothing was written. Again: python a.py --y")])
+    (["a.py", "--y"], False, "stopped; nothing was written. To run it again: python a.py --y")])
 def test_ctrl_c_gives_the_command_that_goes_on(capsys, monkeypatch, argv, resumable, line):
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit) as end:

@@ -118,8 +118,8 @@ def test_too_little_memory_halves_the_workers(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("end, code, words", [
-    ("os._exit(1)", 2, "ended without a word (exit code 1)"),
-    ("os.kill(os.getpid(), 9)", 2, "ended without a word (signal 9)"),
+    ("os._exit(1)", 2, "ended without a message (exit code 1)"),
+    ("os.kill(os.getpid(), 9)", 2, "ended without a message (signal 9)"),
     ("sys.exit(130)", 130, ""), ("sys.exit(1)", 1, ""), ("raise SystemExit", 0, ""), ("os._exit(2)", 2, ""),
     ("os.kill(os.getpid(), 15)", 143, "")])
 def test_whatever_ends_a_driver_of_ray_is_explained(end, code, words):

@@ -161,7 +161,7 @@ def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, scrip
              "uniform", "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--jobs=2"]
     write_table(priced / "perf_tables/table.pickle", proportional_table(TINY), {"device": {"model": "Raspberry Pi 3"}})
     first = script(*flags, check=True)
-    assert "which the table is not of" in first.stderr
+    assert "though the table is of another" in first.stderr
     assert "table.pickle: measured with device Raspberry Pi 3, judged with" in first.stderr
     models = sorted(str(p) for p in (priced / "comparisons/c/exported").iterdir())
     timed = json.loads(script("compute_table.py", "--mode=measure", "--model", *models, "--json", check=True).stdout)

@@ -328,7 +328,7 @@ def test_several_are_timed_together(run, tmp_path):
 def test_any_model_is_timed_but_only_described_ones_predicted(run, tmp_path):
     (tmp_path / "a.tflite").write_bytes(plain_model()[0])
     printed = run(compute_table, "--mode=measure", "--model=a.tflite")
-    assert "a model that does not say what it is" in printed and "measured" in printed and "predicted" not in printed
+    assert "a model without a description" in printed and "measured" in printed and "predicted" not in printed
     with pytest.raises(UserError, match="a.tflite: has no network.json in it"):
         run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle")
 

@@ -1,6 +1,5 @@
-"""What every room needs: errors, whole files, journals, resuming, pickles that cannot execute, flags,
-progress, workers.
+"""What every room needs: errors, atomic writes of files, journals, resuming, safe pickles, flags, progress, workers.
 
-May import ``model`` and the standard library, NumPy where arrays are read. Python 3.9; joblib, Ray, tqdm and matplotlib
-are loaded only where they are used, and only one file names each of them.
+May import ``model``, the standard library and, to read arrays, NumPy. Runs on Python 3.9. joblib, Ray, tqdm and
+matplotlib are each imported by one file of this room only, and only when they are used.
 """

@@ -1,4 +1,4 @@
-"""nbr_channels/NAME.pickle: a dict of convolution -> output channels left, 0 for one that is gone."""
+"""nbr_channels/NAME.pickle: {convolution: output channels left}, 0 for a removed convolution."""
 
 import pickle
 from pathlib import Path
@@ -23,8 +23,7 @@ def write_channels(path: Path, network: Network, widths: Widths) -> None:
 
 
 def read_channels(path: Path, network: Network) -> dict[str, int]:
-    """The widths of ``network`` that the file asks for. Raises UserError naming the file and the layer that
-    is wrong."""
+    """The widths of ``network`` that give the channels in the file. Raises UserError naming the file and the layer."""
     content = read_pickle(path)
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected a dict of convolution -> channels, found {type(content).__name__}")

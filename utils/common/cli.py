@@ -10,11 +10,11 @@ from model.architectures import ARCHITECTURES, describe
 from model.network import Network
 from utils.common.errors import UserError
 
-DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # where neither flag nor checkpoint says
+DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # if no flag or checkpoint sets them
 
 
 def new_parser(about: Optional[str]) -> argparse.ArgumentParser:
-    """about: what the script is for, in its first line: a module's docstring."""
+    """about: the script's docstring; its first line becomes the description."""
     return _Parser(description=(about or "").partition("\n")[0], formatter_class=_Formatter, allow_abbrev=False)
 
 
@@ -27,7 +27,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def __init__(self, prog):
         super().__init__(prog, max_help_position=36, width=110)
 
-    def _get_help_string(self, action):  # a flag without a default says so in its own words
+    def _get_help_string(self, action):  # a flag without a default tells it in its help text
         if isinstance(action.default, list):
             words = " ".join(shlex.join(d) if isinstance(d, list) else str(d) for d in action.default)
             return f"{action.help} (default: {words})" if words else action.help
@@ -35,7 +35,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
-    """--net --depth --width; without ``defaults`` they are None unless given (a checkpoint knows better)."""
+    """Add --net, --depth and --width. Without ``defaults`` they are None unless given: the checkpoint has them."""
     group = parser.add_argument_group("network")
     group.add_argument("--net", choices=sorted(ARCHITECTURES), default="res" if defaults else None,
                        help="architecture: res is WideResNet")
@@ -46,8 +46,7 @@ def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True, holdout: bool = True) -> None:
-    """Where the images come from, and (``holdout``) which are held out; without ``defaults`` these flags are None
-    unless given, as above."""
+    """Add the flags of the images, with ``holdout`` also --holdout_prop. ``defaults``: as in ``add_network_flags``."""
     group = parser.add_argument_group("data")
     other = "" if defaults else " (default: the checkpoint's)"
     group.add_argument("--dataset", choices=("cifar10", "digits"), default=DATASET if defaults else None,
@@ -63,24 +62,25 @@ def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True, ho
 
 def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--seed", type=within(int, 0, 2 ** 32 - 1), default=0, help="one seed, one result")
+    group.add_argument("--seed", type=within(int, 0, 2 ** 32 - 1), default=0,
+                       help="random seed; the same seed gives the same result")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     group.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                       help="of the convolutions; auto is bf16 where the processor has instructions for it")
+                       help="precision of convolutions; auto: bf16 if the processor has instructions for it, else fp32")
     group.add_argument("--resume", action="store_true", help=resume)
 
 
 def parsed(parser: argparse.ArgumentParser, flags: list[str], where: str) -> argparse.Namespace:
-    """What a script makes of flags that came by another flag, ``where``. Raises UserError naming that one."""
+    """Parse a script's flags that are the value of another flag, ``where``. Raises UserError naming ``where``."""
     def fail(message: str) -> NoReturn:
         raise UserError(f"{where}: {message}")
 
-    parser.error = fail  # argparse's own way to answer otherwise
+    parser.error = fail  # argparse calls it for every error
     return parser.parse_args(flags)
 
 
 def describe_or_fail(**arguments) -> Network:
-    """The network of these flags, a wrong one being the user's to put right."""
+    """The network of these flags. Raises UserError for a wrong value."""
     try:
         return describe(**arguments)
     except ValueError as error:
@@ -120,7 +120,10 @@ def part(text: str) -> float:
 
 
 def run(main: Callable[[], None], *, resumable: bool = True) -> None:
-    """Run a script's main: what the user can put right ends in one line and exit code 2, Ctrl-C in 130."""
+    """Run a script's main. An error that the user can correct ends in one line and exit code 2; Ctrl-C in 130.
+
+    resumable: whether the line after Ctrl-C tells to run again with --resume.
+    """
     try:
         main()
         sys.stdout.flush()
@@ -130,10 +133,11 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
         _end(f"error: {error} in this Python; install it, or everything with pip install -r requirements.txt", 2)
     except KeyboardInterrupt:
         again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
-        words = "stopped; what was finished is kept. To go on" if resumable else "stopped; nothing was written. Again"
+        words = ("stopped; what was finished is kept. To go on" if resumable
+                 else "stopped; nothing was written. To run it again")
         _end(f"{words}: python {shlex.join(again)}", 130)
     except MemoryError as error:
-        _end(f"error: too little memory ({str(error) or 'no more is known'}); a smaller --batch_size, --depth, "
+        _end(f"error: too little memory ({str(error) or 'no details known'}); a smaller --batch_size, --depth, "
              "--width or --img_size, or --sample, needs less", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`

@@ -1,4 +1,4 @@
-"""What the user can put right: one line on stderr, exit code 2. Anything else that escapes is a defect."""
+"""Errors that the user can correct: one line on stderr, exit code 2. Any other uncaught exception is a bug."""
 
 
 class UserError(Exception):
@@ -6,5 +6,5 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of somebody else's says, in one line; the error's kind where it says nothing."""
+    """The first line of an exception's message; its type's name if the message is empty."""
     return (str(error) or type(error).__name__).splitlines()[0]

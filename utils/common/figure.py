@@ -36,5 +36,5 @@ def write_figure(path: Path, figure: Any, dpi: int = 110) -> None:
 
 
 def plain(text: str) -> str:
-    """Without what matplotlib takes for mathematics."""
+    """The text with ``$`` escaped, which matplotlib reads as mathematics."""
     return text.replace("$", r"\$")

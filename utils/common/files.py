@@ -1,4 +1,4 @@
-"""Files that land whole: written beside their place, synced to the disk, then renamed."""
+"""Atomic writes: a file is written beside its place, synced to the disk, then renamed."""
 
 import errno
 import os
@@ -20,8 +20,10 @@ def write_whole(path: Path, content: Union[bytes, str]) -> None:
 
 
 def write_together(contents: Mapping[Path, Union[bytes, str]]) -> None:
-    """Write several files of one folder, each whole; none is touched before all are on the disk. The last ones are gone
-    for a moment while the first are replaced: better no note than the note of another table."""
+    """Write several files of one folder, each all or nothing. Old files stay until all new ones are on the disk.
+
+    Then all old files but the first are deleted before the first is replaced: no note is better than a wrong note.
+    """
     staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
     path = next(iter(staged))
     try:
@@ -58,7 +60,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def writable_folder(folder: Union[str, Path]) -> Path:
-    """Make the folder, prove that a file can be written there, and clear what a killed run left half-written."""
+    """Make the folder, delete temporary files of killed runs, and check that files can be written. Raises UserError."""
     folder = Path(folder)
     probe = folder / f".probe.{os.getpid()}.tmp"
     try:
@@ -88,14 +90,14 @@ def _alive(pid: int) -> bool:
 
 
 def locate(name: str, folder: str, suffix: str) -> Path:
-    """``NAME`` means ``folder/NAME.suffix``; what already is a path (a separator or the suffix in it) stays."""
+    """``NAME`` means ``folder/NAME`` + ``suffix``; a name with a separator or the suffix is already a path."""
     if os.sep in name or name.endswith(suffix):
         return Path(name)
     return Path(folder) / (name + suffix)
 
 
 def save_name(name: str) -> str:
-    """Check a --save_file: a plain name, since several folders use it. A known suffix may be typed along."""
+    """A --save_file without .t7 or .pickle. Raises UserError unless it is a plain name: several folders use it."""
     for suffix in (".t7", ".pickle"):
         if name.endswith(suffix):
             name = name[:-len(suffix)]

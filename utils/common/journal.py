@@ -1,7 +1,7 @@
 """An append-only journal of JSON lines: the header says what the job is, every further line is one unit of work.
 
-A line is on its way to the disk when ``append`` returns, so a killed process loses nothing but the unit in hand; a
-torn last line, left by a crash of the machine, is dropped when the journal is read.
+``append`` hands a line to the system before it returns, so a killed process loses only its current unit. A crash of
+the machine may leave a torn last line, which is dropped when the journal is read.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from typing import Any, Optional
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 
-SYNC_SECONDS = 5.0  # how much a power failure may cost
+SYNC_SECONDS = 5.0  # of work that a power failure may lose
 
-Record = dict[str, Any]  # what JSON makes of an object
+Record = dict[str, Any]  # a JSON object
 
 
 class Journal:
-    """``with Journal(path) as log``: records are appended as long as it lasts."""
+    """``with Journal(path) as log``: the file is open for appending inside the block."""
 
     def __init__(self, path: Path):
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (closed by __exit__)
@@ -48,7 +48,7 @@ class Journal:
 
 @contextlib.contextmanager
 def locked(path: Path):
-    """While it lasts no other process writes this journal. Raises UserError where one does."""
+    """Lock the journal against other processes. Raises UserError if another one holds the lock."""
     lock = Path(path).with_name(f".{Path(path).name}.lock")
     with open(lock, "w") as file:
         try:
@@ -72,7 +72,7 @@ def begin(path: Path, header: Record) -> None:
 
 
 def header_of(path: Path) -> Record:
-    """The header of a journal that is finished, which stays as it is; {} where none can be read."""
+    """The header of a finished journal, {} if none can be read. The file is not changed."""
     try:
         with open(path, "rb") as file:
             found = json.loads(file.readline())
@@ -93,7 +93,7 @@ def read(path: Path) -> Optional[tuple[Record, list[Any]]]:
 
 
 def stream(path: Path) -> Iterator[Any]:
-    """Yield the header, then every record, one at a time: a journal may be larger than the memory. As ``read``."""
+    """Like ``read``, but yields the header, then one record at a time: a journal may be larger than the memory."""
     path = Path(path)
     _cut_torn_line(path)
     with open(path, "rb") as file:

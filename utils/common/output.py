@@ -1,4 +1,4 @@
-"""Where what this process prints goes, C++ libraries included: nowhere, or into a file."""
+"""Send everything that this process prints, C++ libraries included, nowhere or into a file."""
 
 import contextlib
 import os
@@ -9,8 +9,7 @@ from typing import IO
 
 @contextlib.contextmanager
 def quiet(*descriptors: int) -> Iterator[None]:
-    """While it lasts, nothing written to these file descriptors (1: stdout, 2: stderr) is seen;
-    what goes wrong is raised."""
+    """Discard what is written to these file descriptors (1: stdout, 2: stderr). Exceptions pass."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         with _sent_to(nowhere, descriptors):
@@ -21,15 +20,15 @@ def quiet(*descriptors: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def printing_to(file: IO[str]) -> Iterator[None]:
-    """While it lasts, everything that this process prints goes to the file, also where Python's own streams lead
-    elsewhere than the descriptors do (a notebook's). A file that is buffered by lines keeps the order."""
+    """Send everything that this process prints to the file. This includes Python's own streams where they differ from
+    the descriptors, as in a notebook. A line-buffered file keeps the order."""
     with _sent_to(file.fileno(), (1, 2)), contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         yield
 
 
 @contextlib.contextmanager
 def _sent_to(target: int, descriptors: Sequence[int]) -> Iterator[None]:
-    """A descriptor that is closed (``>&-`` in a shell) stays as it is: nobody sees what is written there."""
+    """Send what goes to these descriptors to ``target``. A closed one (``>&-`` in a shell) stays closed."""
     descriptors = [d for d in descriptors if d != target and _is_open(d)]
     _flush(descriptors)
     kept = {d: os.dup(d) for d in descriptors}
@@ -53,7 +52,7 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _flush(descriptors: Sequence[int]) -> None:
-    """What Python holds back belongs to the time before, or to the target."""
+    """Flush Python's buffers, so that their text goes where it went when it was printed."""
     streams = {1: sys.stdout, 2: sys.stderr}
     for stream in (streams[d] for d in descriptors):
         if stream is not None and not stream.closed:

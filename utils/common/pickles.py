@@ -41,7 +41,7 @@ class _Forbidden(Exception):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Meets NumPy's names with stand-ins of ours: NumPy itself trusts the state it is given, addresses included."""
+    """Replaces NumPy's constructors by safe ones: NumPy's own trust the pickled state, even memory addresses in it."""
 
     def find_class(self, module: str, name: str):
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
@@ -71,7 +71,7 @@ class _PickledType:
 
 
 class _PickledArray:
-    """An array on its way: its values arrive as the state."""
+    """An array being unpickled: ``__setstate__`` receives its values."""
 
     def __init__(self, kind: Any = None, shape: Any = None, code: Any = None):
         self.array = np.empty(0)
@@ -99,7 +99,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _arrived(value: Any) -> Any:
-    """The plain containers that were read, with the arrays that arrived in them."""
+    """The unpickled containers, with every ``_PickledArray`` replaced by its array."""
     if isinstance(value, _PickledArray):
         return value.array
     if isinstance(value, dict):

@@ -9,7 +9,7 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 def progress(items: Iterable, title: str, total: Optional[int] = None, done: int = 0) -> Iterator:
-    """Yield ``items``, showing how many of ``total`` are finished; ``done`` were so before (a resumed job)."""
+    """Yield ``items``, showing how many of ``total`` are finished; a resumed job has ``done`` from before."""
     total = done + (len(items) if isinstance(items, Sized) else 0) if total is None else total
     if sys.stderr.isatty():
         try:

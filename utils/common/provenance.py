@@ -1,8 +1,7 @@
-"""Where a file comes from and whether it can be read: ``made_by``, the version of this project that wrote it, and
-``format``, a number that grows when an older version could no longer read what is written.
+"""Two keys of every result: ``made_by`` is the version of this project that wrote it, ``format`` a number.
 
-No resume and no comparison of headers looks at either; a newer format is refused in a line, an older one is read.
-Standard library alone, Python 3.9.
+The format grows when older versions could no longer read the file. A newer format is refused in one line; an older one
+is read. A resume does not compare the two keys. Standard library alone, Python 3.9.
 """
 
 import subprocess
@@ -19,21 +18,21 @@ KEYS = ("made_by", "format")
 
 
 def stamp(newest: int) -> dict[str, Any]:
-    """What a file of format ``newest`` says of itself."""
+    """The two keys for a new file, of format ``newest``."""
     return {"format": newest, "made_by": made_by()}
 
 
 @cache
 def made_by() -> str:
-    """The version, and where this is a git checkout its commit: ``0.2.0+1369e04c8d4f``, ``.dirty`` where files were
-    changed since (PEP 440's local version)."""
+    """The version, in a git checkout with its commit: ``0.2.0+1369e04c8d4f`` (PEP 440's local version). ``.dirty``
+    follows if files were changed since."""
     commit = _commit(PROJECT)
     return f"{VERSION}+{commit}" if commit else VERSION
 
 
 def check_format(path: Path, content: Mapping[str, Any], newest: int) -> None:
-    """Raise UserError where ``content``, of the file at ``path``, is of a format newer than ``newest``; a file that
-    tells none is older than formats."""
+    """Raise UserError if ``content``, of the file at ``path``, has a format newer than ``newest``. A file without a
+    format is older than formats."""
     found = content.get("format", 0)
     if type(found) is not int or found < 0:
         raise UserError(f"{path}: format {found!r}, expected a number up to {newest}; restore the file, or make it "
@@ -46,7 +45,7 @@ def check_format(path: Path, content: Mapping[str, Any], newest: int) -> None:
 
 def _commit(folder: Path) -> str:
     """The first 12 digits of the commit that is checked out; "" where the folder is no checkout, or git is missing."""
-    if not (folder / ".git").exists():  # it may lie in somebody else's
+    if not (folder / ".git").exists():  # the folder may lie in another project's checkout
         return ""
     asked = ["git", "-C", str(folder), "describe", "--always", "--dirty=.dirty", "--abbrev=12", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""Long jobs that go on where they were stopped: with the flags they began with, or not at all."""
+"""Resume long jobs where they stopped, only with the flags that they began with."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,19 +13,19 @@ OVER_AGAIN = "resume it as it began, or remove it to start over"
 
 
 def changed_flags(began: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = ()) -> str:
-    """Which flags differ from those that a job began with, in words; '' if none but ``free`` ones and --resume."""
+    """The flags that differ from those a job began with, in words; '' if none. ``free`` and --resume do not count."""
     keys = sorted((set(began) | set(now)) - set(free) - {"resume"})
     return ", ".join(f"--{k} was {began.get(k)!r}, now {now.get(k)!r}" for k in keys if began.get(k) != now.get(k))
 
 
 def begun(path: Path, header: Record, *, resume: bool, at_stake: Callable[[Iterator[Any]], str], over_again: str,
           differing: str = OVER_AGAIN, free: Sequence[str] = ()) -> Optional[tuple[Record, Iterator[Any]]]:
-    """The header and the records of the journal to go on with; None where the job begins.
+    """The header and the records of the journal to resume; None if the job begins anew.
 
-    header: of the job as it is asked for now; the keys in ``free`` may differ, and which version wrote it. at_stake:
-    what the records of a journal hold that must not be written over, in words; '' if nothing. over_again: what to do
-    instead of --resume; differing: and where it began otherwise. Raises UserError rather than write over an unfinished
-    job, mix two or read a newer version's.
+    header: of the job as asked for now. It must equal the journal's, except for the keys in ``free``, made_by and
+    format. at_stake(records): what overwriting the journal would lose, in words; '' if nothing. over_again: what the
+    user can do instead of --resume. differing: what the user can do if the headers differ. Raises UserError before it
+    overwrites an unfinished job, mixes two jobs or reads a newer format.
     """
     if not path.exists():
         return None

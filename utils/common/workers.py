@@ -1,7 +1,7 @@
-"""Many calls of one function at once, in processes of this machine or on a Ray cluster; joblib does the work.
+"""Call one function on many tasks in parallel, in processes of this machine or on a Ray cluster, through joblib.
 
-A worker that dies is replaced and what it had in hand is done again; one that finds too little memory halves the number
-of workers. Both are said.
+If a worker dies, a new one repeats its task. If a worker finds too little memory, half of the workers go on. Both are
+reported.
 """
 
 import atexit
@@ -20,14 +20,15 @@ from typing import Any, Callable
 
 from utils.common.errors import UserError, first_line
 
-MAPPED_BYTES = 10_000  # arrays above this size reach the workers of this machine once, as memory that they share
+MAPPED_BYTES = 10_000  # the workers of this machine share larger arrays, as memory-mapped files
 
 
 class Workers:
-    """``with Workers(jobs, backend) as workers``: processes that live as long as it lasts.
+    """``with Workers(jobs, backend) as workers``: processes that live until the block ends.
 
-    backend: "local", or "ray" for the cluster that RAY_ADDRESS names, or else the one that this machine belongs to.
-    packages: folders of modules that a cluster's machines need. Raises UserError where Ray or its cluster is missing.
+    backend: "local", or "ray" for the cluster of RAY_ADDRESS, by default the one that this machine belongs to.
+    packages: folders of modules that a cluster's machines need. gpu: a cluster's worker takes a GPU, not a CPU.
+    Raises UserError if Ray or its cluster is missing.
     """
 
     def __init__(self, jobs: int, backend: str = "local", *, packages: Sequence[str] = (), gpu: bool = False):
@@ -52,14 +53,14 @@ class Workers:
             ray.shutdown()
 
     def results(self, function: Callable, common: tuple[Mapping, ...], tasks: Sequence[Any]) -> Iterator[Any]:
-        """Yield ``function(*common, task)`` for every task, in the order in which they are done.
+        """Yield ``function(*common, task)`` for every task, in the order of completion.
 
-        common: dicts, whose arrays travel once however many tasks there are. A cluster's results come in rounds, of as
-        many as there are workers; one worker is this process itself. Raises UserError when that has too little memory.
+        common: dicts, whose arrays are sent once and not with every task. A cluster yields its results in rounds, one
+        task per worker. A single worker is this process itself. Raises UserError if that has too little memory.
         """
         try:
             yield from self._results(function, common, tasks)
-        except GeneratorExit:  # what is still in hand must not turn up among the next results
+        except GeneratorExit:  # unfinished tasks must not appear among the next results
             self._stop()
             self._start()
             raise
@@ -87,7 +88,7 @@ class Workers:
                 self._again(word, len(left), any_done=len(left) < before)
 
     def _again(self, word: str, count: int, any_done: bool) -> None:
-        """Begin anew with what is left: with half the workers where memory is short, or where all they do is die."""
+        """Restart for the tasks left, with half the workers if memory is short or two sweeps died without a result."""
         if self.jobs == 1:
             raise UserError("one task alone found too little memory; a smaller --batch_size needs less. What was "
                             "finished is kept, --resume goes on")
@@ -102,7 +103,7 @@ class Workers:
     def _start(self) -> None:
         from joblib import Parallel, parallel_config
         self._stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", module="joblib")  # that what was interrupted is cancelled
+        warnings.filterwarnings("ignore", module="joblib")  # it warns of cancelled tasks after an interruption
         options: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1}
         if self.backend == "ray":
             more: dict[str, Any] = {"ray_remote_args": {"num_gpus": 1}} if self._gpu else {}
@@ -116,10 +117,10 @@ class Workers:
 
     def _stop(self) -> None:
         self._stack.close()
-        if self.backend != "ray" and self.jobs > 1:  # joblib would keep them, and what they hold, for another call
+        if self.backend != "ray" and self.jobs > 1:  # joblib would keep them and their memory for later
             from joblib.externals.loky import get_reusable_executor
             executor: Any = get_reusable_executor(reuse=True)  # pyright: ignore[reportArgumentType]
-            executor.terminate(kill_workers=True)  # with their arrays' files, which they cannot give back any more
+            executor.terminate(kill_workers=True)  # also deletes the files of their arrays
 
     def _sweep(self, function: Callable, common: tuple[Mapping, ...],
                left: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
@@ -144,7 +145,7 @@ class Workers:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes that begin while it lasts (milliseconds) never get a Ctrl-C: it is this process's to answer."""
+    """Processes that start inside the block ignore Ctrl-C: this process answers it. The block lasts milliseconds."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -153,14 +154,14 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def worker_number() -> int:
-    """Which of this machine's workers this process is: their numbers follow each other. 0 for any other process."""
+    """The number of this worker process; numbers on one machine are consecutive. 0 in a process that is no worker."""
     import multiprocessing
     kind, _, number = multiprocessing.current_process().name.rpartition("-")  # loky counts the processes that it starts
     return int(number) if kind.startswith("Loky") and number.isdigit() else 0
 
 
 def _end_with(parent: int) -> None:
-    """Let this worker end when the process that it works for is killed."""
+    """End this process soon after its parent, whose pid is ``parent``, is killed."""
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.2)
@@ -177,23 +178,24 @@ def _guarded(function: Callable, number: int, task: Any, *common: Any) -> tuple[
 
 # --- Ray -------------------------------------------------------------------------------------------------------
 
-GONE = "what was finished is kept. The same command with --resume and without --backend=ray goes on here"
+GONE = "what was finished is kept. To go on here, run the same command with --resume and without --backend=ray"
 
 
 def outlive_ray() -> None:
-    """Go on in a child process. Ray may end that one without a word when its cluster goes: then this process says so.
+    """Fork: the child goes on, and this process waits for it. When its cluster is gone, Ray may end the child without a
+    message; then this process reports it.
 
-    Returns in the child alone. To be called before anything starts threads.
+    Returns in the child only. Call it before any thread starts.
     """
     ear, mouth = os.pipe()
     parent, child = os.getpid(), os.fork()
     if child == 0:
         os.close(ear)
         _end_with(parent)
-        atexit.register(os.write, mouth, b".")  # Python's own end, whatever the exit code
+        atexit.register(os.write, mouth, b".")  # tells that Python ended normally, with any exit code
         return
     os.close(mouth)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the child's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child answers it
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -205,15 +207,15 @@ def outlive_ray() -> None:
         os._exit(128 + signal.SIGTERM)
     if code not in (0, 2):
         how = f"exit code {code}" if code > 0 else f"signal {-code}"
-        print(f"error: --backend=ray: ended without a word ({how}), as Ray does when its cluster goes; {GONE}",
+        print(f"error: --backend=ray: ended without a message ({how}), as Ray does when its cluster is gone; {GONE}",
               file=sys.stderr, flush=True)
     os._exit(2 if code else 0)
 
 
 def _join_cluster(packages: Sequence[str], kind: str) -> tuple[int, str]:
-    """Become a driver of the cluster; returns the number of its CPUs or GPUs, one of which a worker takes, and the
-    address of its head."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own words are for those who run the cluster
+    """Join the cluster as a driver. Returns the number of its CPUs or GPUs (``kind``; a worker takes one) and the
+    address of its head. Raises UserError."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its log is for the cluster's administrator
     try:
         import ray  # pyright: ignore[reportMissingImports]
         from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
@@ -237,8 +239,7 @@ def _join_cluster(packages: Sequence[str], kind: str) -> tuple[int, str]:
 
 
 def _watch(address: str) -> None:
-    """End this process, saying why, when nobody listens any more at a cluster's head:
-    Ray would end it without a word."""
+    """End this process with a message when the cluster's head no longer answers: Ray would end it without one."""
     silent = 0
     while silent < 3:
         time.sleep(1)
@@ -250,7 +251,7 @@ def _watch(address: str) -> None:
 
 
 def _answers(address: str) -> bool:
-    """Whether somebody listens at host:port."""
+    """Whether a server listens at host:port."""
     try:
         _knock(address)
     except OSError:
@@ -259,7 +260,7 @@ def _answers(address: str) -> bool:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError unless somebody listens at host:port; Ray itself would go on trying for minutes."""
+    """Raise OSError unless a server listens at host:port; Ray itself would go on trying for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()

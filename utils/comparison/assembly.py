@@ -1,4 +1,4 @@
-"""A comparison from beginning to end: begun or gone on with, every network made once, all measured together."""
+"""A comparison from beginning to end: begin or resume it, make every network once, measure all together."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ from utils.learning import checkpoint
 
 
 def open_base(path: Path, table_path: Path, grid_table: Optional[str]) -> Base:
-    """grid_table: the name of the table of a wider network, if there is one."""
+    """Load the base network and its table. grid_table: the name of the table of a wider network, if there is one."""
     content = checkpoint.load(path)
     model = checkpoint.build(content, path)
     network, table = model.network, tables.read_table(table_path, model.network)
@@ -34,13 +34,13 @@ def open_base(path: Path, table_path: Path, grid_table: Optional[str]) -> Base:
 
 def compare(asked: Comparison, folder: Path, base: Base, tasks: Mapping[str, Task], *,
             going_on: bool) -> tuple[dict[str, Row], list[str]]:
-    """Make every network that is not made yet, then measure them all together, and write what is known after each.
+    """Make the networks that are still missing, then measure all together. The results are written after each network.
 
-    Returns the rows of all that are finished, by name, and what went wrong with the others.
+    Returns {name: row} of the finished networks, and the errors of the others.
     """
     path = folder / "journal.jsonl"
     if (folder / make.MEASURED).exists():
-        results.read_measured(folder / make.MEASURED)  # what is wrong with it is reported before hours of work
+        results.read_measured(folder / make.MEASURED)  # its errors are reported before hours of work
     asked, rows = _begin_or_go_on(asked, path, base, going_on=going_on)
     for name in ("logs", "exported", "nbr_channels"):
         writable_folder(folder / name)
@@ -80,7 +80,7 @@ def _finished(asked: Comparison, folder: Path, row: Optional[Row]) -> bool:
 
 def _begin_or_go_on(asked: Comparison, path: Path, base: Base, *,
                     going_on: bool) -> tuple[Comparison, dict[str, Row]]:
-    """The comparison, its threads settled, and the networks that are finished, whoever asked for them.
+    """The comparison with its number of threads, and {name: row} of all finished networks, of earlier commands too.
 
     Raises UserError rather than mix two comparisons.
     """

@@ -1,5 +1,4 @@
-"""The flags of a comparison that go on to prune.py and train.py: what these would refuse hours later is
-refused at once."""
+"""Check the flags that a comparison passes to prune.py and train.py, at once and not hours later."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ NEEDED = {"prune.py": ["--perf_table=x", "--pruning_fact=0.5"], "train.py": ["--
 
 def checked_methods(methods: Sequence[Sequence[str]], prune_flags: list[str],
                     train_flags: list[str]) -> tuple[tuple[str, ...], ...]:
-    """The methods, each with flags of its own in one spelling. Raises UserError for flags that prune.py and train.py
+    """The methods, each with its own flags in a standard spelling. Raises UserError for flags that prune.py or train.py
     would refuse, or that a comparison sets itself."""
     _check("--train_flags", "train.py", train_flags)
     _check("--prune_flags", "prune.py", prune_flags)
@@ -39,7 +38,7 @@ def checked_methods(methods: Sequence[Sequence[str]], prune_flags: list[str],
 
 
 def teacher_in(train_flags: list[str]) -> Optional[Path]:
-    """The checkpoint that the networks learn from, if they do."""
+    """The checkpoint of the teacher in ``train_flags``, None if there is no teacher."""
     teacher = cli.parsed(parser_of("train.py"), [*NEEDED["train.py"], *train_flags], "--train_flags").teacher
     return locate(teacher, "checkpoints", ".t7").resolve() if teacher else None
 
@@ -57,7 +56,7 @@ def _check(where: str, script: str, flags: Sequence[str]) -> None:
 
 
 def _own_flags(method: str, flags: Sequence[str], prune_flags: Sequence[str]) -> list[str]:
-    """What a method's flags change in prune.py, in one spelling and order: two spellings of a method are one method."""
+    """The flags that a method changes in prune.py, in a standard spelling and order: two spellings are one method."""
     def meant(given: Sequence[str]) -> dict[str, Any]:
         found = vars(parser_of("prune.py").parse_args([*NEEDED["prune.py"], *given]))
         return {**found, "pruning_method": found["pruning_method"] or baselines.default_scores(method)}

@@ -1,5 +1,4 @@
-"""The grid of a comparison: smaller networks of the same architecture, of several depths,
-at the latencies asked for."""
+"""The grid of a comparison: smaller networks of the same architecture, of several depths, that meet the latencies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Callable, Optional
@@ -14,10 +13,10 @@ from utils.latency.note import plain_dict, read_note
 
 def networks(widest_network: Network, latency_s: Callable[[Network], float], depths: Sequence[int],
              budgets_s: Mapping[float, float]) -> dict[float, list[Network]]:
-    """{pruning_fact: of every depth the widest network that meets its budget}.
+    """{pruning_fact: [the widest network of every depth that meets the budget]}.
 
-    widest_network: what the table is of, where widths end; latency_s: seconds of a network; budgets_s: {pruning_fact:
-    seconds}. Of a shallow network the widest may be the answer to several latencies, and is then made for the least.
+    widest_network: the table's network, none is wider; latency_s: seconds of a network; budgets_s: {pruning_fact:
+    seconds}. A network that is the widest for several budgets is listed for the smallest one only.
     """
     grids: dict[float, list[Network]] = {}
     for pruning_fact in sorted(budgets_s, reverse=True):
@@ -47,10 +46,10 @@ def widest(network: Network, latency_s: Callable[[Network], float], depth: int, 
 
 
 def open_table(name: str, base: Network) -> tuple[Network, tables.LatencyTable]:
-    """The network that a table's note says it is of, and the table. Raises UserError unless widths and depths alone
-    differ from ``base``."""
+    """The network that a table's note names, and the table. Raises UserError unless the network differs from ``base``
+    in depth and width only."""
     path = tables.table_path(name)
-    tables.read_arrays(path)  # a table that is not there is said first
+    tables.read_arrays(path)  # reports a missing table first
     found = plain_dict(read_note(path).get("network"))
     sized = all(isinstance(found.get(k), (int, float)) for k in ("depth", "width"))
     if not sized or found != {**base.arguments, "depth": found["depth"], "width": found["width"]}:

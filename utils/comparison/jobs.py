@@ -1,4 +1,4 @@
-"""Scripts of this project run one after another in this process, as a shell would: what a comparison's workers do."""
+"""Run scripts of this project one after another in this process, as a shell would. A comparison's workers use it."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ Command = tuple[str, ...]  # a script's name, and its flags
 class Job:
     name: str
     folder: str  # where the commands run
-    log: str  # file that takes what they print, after each command itself
+    log: str  # file for the commands and their output
     commands: tuple[Command, ...]
 
 
@@ -31,7 +31,7 @@ class Ended:
 
 
 def parser_of(script: str) -> argparse.ArgumentParser:
-    """The flags that a script takes, by its own word: its ``get_parser()``."""
+    """The parser of a script's flags, from its ``get_parser()``."""
     return runpy.run_path(str(PROJECT / script))["get_parser"]()
 
 
@@ -54,7 +54,7 @@ def run_job(job: Job) -> Ended:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log: what a script that failed says."""
+    """The last line of a log, where a failed script reports its error."""
     text = Path(log).read_text(errors="replace").replace("\r", "\n")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it printed nothing"
@@ -69,7 +69,7 @@ def _run(command: Command, log: IO[str]) -> int:
         runpy.run_path(str(PROJECT / script), run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except Exception:  # a fault of a script's own; the next job can still be done
+    except Exception:  # a bug in the script; the next job can still run
         traceback.print_exc()
         return 1
     return 0

@@ -24,7 +24,7 @@ MEASURED = "measured.json"  # in a comparison's folder: latencies that the devic
 
 def make_networks(asked: Comparison, base: Base, folder: Path,
                   todo: Mapping[str, Task]) -> Iterator[tuple[Optional[Row], str]]:
-    """(a network's row, "") or (None, what went wrong), as they get ready, with a word on how long the others take."""
+    """Yield (row, "") or (None, the error) for every network when it is done, and print the time left."""
     if not todo:
         return
     began, done = time.monotonic(), 0
@@ -45,7 +45,7 @@ def make_networks(asked: Comparison, base: Base, folder: Path,
 
 
 def _make_network(job: Job) -> Ended:
-    """In a worker: one network, on a GPU of the worker's own where there are several."""
+    """Make one network in a worker. With several GPUs, each worker has its own."""
     device.take_gpu(worker_number())
     return run_job(job)
 
@@ -53,7 +53,7 @@ def _make_network(job: Job) -> Ended:
 # --- measuring -------------------------------------------------------------------------------------------------
 
 def measured(asked: Comparison, folder: Path, base: Base, rows: Mapping[str, Row]) -> Iterator[Row]:
-    """The rows with the latencies of the device's file, if there is one, or else as measured here."""
+    """Yield the rows with measured latencies: from the device's file if there is one, else measured here."""
     files = {name: folder / exported(name) for name in rows if (folder / exported(name)).exists()}
     if (folder / MEASURED).exists():
         seconds = _measured_there(folder / MEASURED, rows)
@@ -67,8 +67,7 @@ def measured(asked: Comparison, folder: Path, base: Base, rows: Mapping[str, Row
 
 
 def _measured_there(path: Path, rows: Mapping[str, Row]) -> dict[str, float]:
-    """What the device took, NaN for networks that were not measured there:
-    no other machine's time stands among them."""
+    """{name: seconds on the device}, NaN for networks not measured there, so that two machines' times never mix."""
     machine, seconds = results.read_measured(path)
     missing = [name for name in rows if name not in seconds]
     words = (f"; {len(missing)} of {len(rows)} networks, {missing[0]} for one, are not in it: only predicted"
@@ -78,12 +77,12 @@ def _measured_there(path: Path, rows: Mapping[str, Row]) -> dict[str, float]:
 
 
 def _measured_here(asked: Comparison, folder: Path, base: Base, files: Mapping[str, Path]) -> dict[str, float]:
-    """Time all exported networks in one session, in random order, so that they meet the same machine."""
+    """Time all exported networks in one session, in random order, so that all meet the same conditions."""
     note = read_note(base.table_path)
     runner = LiteRTRunner(asked.num_threads or threads_in(note))
     now = how_measured(runner)
     if note.get("device", now["device"]) != now["device"]:
-        print("measuring on this machine, which the table is not of. For the device's own latencies, copy "
+        print("measuring on this machine, though the table is of another. For the device's own latencies, copy "
               f"{folder}/exported there,\n"
               f"    python compute_table.py --mode=measure --model exported/*.tflite --json > {MEASURED}\n"
               f"put that file into {folder} and run this command again with --resume", file=sys.stderr, flush=True)

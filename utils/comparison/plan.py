@@ -1,4 +1,4 @@
-"""What a comparison makes: its networks, the commands that make each, and what is known of one that is finished."""
+"""The plan of a comparison: its networks, the commands that make each, and the row of a finished one."""
 
 import hashlib
 import math
@@ -46,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Base:
-    """What everything is compared on."""
+    """The base network of a comparison, and the tables that predict latencies."""
 
     content: dict[str, Any]  # of the checkpoint
     path: Path
@@ -54,7 +54,7 @@ class Base:
     network: Network
     widths: Widths
     table: LatencyTable
-    grid_network: Network  # the grid may be as wide
+    grid_network: Network  # no network of the grid is wider
     grid_table: LatencyTable  # of that network
 
     def latency_s(self, widths: Widths) -> float:
@@ -68,7 +68,7 @@ class Base:
 
 
 def tasks_of(asked: Comparison, base: Base) -> Iterator[Task]:
-    """The networks of one seed after those of another: an interrupted comparison has something of everything."""
+    """Yield the networks to make, seed by seed, so that an interrupted comparison has some of every method."""
     grids: dict[float, list] = {}
     if ("grid",) in asked.methods:
         budgets_s = {pruning_fact: base.budget_s(pruning_fact) for pruning_fact in asked.pruning_facts}
@@ -90,7 +90,7 @@ def job_of(asked: Comparison, base: Base, folder: Path, task: Task) -> Job:
     run = [f"--seed={task.seed}", f"--threads={asked.threads}", "--resume"]
     train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width")), *data, *run, *asked.train_flags,
              f"--holdout_prop={base.content['holdout_prop'] or HOLDOUT_PROP}", f"--save_file={name}",
-             *([f"--teacher={asked.teacher}"] if asked.teacher else [])]  # as seen from here, not from there
+             *([f"--teacher={asked.teacher}"] if asked.teacher else [])]  # absolute: commands run elsewhere
     todo = []
     if task.method == "unpruned":
         train.append("--channels=base")
@@ -106,12 +106,12 @@ def job_of(asked: Comparison, base: Base, folder: Path, task: Task) -> Job:
 
 
 def exported(name: str) -> Path:
-    """The network's file for the device, from the comparison's folder."""
+    """The network's file for the device, relative to the comparison's folder."""
     return Path("exported") / f"{name}.tflite"
 
 
 def row_of(base: Base, folder: Path, task: Task) -> Row:
-    """What the checkpoints say of a network that is finished."""
+    """The row of a finished network, from its checkpoints."""
     made = checkpoint.load(folder / "checkpoints" / f"{task.name}.t7")
     pruned = {} if task.method in TRAINED_ONLY else checkpoint.load(folder / "checkpoints" / f"{task.name}-pruned.t7")
     widths = made["widths"]

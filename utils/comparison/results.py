@@ -1,7 +1,7 @@
-"""The results of a comparison: a CSV line per network, and what a reader takes from any such file.
+"""The results of a comparison: write them as a CSV line per network, read such files, and average over seeds.
 
-Columns are those of published results on a Raspberry Pi, and some more: errors in %, latencies in seconds, NaN or
-nothing where a figure is unknown.
+The columns are those of published results on a Raspberry Pi, and some more. Errors are in %, latencies in seconds. An
+unknown figure is NaN or empty.
 """
 
 import csv
@@ -28,10 +28,10 @@ class Row:
 
     file_name: str
     method: str
-    criterion: str = ""  # what else tells it from others of the method: how channels were scored, say
-    network: str = ""  # what was pruned, or of the grid, what was trained
+    criterion: str = ""  # further settings of the method, such as the scores of channels
+    network: str = ""  # the network that was pruned; for the grid, the one that was trained
     seed: str = ""
-    pruning_fact: float = NAN  # part of the latency that was to go
+    pruning_fact: float = NAN  # part of the latency to remove
     no_fine_tune: float = NAN  # test error, %, after the search and before any retraining
     retrain_scratch: float = NAN  # test error, %, retrained from scratch
     table_time: float = NAN  # predicted latency, s
@@ -43,12 +43,12 @@ class Row:
 
     @property
     def latency_s(self) -> float:
-        """As measured; as predicted where it was not."""
+        """The measured latency, or the predicted one if none was measured."""
         return self.table_time if math.isnan(self.measured_time) else self.measured_time
 
 
 def from_record(record: Any) -> Row:
-    """The row that ``asdict`` made this of. Raises ValueError for anything else."""
+    """The inverse of ``asdict(row)``. Raises ValueError for anything else."""
     names = {f.name for f in fields(Row)}
     if not isinstance(record, dict) or not {"file_name", "method"} <= set(record) <= names:
         raise ValueError("expected the columns of a network")
@@ -73,7 +73,7 @@ def to_csv(rows: Iterable[Row]) -> str:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """The networks of a CSV file; columns may miss or be more. Raises UserError naming the file and the line."""
+    """The networks of a CSV file; columns may be missing, others are ignored. Raises UserError naming file and line."""
     try:
         reader = csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")))
         lines = [(reader.line_num, line) for line in reader]
@@ -104,8 +104,8 @@ def _row(path: Path, number: int, line: dict[Optional[str], Optional[str]]) -> R
 
 
 def read_measured(path: Path) -> tuple[str, dict[str, float]]:
-    """(the device in words, {network: its seconds there}) of what
-    ``compute_table.py --mode=measure --model ... --json`` printed. Raises UserError naming the file."""
+    """Read what ``compute_table.py --mode=measure --model ... --json`` printed: (the device in words, {network: seconds
+    on it}). Raises UserError naming the file."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         check_format(path, content, model_timing.FORMAT)
@@ -157,7 +157,7 @@ def label(row: Row) -> str:
 
 
 def titles(found: Sequence[Point]) -> list[str]:
-    """A point's label, with its network where those of one label are of several: a grid's."""
+    """Every point's label, with its network if the label has points of several networks, as the grid does."""
     networks: dict[str, set[str]] = {}
     for point in found:
         networks.setdefault(point.label, set()).add(point.network)
@@ -175,7 +175,7 @@ def front(found: Sequence[Point]) -> list[Point]:
 
 
 def _alike(rows: Sequence[Row]) -> list[list[Row]]:
-    """Networks whose targets the file does not tell: those of about the same latency were meant to be alike."""
+    """Group networks without a known target: those of about the same latency belong together."""
     groups: list[list[Row]] = []
     for row in sorted(rows, key=lambda r: r.latency_s):
         if groups and row.latency_s <= GAP * groups[-1][-1].latency_s:

@@ -1,4 +1,4 @@
-"""What a comparison is asked for, in plain values."""
+"""Settings of a comparison, as plain values."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ TRAINED_ONLY = ("grid", "unpruned")  # methods that prune nothing: smaller netwo
 
 @dataclass(frozen=True)
 class Comparison:
-    methods: tuple[tuple[str, ...], ...]  # each with its own flags of prune.py, in one spelling
+    methods: tuple[tuple[str, ...], ...]  # each with its own flags of prune.py, in a standard spelling
     pruning_facts: tuple[float, ...]  # parts of the latency to remove
     seeds: tuple[int, ...]
     grid_depths: tuple[int, ...]
@@ -21,4 +21,4 @@ class Comparison:
     jobs: int  # networks that are made at a time
     threads: Optional[int]  # of each of them
     num_threads: Optional[int]  # of the runtime that measures; None: the table's
-    measured: bool  # or else neither exported nor measured
+    measured: bool  # False: neither export nor measure

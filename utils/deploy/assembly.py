@@ -1,5 +1,4 @@
-"""One export from beginning to end: the images, the conversion, and the proof that the bytes compute what
-torch does."""
+"""One export from beginning to end: load the images, convert, and check that the file computes what torch does."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -65,9 +64,9 @@ def open_trained(path: Path) -> Trained:
 
 def images_for(asked: Export, trained: Trained, dataset: Optional[str], data_loc: Optional[str],
                workers: int) -> Optional[Dataset]:
-    """The images to calibrate and compare on; None where the checkpoint's are not at hand and none were named.
+    """The images to calibrate and compare on; None if the checkpoint's are missing and no others were named.
 
-    Raises UserError where those that were named are not, or a quantised model needs them.
+    Raises UserError if images that were named are missing, or if a quantised model has none.
     """
     try:
         return data.load_for(trained.network, trained.path,
@@ -78,7 +77,7 @@ def images_for(asked: Export, trained: Trained, dataset: Optional[str], data_loc
                             f"test ones to show what it costs: {error}") from None
         if dataset or data_loc:
             raise
-        print(f"comparing on random images, and no test error, since there are no images: {error}", flush=True)
+        print(f"comparing on random images, without a test error, as there are no images: {error}", flush=True)
         return None
 
 

@@ -17,7 +17,7 @@ from utils.learning.data import Images, Normalisation
 
 
 def converted(output: Path, convert: Callable[[], bytes]) -> bytes:
-    """What ``convert()`` gives, without what the converters print. Raises UserError where one fails."""
+    """The bytes from ``convert()``; what the converters print is discarded. Raises UserError if one fails."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with quiet(1, 2):
@@ -32,7 +32,7 @@ def converted(output: Path, convert: Callable[[], bytes]) -> bytes:
 def tflite_bytes(model: TorchNet, normalisation: Normalisation, quantize: str,
                  calibration: Sequence[np.ndarray]) -> bytes:
     """calibration: for int8, as ``calibration_images`` gives them."""
-    from model import keras_net  # TensorFlow, which ONNX files do without
+    from model import keras_net  # loads TensorFlow, which ONNX files do not need
     keras = keras_net.build(model.network, model.widths, weights_of(model),
                             pixels=(normalisation.mean, normalisation.std))
     try:
@@ -42,7 +42,7 @@ def tflite_bytes(model: TorchNet, normalisation: Normalisation, quantize: str,
 
 
 def onnx_bytes(model: TorchNet, normalisation: Normalisation, labels: Sequence[str], about: Mapping[str, Any]) -> bytes:
-    from model import onnx_net  # and the other way round
+    from model import onnx_net  # loads onnx, which .tflite files do not need
     return onnx_net.to_onnx(model, normalisation.mean, normalisation.std,
                             {"labels": metadata.labels_text(labels), "network": json.dumps(about)})
 

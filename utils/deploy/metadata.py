@@ -1,7 +1,7 @@
 """A .tflite file that says what it is: labels.txt and network.json in a zip archive behind the model.
 
-That is where TensorFlow Lite's metadata has its associated files: runtimes read the model and stop there, while
-``unzip -p model.tflite labels.txt`` and Python's zipfile find the archive at the end.
+TensorFlow Lite's metadata keeps associated files in the same place. Runtimes stop at the end of the model, while
+``unzip -p model.tflite labels.txt`` and Python's zipfile find the archive behind it.
 
     labels.txt     a class name per line, in the order of the logits
     network.json   format, made_by, network (its arguments), widths, quantize, and what else export.py knows;
@@ -29,7 +29,7 @@ IDENTIFIER = b"TFL3"  # of the flatbuffer, at byte 4
 LABELS, NETWORK = "labels.txt", "network.json"
 LARGEST = 1 << 24  # bytes of network.json that are read
 QUANTIZE = ("none", "float16", "dynamic", "int8")
-WRITTEN = (1980, 1, 1, 0, 0, 0)  # the same bytes whenever they are written
+WRITTEN = (1980, 1, 1, 0, 0, 0)  # a fixed date, so that the same export has the same bytes
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def check(path: Path) -> None:
 
 
 def read(path: Path) -> Optional[Description]:
-    """What the file says of its model, None where it says nothing (another program made it).
+    """The description in the file, None if there is none (another program made the file).
 
-    Raises UserError where what it says is broken, or the model in front of it is not the one described.
+    Raises UserError if the description is broken, or if the model in front of it is not the one described.
     """
     path, advice = Path(path), "copy the file again, or export it again with export.py"
     try:
@@ -86,7 +86,7 @@ def read(path: Path) -> Optional[Description]:
         network = describe(**content["network"])
         network.layers(content["widths"])
         description = Description(network, content["widths"], content["quantize"])
-    except Exception as error:  # so does what was edited by hand
+    except Exception as error:  # a file that was edited by hand raises many kinds, too
         raise UserError(f"{path}: its {NETWORK} describes no network ({type(error).__name__}: {error}); "
                         f"{advice}") from None
     if description.quantize not in QUANTIZE:

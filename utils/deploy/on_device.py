@@ -37,10 +37,11 @@ class Together:
 
 def describe_model(path: Path, network: Optional[Network], channels_name: Optional[str], *,
                    needed: bool) -> Optional[Description]:
-    """What a model says of itself; else what it is taken for: float32, of these channels of this network, if
-    they are named.
+    """The description in a model's file; without one, a float32 model of ``network`` with these channels, if both are
+    given; else None.
 
-    needed: whether a table has to predict it. Raises UserError where it is no model, or is needed and not known.
+    needed: whether a table has to predict the model. Raises UserError if the file is no model, or if a needed
+    description is missing.
     """
     metadata.check(path)
     about = metadata.read(path)
@@ -55,9 +56,9 @@ def describe_model(path: Path, network: Optional[Network], channels_name: Option
 
 
 def in_words(about: Optional[Description]) -> str:
-    """A model, for people."""
+    """The model in words."""
     if about is None:
-        return "a model that does not say what it is"
+        return "a model without a description"
     parameters = about.network.parameter_count(about.widths)
     numbers = "float32" if about.quantize == "none" else about.quantize
     return f"{about.network.title}, {parameters:,} parameters, {numbers}"
@@ -65,7 +66,7 @@ def in_words(about: Optional[Description]) -> str:
 
 def measure_one(path: Path, about: Optional[Description], table: Optional[Path], runner: Runner, care: Care,
                 now: Note) -> Timing:
-    """now: how it is measured, in the words of notes."""
+    """Time one model, beside the table's prediction. now: how it is measured, from ``how_measured``."""
     expectation = None
     if table and about:
         expectation = model_timing.expect(table, about.network, about.widths, about.quantize, now)
@@ -73,7 +74,7 @@ def measure_one(path: Path, about: Optional[Description], table: Optional[Path],
 
 
 def measure_several(about: Descriptions, table: Optional[Path], runner: Runner, care: Care, now: Note) -> Together:
-    """In one session; a table predicts those that it is of."""
+    """Time several models in one session, beside the table's predictions for those it fits. now: as above."""
     expected = predictions(table, about) if table else {}
     first = about[next(iter(expected))] if expected else None
     probe = model_timing.table_probe(table, first.network, now) if table and first else None
@@ -83,13 +84,13 @@ def measure_several(about: Descriptions, table: Optional[Path], runner: Runner, 
 
 
 def predictions(table: Path, about: Descriptions) -> dict[Path, float]:
-    """Seconds by the table, of the float32 networks that it is of; stderr has a word on the others.
-    Raises UserError where it is of none of them."""
+    """{path: predicted seconds} for the float32 networks that the table fits. The others are reported on stderr.
+    Raises UserError if it fits none."""
     found, others = {}, []
     for path, what in about.items():
         try:
             if what is None:
-                raise UserError(f"{path}: does not say what it is")
+                raise UserError(f"{path}: has no description of its model")
             if what.quantize != "none":
                 raise UserError(f"{table}: measured on float32 layers, this is {what.quantize}")
             found[path] = latency_s(what.network, what.widths, read_table(table, what.network))

@@ -1,7 +1,7 @@
-"""Does an exported file compute what torch does? Its outputs beside torch's on the same images.
+"""Compare the outputs of an exported file with torch's on the same images.
 
-An export has ``logits(pixels)``: uint8 [N, channels, size, size] -> float32 [N, classes], through the names that its
-users call it by.
+An exported file runs as ``logits(pixels)``: uint8 [N, channels, size, size] -> float32 [N, classes]. It is called
+through the names of its inputs and outputs, as by its users.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Logits = Callable[[Tensor], np.ndarray]
 BATCH = 256  # images at a time in torch
 TOLERANCE = 1e-4  # of the logits: float32 in another order
 LARGE = 100.0  # logits above it, of a network that is hardly trained, may differ in proportion
-AGREEMENT_PCT = {"float16": 99.0, "dynamic": 95.0, "int8": 95.0}  # least, of the top class; --min_agreement
+AGREEMENT_PCT = {"float16": 99.0, "dynamic": 95.0, "int8": 95.0}  # defaults of --min_agreement
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Verification:
 
     @property
     def difference(self) -> float:
-        """The largest, NaN where an output is no number."""
+        """The largest absolute difference of logits, NaN if one of them is NaN."""
         return float(np.abs(self.expected - self.found).max())
 
     @property
@@ -47,7 +47,7 @@ class Verification:
 
     @property
     def agreement_pct(self) -> float:
-        """Images with the same top class, NaN being no class."""
+        """The percentage of images with the same top class and finite outputs."""
         same = (self.expected.argmax(1) == self.found.argmax(1)) & np.isfinite(self.found).all(1)
         return 100 * float(same.mean())
 
@@ -57,7 +57,7 @@ class Verification:
 
     @property
     def error_pct(self) -> Optional[float]:
-        """Test error of the export."""
+        """Test error of the export, %."""
         return error_pct(self.found, self.labels)
 
     def check(self, name: str, quantize: str, min_agreement_pct: Optional[float]) -> None:
@@ -78,7 +78,7 @@ class Verification:
 
 
 def error_pct(logits: np.ndarray, labels: Optional[np.ndarray]) -> Optional[float]:
-    """Images whose top class is wrong; None without labels."""
+    """The percentage of images whose top class is wrong; None without labels."""
     if labels is None:
         return None
     wrong, _ = wrong_and_loss(torch.from_numpy(logits), torch.from_numpy(labels))
@@ -87,13 +87,13 @@ def error_pct(logits: np.ndarray, labels: Optional[np.ndarray]) -> Optional[floa
 
 @torch.inference_mode()
 def torch_logits(model: TorchNet, normalisation: Normalisation, pixels: Tensor) -> np.ndarray:
-    """In float32, whatever the network was trained in."""
+    """Torch's logits, in float32 even if the network was trained in bf16."""
     model.eval()
     return torch.cat([model(normalisation(part)) for part in pixels.split(BATCH)]).numpy()
 
 
 def tflite_logits(content: bytes) -> Logits:
-    """Of the bytes of a .tflite file, image by image, through its signature."""
+    """The function ``logits`` of a .tflite file, from its bytes; it runs the signature image by image."""
     with quiet(2):
         interpreter = interpreter_class()(model_content=content)
         interpreter.allocate_tensors()
@@ -107,7 +107,7 @@ def tflite_logits(content: bytes) -> Logits:
 
 
 def onnx_logits(content: bytes) -> Logits:
-    """Of the bytes of an ONNX file."""
+    """The function ``logits`` of an ONNX file, from its bytes."""
     session = onnx_session(content)
 
     def logits(pixels: Tensor) -> np.ndarray:

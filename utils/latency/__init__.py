@@ -1,5 +1,4 @@
-"""What layers and networks cost on a machine: measuring tables, reading and correcting them, timing whole models.
+"""The latency of layers and networks on a machine: measure, read and correct tables, and time whole models.
 
-May import ``model`` and ``utils.common``. This is the board's side: Python 3.9, NumPy and a runtime, no torch,
-no TensorFlow.
+May import ``model`` and ``utils.common``. Runs on the board: Python 3.9, NumPy and a runtime, no torch, no TensorFlow.
 """

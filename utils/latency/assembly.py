@@ -1,5 +1,4 @@
-"""A latency table from beginning to end: what is measured, the journal begun or gone on with,
-the table and its note."""
+"""Build a latency table: choose what to measure, begin or resume the journal, write the table and its note."""
 
 import sys
 import time
@@ -25,7 +24,7 @@ from utils.latency.settings import Pace, Tool
 
 @dataclass(frozen=True)
 class Measuring:
-    """What is asked for."""
+    """What to measure, and how."""
 
     network: Network
     num_images: int  # per inference
@@ -35,16 +34,16 @@ class Measuring:
 
 
 def build_table(asked: Measuring, tool: Tool, name: str, *, going_on: bool) -> None:
-    """Measure models that are made in memory."""
+    """Measure models that are made in memory, and write perf_tables/NAME.pickle. Raises UserError."""
     runner = tool.runner()
-    runner.describe()  # without a runtime nothing else matters
+    runner.describe()  # fails at once without a runtime
     writing.needed_writer()
     source = Source(partial(writing.variant, asked.num_images), partial(writing.whole_network, asked.num_images))
     _measure(asked, source, runner, name, {"converter": "direct"}, "build", going_on=going_on)
 
 
 def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_on: bool) -> None:
-    """Measure the files of a folder that --mode=save made."""
+    """Measure the files that --mode=save wrote, and write perf_tables/NAME.pickle. Raises UserError."""
     manifest = variants.check_manifest(folder, asked.network, asked.num_images)
     missing = variants.missing_files(folder, asked.network)
     if missing:

@@ -1,9 +1,8 @@
-"""What makes a sum of layers the time of a network, found on whole networks and kept in the table's note.
+"""The correction that makes the sum of a network's entries the time of the network; the table's note holds it.
 
-A layer timed alone pays for an invocation of its own, each time after Python's work in between, and has its weights
-and its input to itself in the caches. So with a factor and an overhead, found by least squares of the relative errors
-over random whole networks, a network of n layers takes factor * (sum of its entries - (n - 1) * overhead):
-``note.Correction``.
+A layer that is timed alone pays for a whole invocation, and Python runs between two invocations. Its weights and its
+input also have the caches to themselves. So a network of n layers takes factor * (sum of its entries - (n - 1) *
+overhead): ``note.Correction``. Both numbers are fitted on random whole networks, by least squares of relative errors.
 """
 
 from collections.abc import Sequence
@@ -15,18 +14,18 @@ from model.network import Network, Widths
 from utils.latency.note import Correction
 from utils.latency.tables import LEAST, LatencyTable, output_key
 
-NETWORKS = 30  # to fit it on
+NETWORKS = 30  # to fit on
 MOST_PARAMETERS = 8_000_000  # of a network to fit on: 32 MB as a file, some copies of it in memory
-TRIES = 20  # to find one
-FACTORS = (0.5, 2.0)  # what is outside is no correction but a disturbed measurement
-OVERHEAD = 2.5  # times the smallest entries, at most
-ENOUGH = 5  # networks to see an overhead on
+TRIES = 20  # random networks drawn, at most, for each network to fit on
+FACTORS = (0.5, 2.0)  # a factor outside shows a disturbed measurement
+OVERHEAD = 2.5  # the largest overhead, in multiples of the smallest entries
+ENOUGH = 5  # networks; with fewer, only the factor is fitted
 CANDIDATES = 401  # overheads that are tried
-REMOVED = 0.15  # of the removable groups, in a random network
+REMOVED = 0.15  # probability that a random network lacks a removable group
 
 
 def random_widths(network: Network, random: np.random.Generator) -> dict[str, int]:
-    """Widths of a network as pruning might leave it: some blocks removed, the others around a common share."""
+    """Random widths as pruning might leave them: some blocks removed, the others near a common share of full width."""
     share, widths = random.uniform(0.3, 1), {}
     for group in network.groups:
         if not group.prunable:
@@ -40,10 +39,10 @@ def random_widths(network: Network, random: np.random.Generator) -> dict[str, in
 
 
 def fitting_networks(network: Network, count: int, seed: int) -> list[dict[str, int]]:
-    """The networks that a correction is fitted on: the unpruned one and random ones, from another random stream than
-    those of ``judging_networks``, whatever the seeds.
+    """Widths of the networks that a correction is fitted on: the unpruned one and random ones.
 
-    Only such as fit into little memory: of a very wide network fewer or none are found.
+    The random stream differs from that of ``judging_networks`` for every seed. Networks of more than MOST_PARAMETERS
+    are left out, so a very wide network gives fewer than ``count``, or none.
     """
     random, found = np.random.default_rng([seed, 1]), []
     for number in range(count * TRIES):
@@ -54,17 +53,17 @@ def fitting_networks(network: Network, count: int, seed: int) -> list[dict[str, 
 
 
 def judging_networks(network: Network, count: int, seed: int) -> list[dict[str, int]]:
-    """The networks that a table is judged on: all random."""
+    """Widths of the networks that a table is judged on: all random."""
     random = np.random.default_rng([seed, 2])
     return [random_widths(network, random) for _ in range(count)]
 
 
 def fit_correction(network: Network, widths: Sequence[Widths], seconds: Union[Sequence[float], np.ndarray],
                    table: LatencyTable) -> Correction:
-    """The correction of a table as it was measured, from whole networks and the seconds they take.
+    """Fit the correction of ``table``, as measured, to whole networks of these ``widths`` that take ``seconds``.
 
-    The factor is the least-squares one for an overhead, within FACTORS; the overhead is searched up to a few of the
-    smallest entries: those are overhead for the most part.
+    For each of CANDIDATES overheads, the factor is the least-squares one, within FACTORS; the best pair is returned.
+    The largest overhead tried is OVERHEAD times the smallest entries, which are mostly overhead.
     """
     measured, output = np.asarray(seconds), output_key(network)
     layers = [_entries(network, w, table) for w in widths]
@@ -74,7 +73,7 @@ def fit_correction(network: Network, widths: Sequence[Widths], seconds: Union[Se
         row[:len(found)] = [0.0 if key == output else t for key, t in found]
     best = (np.inf, Correction(1.0, 0.0))
     smallest = np.quantile(np.concatenate([array.ravel() for array in table.values()]), 0.01)
-    most = OVERHEAD * smallest if len(measured) >= ENOUGH else 0  # from too few, the factor alone
+    most = OVERHEAD * smallest if len(measured) >= ENOUGH else 0  # else the factor alone
     for overhead in np.linspace(0, most, CANDIDATES):
         ratio = (np.maximum(inside - overhead, LEAST * inside).sum(1) + once) / measured
         factor = np.clip(ratio.sum() / (ratio @ ratio), *FACTORS)

@@ -1,4 +1,4 @@
-"""The entries of a network's tables, numbered: what a measurement goes through, and where each figure belongs."""
+"""The entries of a network's tables, numbered, so that a measurement can go through them and store every figure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Entries:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """By table, the number of its first entry; last, how many entries there are."""
+        """The number of every table's first entry, and last the number of all entries."""
         return np.cumsum([0] + [t.rows * t.columns for t in self.tables])
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Entries:
         return (self.tables[which], *self.tables[which].entry(number - int(self.starts[which])))
 
     def table_of(self, numbers: np.ndarray) -> np.ndarray:
-        """Which table each of these entries is of, an index into ``tables``."""
+        """For each of these entries, the index of its table in ``tables``."""
         return np.searchsorted(self.starts, numbers, side="right") - 1
 
     def number(self, key: str, cin: int, cout: int) -> int:
@@ -62,8 +62,10 @@ class Entries:
 
 
 def probe_entry(network: Network) -> Entry:
-    """What shows whether the machine is as fast as usual: the network's most varied operator, as wide as may be timed
-    often. Wide, because whole networks use the caches that neighbours on the machine take away."""
+    """The entry that shows whether the machine is as fast as usual: of the largest table, up to PROBE_WIDTH wide.
+
+    It is wide because other programs slow whole networks by taking their caches, and the probe has to show that.
+    """
     table = max(network.tables.values(), key=lambda t: t.rows * t.columns)
     row, column = min(table.rows, PROBE_WIDTH) - 1, min(table.columns, PROBE_WIDTH) - 1
     return (table, *table.entry(row * table.columns + column))

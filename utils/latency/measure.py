@@ -1,6 +1,6 @@
-"""Measure a latency table with care, into a journal, so that nothing measured is ever measured again.
+"""Measure a latency table into a journal, so that a resumed measurement keeps everything measured before.
 
-The journal is NAME.journal: a header, then a line per visit and per probe, every run of it.
+The journal is NAME.journal: a header, then a line per visit and per probe with the seconds of every run.
 
     ["No_Stride_3", 16, 128, [4.1e-05, ...]]       an entry: key, cin, cout, seconds of each run
     ["network", 4, 0, [...]]                       a whole network that the sums are fitted to (correction.py), copy 0
@@ -25,24 +25,24 @@ from utils.latency.runners import Model, Runner, Timer, patiently
 from utils.latency.timing import Care, Session, Visits, low
 
 FORMAT = 1  # of the journal
-COPIES = 3  # items that each whole network is: it is visited so many times as often as an entry
-ADVICE = (". What was measured is kept: put it right (a broken file: --mode=save again), then the same command with "
-          "--resume")
+COPIES = 3  # items per whole network: it is visited this many times as often as an entry
+ADVICE = (". What was measured is kept: correct the cause (for a broken file, --mode=save again), then run the same "
+          "command with --resume")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured, the items of a session: the entries ``wanted`` (numbers, rising), then whole networks."""
+    """The items of a session: the entries ``wanted`` (their numbers, ascending), then COPIES of every whole network."""
 
     entries: Entries
     wanted: np.ndarray
-    networks: Sequence[Widths]  # to calibrate on, each of them COPIES times
+    networks: Sequence[Widths]  # widths of those to fit the correction on
 
     def __len__(self) -> int:
         return len(self.wanted) + COPIES * len(self.networks)
 
     def label(self, item: int) -> list[Any]:
-        """How the journal calls an item."""
+        """The item's name in the journal: the line without the runs."""
         if item >= len(self.wanted):
             return ["network", *divmod(item - len(self.wanted), COPIES)]
         table, cin, cout = self.entries[int(self.wanted[item])]
@@ -74,7 +74,7 @@ class Source:
 
 def open_journal(path: Path, header: journal.Record, work: Work, care: Care, *,
                  resume: bool) -> tuple[journal.Record, Visits]:
-    """Begin the journal or go on with it; returns its header and the visits that it holds.
+    """Begin or resume the journal; returns its header and the visits that it holds.
 
     Raises UserError rather than mix two measurements or lose an unfinished one.
     """
@@ -92,7 +92,7 @@ def open_journal(path: Path, header: journal.Record, work: Work, care: Care, *,
 
 
 def _unfinished(records: Iterator[Any]) -> str:
-    """What a journal holds, in words; '' where its table was written, or nothing was measured yet."""
+    """What a journal holds, in words; '' if its table was written or nothing was measured yet."""
     visits, last = 0, None
     for last in records:
         visits += isinstance(last, list)
@@ -101,7 +101,7 @@ def _unfinished(records: Iterator[Any]) -> str:
 
 
 def _replay(record: Any, work: Work, visits: Visits) -> bool:
-    """Add a line of the journal to the visits; False where it makes no sense."""
+    """Add a line of the journal to the visits; False if the line is not valid."""
     if isinstance(record, dict):
         if "finished" in record:
             return True
@@ -127,7 +127,7 @@ def _all_seconds(runs: Any) -> bool:
 
 
 def session(work: Work, source: Source, runner: Runner, care: Care, visits: Visits, log: journal.Journal) -> Session:
-    """The measurement of this work: what it measures is added to the visits and to the journal."""
+    """A session that measures this work and adds every visit and probe to ``visits`` and to the journal."""
     network = work.entries.network
 
     def open_item(item: int) -> Timer:

@@ -1,5 +1,5 @@
-"""Several measurements of one network as one: their tables entry by entry, their notes where they agree.
-Smoothing alone needs SciPy."""
+"""Merge several measurements of one network: tables entry by entry, notes where they agree.
+Only smoothing needs SciPy."""
 
 import sys
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: s
           mode: str = "nearest") -> dict[str, np.ndarray]:
     """One table out of several measurements of one network: entry by entry ``mean`` or ``median``.
 
-    sigma: width of an optional Gaussian smoothing, in channels (``mode`` is SciPy's rule at the edges); it erases
-    the steps that kernels really have, so 0 is the default. names: for messages, which UserError carries when the
-    tables don't have the same keys and shapes.
+    sigma: width of an optional Gaussian smoothing, in channels (``mode`` is SciPy's rule at the edges). Smoothing
+    erases real latency steps, so 0 is the default. names: of the tables, for messages. Raises UserError if the tables
+    differ in keys or shapes.
     """
     shapes = [{k: v.shape for k, v in t.items()} for t in tables]
     for name, shape in zip(names, shapes):
@@ -44,14 +44,14 @@ def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, A
     for key in same:
         for path, note in zip(paths, notes):
             if key in note and note[key] != notes[0].get(key, note[key]):
-                raise UserError(f"{path}: its note says other {key} than that of {paths[0]}; merge measurements of one "
-                                "network only")
+                raise UserError(f"{path}: its note differs from that of {paths[0]} in {key}; merge measurements of "
+                                "one network only")
     return {**stamp(FORMAT), **{key: notes[0][key] for key in same if key in notes[0]},
             "merged": about, "measurements": list(notes), **_in_common(notes)}
 
 
 def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
-    """What the notes agree on, and the means of what makes sums and predictions right, where all of them have it."""
+    """The values that all notes share, and the means of their corrections and of their probes, if all have them."""
     first, found = notes[0], {}
     for key in ("network", "device", "runtime", "version", "threads"):
         if key in first and all(note.get(key) == first[key] for note in notes):
@@ -61,7 +61,7 @@ def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
         found["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
                                "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
     elif corrections:
-        print("not all tables have a correction of their sums in their note: the merged one has none", file=sys.stderr)
+        print("not all tables have a correction in their note, so the merged table has none", file=sys.stderr)
     probes = [s for s in map(probe_in, notes) if s]
     if len(probes) == len(notes):
         found["probe"] = {"usual_s": float(np.mean(probes))}

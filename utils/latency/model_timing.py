@@ -1,8 +1,8 @@
-"""Time whole models with the care that tables are measured with, beside what a table predicts for them.
+"""Time whole models as carefully as tables, and compare them with what a table predicts.
 
-A neighbour on the machine disturbs for seconds at a time, so the model is timed over some seconds, opened anew again
-and again. Where a table predicts it, the table's probe is timed along, and the prediction is for the machine as fast
-as it is now, as in validation.py.
+Other programs on the machine disturb for seconds at a time. So a model is timed over several seconds, and a single
+model is opened anew for every visit. If a table predicts the model, the table's probe is timed too. The prediction is
+then scaled to the machine's present speed, as in validation.py.
 """
 
 import sys
@@ -24,27 +24,27 @@ from utils.latency.timing import Care, Session, Visits, low
 from utils.latency.writing import tflite_writer, variant
 
 FORMAT = 1  # of what compute_table.py --mode=measure --json prints
-SECONDS = 5.0  # to spend on the passes, about
-ITEMS = (4, 200)  # times that the model is measured, each with all passes
-TURNS = (4, 12)  # where several are measured together, each of them
+SECONDS = 5.0  # that all passes take, about
+ITEMS = (4, 200)  # least and most items for one model; every pass visits each
+TURNS = (4, 12)  # the same for each of several models
 CARE = Care(passes=4, runs=3, max_visits=10)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What kept time while a latency table was measured."""
+    """The probe of a latency table."""
 
     model: bytes
-    then_s: float  # seconds that it took then
+    then_s: float  # its usual seconds while the table was measured
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a latency table says of a model."""
+    """What a latency table predicts for a model."""
 
     table: Path
-    table_s: float  # seconds per inference, the machine being as fast as when the table was measured
-    probe: Optional[Probe]  # None: not known, measured in another way than now, or this Python cannot write it
+    table_s: float  # seconds per inference, at the machine's speed when the table was measured
+    probe: Optional[Probe]  # None: not known, measured otherwise than now, or this Python cannot write it
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Timing:
     """Seconds of one model."""
 
     items_s: np.ndarray  # every item's, the lowest of its visits
-    unsettled: int  # items whose visits do not agree, or that never met the machine at its usual speed
+    unsettled: int  # items whose visits differ too much, or whose visits all met a slow machine
     ratio: Optional[float]  # the probe now over the probe while the table was measured; None: not known
     expectation: Optional[Expectation]
 
@@ -66,7 +66,7 @@ class Timing:
 
     @property
     def predicted_s(self) -> Optional[float]:
-        """What the table predicts for the machine as fast as it is now, if it is the same machine."""
+        """The table's prediction, scaled to the machine's present speed if it is the same machine."""
         return at_todays_speed(self.expectation.table_s, self.ratio) if self.expectation else None
 
     def as_json(self) -> dict[str, Any]:
@@ -107,9 +107,9 @@ class Timings:
 
 
 def about_probe(ratio: float) -> str:
-    """For people, what the ratio says."""
+    """The ratio in words."""
     if alike(ratio):
-        return f"the probe takes {ratio - 1:+.1%} against when the table was measured"
+        return f"the probe takes {ratio - 1:+.1%} compared with when the table was measured"
     return (f"the probe takes {ratio:.2f} times as long as when the table was measured: another machine, or a busy "
             "one; measure the table anew")
 
@@ -119,10 +119,10 @@ def _ms(seconds: float) -> str:
 
 
 def expect(table: Path, network: Network, widths: Widths, quantize: str, now: Note) -> Optional[Expectation]:
-    """What the table predicts for the network at these widths; None, and a word on stderr, where it is quantised.
+    """What the table predicts for the network at these widths; None, with a line on stderr, for a quantised model.
 
-    now: how the model will be measured, in the words of notes; what is otherwise in the table's is said on stderr.
-    Raises UserError where the table is not of this network.
+    now: how the model will be measured, from ``how_measured``. Differences from the table's note are printed on stderr.
+    Raises UserError if the table is not of this network.
     """
     seconds = latency_s(network, widths, read_table(table, network))
     if quantize != "none":
@@ -133,7 +133,8 @@ def expect(table: Path, network: Network, widths: Widths, quantize: str, now: No
 
 
 def table_probe(table: Path, network: Network, now: Note) -> Optional[Probe]:
-    """What kept time while the table was measured, if that was in the way of ``now``; if not, stderr says so."""
+    """The table's probe; None if its note has none, this Python cannot write it, or the table was measured otherwise
+    than ``now``. Such differences are printed on stderr."""
     note = notes.read_note(table)
     differences = list(notes.differences(note, now))
     for line in differences:
@@ -145,7 +146,7 @@ def table_probe(table: Path, network: Network, now: Note) -> Optional[Probe]:
 
 
 def time_model(model: Model, name: str, runner: Runner, care: Care, expectation: Optional[Expectation]) -> Timing:
-    """Time a model; name: for messages. Without a table's probe the model is its own.
+    """Time a model; name: for messages. Without a table's probe, the model itself is the probe.
 
     Raises UserError when the model cannot be timed.
     """
@@ -160,8 +161,10 @@ def time_model(model: Model, name: str, runner: Runner, care: Care, expectation:
 
 
 def time_together(models: Mapping[str, Path], runner: Runner, care: Care, probe: Optional[Probe] = None) -> Timings:
-    """Time several models by name, visited in turn and at random, so that all meet the same machine; without a table's
-    probe the first one is theirs. Raises UserError naming the model that cannot be timed."""
+    """Time several models, {name: file}, with visits in random order, so that all meet the same conditions.
+
+    Without a table's probe, the first model is the probe. Raises UserError naming the model that cannot be timed.
+    """
     def timer(model: Model, name: str) -> Timer:
         return patiently(lambda: model, runner, name)
 
@@ -176,7 +179,7 @@ def time_together(models: Mapping[str, Path], runner: Runner, care: Care, probe:
 
 
 def _items(timer: Timer, care: Care) -> int:
-    """How often to measure, by how long a visit takes."""
+    """The number of items, from the time that one visit takes."""
     began = time.monotonic()
     timer(care.runs)
     return int(np.clip(SECONDS / ((time.monotonic() - began) * care.passes), *ITEMS))

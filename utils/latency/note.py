@@ -1,5 +1,5 @@
-"""A table's note, NAME.json beside NAME.pickle: on which machine, with what and how it was measured, and what makes a
-sum of its entries the time of a whole network. Notes are edited by hand: whatever is read here is checked.
+"""A table's note, NAME.json beside NAME.pickle: on which machine, with which tool and how the table was measured, and
+its correction. Users edit notes by hand, so everything that is read here is checked.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from utils.common.provenance import check_format
 from utils.latency.runners import Runner
 
 FORMAT = 1
-MOST_DRIFT = 1.3  # by how much one machine's speed may differ from one session to the next
+MOST_DRIFT = 1.3  # a factor: one machine's speed may differ by so much between two sessions
 
 Note = Mapping[str, Any]
 
@@ -51,15 +51,15 @@ def time_of_day() -> str:
 
 
 def how_measured(runner: Runner, num_images: int = 1) -> dict[str, Any]:
-    """How something is measured now, in the words of a note."""
+    """The tool, machine and number of images of a measurement made now, under a note's keys."""
     return {**runner.describe(), "num_images": num_images, "device": this_machine()}
 
 
 # --- read ------------------------------------------------------------------------------------------------------
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The note of the table at ``path``, {} where there is none or it cannot be read. Raises UserError where it is of
-    a newer format, whose correction nobody knows here."""
+    """The note of the table at ``path``, {} if there is none or it cannot be read. Raises UserError for a newer format,
+    whose correction this version does not know."""
     file = Path(path).with_suffix(".json")
     try:
         note = plain_dict(json.loads(file.read_text()))
@@ -75,26 +75,26 @@ def plain_dict(value: Any) -> dict[str, Any]:
 
 
 def correction_in(note: Note) -> Optional[Correction]:
-    """The correction that a note tells of; None where there is none, or none that makes sense."""
+    """The correction in a note; None if there is none, or it is not plausible."""
     found = plain_dict(note.get("correction"))
     factor, overhead_s = _within(found.get("factor"), 0.1, 10), _within(found.get("overhead_s"), 0, 1)
     return None if factor is None or overhead_s is None else Correction(factor, overhead_s)
 
 
 def probe_in(note: Note) -> Optional[float]:
-    """The usual seconds of the probe while a table was measured; None where the note does not say."""
+    """The usual seconds of the probe while a table was measured; None if the note lacks them."""
     return _within(plain_dict(note.get("probe")).get("usual_s"), 1e-9, 1e3)
 
 
 def threads_in(note: Note) -> int:
-    """The threads that a table was measured with; 1 where the note does not say."""
+    """The threads that a table was measured with; 1 if the note lacks them."""
     found = note.get("threads")
     return found if isinstance(found, int) and not isinstance(found, bool) and 0 < found <= 256 else 1
 
 
 def origin_in(note: Note) -> str:
-    """Where a table was measured and with what, in words; '' where the note does not say. Of a merged table:
-    the first."""
+    """The device and the runtime that a table was measured with, in words; '' if the note lacks them. For a merged
+    table: those of its first measurement."""
     merged = note.get("measurements")
     source = plain_dict(merged[0] if isinstance(merged, list) and merged else note)
     device = plain_dict(source.get("device"))
@@ -110,7 +110,7 @@ def _within(value: Any, low: float, high: float) -> Optional[float]:
 # --- is it this machine, measured as now? ----------------------------------------------------------------------
 
 def differences(note: Note, now: Note) -> Iterator[str]:
-    """Where a table was measured otherwise than it is judged now, in words: runtime, version, threads, device."""
+    """Yield, in words, what differs between a table's measurement and ``now``: runtime, version, threads, device."""
     for key, value in now.items():
         if key in note and note[key] != value:
             yield f"measured with {key} {_plainly(note[key])}, judged with {_plainly(value)}"
@@ -121,10 +121,10 @@ def _plainly(value: Any) -> str:
 
 
 def alike(ratio: Optional[float]) -> bool:
-    """Can it be one machine? ratio: what the probe takes now over what it took then; None: not known."""
+    """Whether both may be one machine. ratio: the probe's time now over its time then; None: not known."""
     return ratio is not None and 1 / MOST_DRIFT < ratio < MOST_DRIFT
 
 
 def at_todays_speed(seconds: float, ratio: Optional[float]) -> float:
-    """What a table predicts for the machine as fast as it is now, if the probe says that it is the same machine."""
+    """A table's prediction, scaled to the machine's present speed unless the probe shows another machine."""
     return seconds * ratio if ratio is not None and alike(ratio) else seconds

@@ -31,10 +31,10 @@ def plot_validation(path: Path, predicted_s: Sequence[float], measured_s: Sequen
 
 
 def plot_tables(path: Path, tables: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """PNG, for every key: left a heat map of the first table, right the latency along output channels at several
-    input widths (of a table of one column: along its channels), every table in a line style of its own.
+    """PNG with two panels per key: a heat map of the first table, and latency against output channels.
 
-    tables: {name: {key: seconds [cin - 1, cout - 1]}}, the same keys and shapes in each.
+    The lines are of several input widths; every table has its own line style. A key with one column has one panel,
+    along its channels. tables: {name: {key: seconds [cin - 1, cout - 1]}}, the same keys and shapes in each.
     """
     tables = {plain(name): {plain(key): array for key, array in table.items()} for name, table in tables.items()}
     first = next(iter(tables.values()))

@@ -16,7 +16,7 @@ NAMED = 5  # entries in the warning; the note has them all
 
 def finish(work: Work, care: Care, visits: Visits,
            sample: Optional[sampling.Sample] = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The finished table, and what its note says of how it came about."""
+    """The finished table, and the part of its note on how it was measured and computed."""
     seconds = visits.result(care)
     entries, networks = seconds[:len(work.wanted)], seconds[len(work.wanted):].reshape(-1, COPIES).min(1)
     about = {**machine_meanwhile(care, visits),
@@ -45,7 +45,7 @@ def _correction(work: Work, table: LatencyTable, networks_s: np.ndarray) -> dict
 
 
 def lines(about: Mapping[str, Any]) -> Iterator[str]:
-    """What whoever measured has to know, for the screen."""
+    """Yield what the user has to know about the measurement, in lines for the screen."""
     if "sampling" in about:
         error = about["sampling"]["error_on_held_out"]
         yield (f"filled in from a sample; off by {error['median']:.1%} (median), {error['p95']:.1%} (95th percentile) "
@@ -58,8 +58,8 @@ def lines(about: Mapping[str, Any]) -> Iterator[str]:
         named = [f"{key} {entry}" for key, entries in about["unsettled"].items() for entry in entries.split()]
         more = " and so on" if len(named) > NAMED else ""
         yield (f"warning: a noisy machine: {len(named):,} entries did not settle within --spread and --drift: "
-               f"{', '.join(named[:NAMED])}{more}; the note names all. Their lowest visit stands; a quiet machine, or "
-               "another pass merged by the median, gives better ones")
+               f"{', '.join(named[:NAMED])}{more}; the note names all. Their lowest visit is used; a quiet machine, or "
+               "several tables merged by the median, gives better figures")
 
 
 def unsettled(work: Work, care: Care, visits: Visits) -> dict[str, str]:
@@ -72,8 +72,7 @@ def unsettled(work: Work, care: Care, visits: Visits) -> dict[str, str]:
 
 
 def noise(work: Work, care: Care, visits: Visits) -> dict[str, dict[str, Any]]:
-    """By key, how far apart two visits of an entry are, relative: the first two as measured,
-    and the two it rests on."""
+    """By key, the relative difference of two visits of an entry: the first two, and the two lowest that count."""
     wanted = len(work.wanted)
     apart = {"first_two_passes": visits.seconds[:2], "kept": visits.lowest(care.drift)}
     found: dict[str, dict[str, Any]] = {}
@@ -92,7 +91,7 @@ def noise(work: Work, care: Care, visits: Visits) -> dict[str, dict[str, Any]]:
 
 
 def machine_meanwhile(care: Care, visits: Visits) -> dict[str, Any]:
-    """What the machine did meanwhile: the probe, the blocks that did not count, temperature and throttling."""
+    """The machine during the measurement: the probe, the blocks that did not count, temperature and throttling."""
     off = visits.off_blocks(care.drift)
     about: dict[str, Any] = {
         "probe": {"times": len(visits.probes), "usual_s": _rounded(visits.usual_s, 9),

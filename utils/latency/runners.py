@@ -1,7 +1,6 @@
-"""Time a .tflite model: with TensorFlow Lite's benchmark_model binary, or with LiteRT in this process. Or
-an ONNX model.
+"""Time a .tflite model, with TensorFlow Lite's benchmark_model binary or with LiteRT in this process, or an ONNX model.
 
-A new tool is a new ``Runner``, and one whose output differs a line in ``parse_output``. Runs on Python 3.9 with NumPy.
+To add a tool, write a ``Runner``; if only its output differs, extend ``parse_output``. Runs on Python 3.9 with NumPy.
 """
 
 import math
@@ -23,18 +22,18 @@ from utils.common.errors import UserError
 from utils.common.output import quiet
 
 LAST_LINES = 4  # of a failing tool's output, shown to the user
-ATTEMPTS = 3  # to time a model, before the user is told
+ATTEMPTS = 3  # to time a model, before an error is reported
 
 Model = Union[Path, bytes]  # a file, or what is in it
-Timer = Callable[[int], list[float]]  # seconds of each of so many runs, or one figure where the tool prints no more
+Timer = Callable[[int], list[float]]  # number of runs -> seconds of each, or one figure if the tool prints only one
 
 
 class BenchmarkError(Exception):
-    """One model could not be timed; says why, with the tool's own last lines."""
+    """One model could not be timed. The message has the reason and the tool's last lines."""
 
 
 class Runner(Protocol):
-    """What times models: one tool, with a number of threads."""
+    """A tool that times models, with a number of threads."""
 
     @property
     def num_threads(self) -> int: ...
@@ -120,10 +119,10 @@ def find_binary(location: str) -> Path:
 
 
 def parse_output(output: str) -> float:
-    """Seconds per inference from what benchmark_model prints (TensorFlow 1.13, 2.x, LiteRT 2.x), in microseconds.
+    """Seconds per inference from the output of benchmark_model (TensorFlow 1.13, 2.x, LiteRT 2.x), in microseconds.
 
-    The median where the tool prints one, else the mean, of the last ``count=`` line: the one before it is the
-    warm-up, and what follows it (a memory footprint in newer versions) is no time. Raises BenchmarkError.
+    Takes the last ``count=`` line: the median if the line has one, else the mean. The line before it is the warm-up;
+    what follows it (a memory footprint in newer versions) is no time. Raises BenchmarkError if there is no time.
     """
     average = re.search(r"no stats: ([\d.e+]+)|Inference \(avg\): ([\d.e+]+)", output)
     counts = re.findall(r"count=\d+ .*", output)
@@ -204,7 +203,7 @@ class LiteRTRunner:
 
 
 def _time_invocations(interpreter: Any, model: Model, runs: int) -> list[float]:
-    """model: kept here, since the interpreter reads its bytes in place."""
+    """model: this reference keeps its bytes alive, as the interpreter reads them in place."""
     try:
         return [_time_once(interpreter.invoke) for _ in range(runs)]
     except (ValueError, RuntimeError) as error:
@@ -212,7 +211,7 @@ def _time_invocations(interpreter: Any, model: Model, runs: int) -> list[float]:
 
 
 def interpreter_class() -> Any:
-    """The Interpreter of ai-edge-litert (64-bit) or tflite-runtime (32-bit). Raises UserError where neither is."""
+    """The Interpreter of ai-edge-litert (64-bit) or tflite-runtime (32-bit). Raises UserError if both are missing."""
     try:
         from ai_edge_litert.interpreter import Interpreter
         return Interpreter
@@ -237,8 +236,10 @@ def _version(module: str) -> str:
 
 
 def _input_values(detail: dict[str, Any]) -> np.ndarray:
-    """Values in 0..1, of integers in 0..127, by what the interpreter says of an input: left alone, it holds whatever
-    was in memory, denormal numbers included."""
+    """Input values: floats in 0..1 or integers in 0..127. detail: the interpreter's description of the input.
+
+    An input that is not set holds whatever was in memory, denormal numbers included.
+    """
     shape, kind = detail["shape"], np.dtype(detail["dtype"])
     most = 127 if kind in (np.int8, np.uint8) else 1
     return np.linspace(0, most, int(np.prod(shape))).reshape(shape).astype(kind)
@@ -273,7 +274,7 @@ class OnnxRunner:
 
 
 def onnx_session(model: Model, num_threads: Optional[int] = None) -> Any:
-    """ONNX Runtime's session of a model, on the CPU; threads: by default as many as it likes."""
+    """ONNX Runtime's session of a model, on the CPU. num_threads: None lets ONNX Runtime choose."""
     import onnxruntime
     options = onnxruntime.SessionOptions()
     if num_threads is not None:

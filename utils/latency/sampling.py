@@ -1,11 +1,11 @@
 """A latency table from a small part of its entries.
 
 Kernels work on blocks of channels, so latency has steps along a table's axes, at multiples that differ per device.
-They are not assumed but seen: of every table one whole row and one whole column are measured (its widest), and
-scattered entries inside. Where a row of the table is f(cout) and a column g(cin), the inside is a smooth function of
-the two *values* f and g, steps included: fitted as a + b f + c g + d f g, by least squares of the relative errors,
-and a Gaussian process (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 2.2) over
-(log f, log g) for what that leaves. Small tables and those of one column are measured whole.
+The steps are measured, not assumed: of every table the last row, the last column and scattered entries inside. Let the
+last row be f(cout) and the last column g(cin). The inside is a smooth function of the two *values* f and g, which
+already have the steps. It is fitted as a + b f + c g + d f g, by least squares of the relative errors. A Gaussian
+process over (log f, log g) then fits what is left (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006,
+section 2.2). Small tables and those of one column are measured whole.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from model.network import Network, Table
 from utils.common.errors import UserError
 from utils.latency.entries import Entries
 
-HELD_OUT, MOST_HELD_OUT = 0.07, 1000  # this part of the sample is used to judge the fit, not for it
+HELD_OUT, MOST_HELD_OUT = 0.07, 1000  # part of the sample that only judges the fit
 MOST_INSIDE = 2000  # scattered entries of a table; more tell nothing new
 MOST_FITTED = 2000  # entries of a table that the Gaussian process rests on: its cost grows with their cube
-INSIDE = 0.15  # of the sample at least lies inside the tables; else the sample is too small to see steps and shape
-SMALL = 64  # entries: a table of no more is measured whole, as are those of one column
+INSIDE = 0.15  # least part of the sample inside the tables; with less, it is too small to see steps and shape
+SMALL = 64  # a table of at most so many entries is measured whole
 GOLDEN = (0.7548776662466927, 0.5698402909980532)  # steps of a sequence that covers the square evenly (R2)
 LENGTH_SCALE = 0.5  # of the Gaussian process, in log seconds
 NOISE = 0.01  # of a measurement, relative
@@ -31,7 +31,7 @@ WINDOW = 15  # neighbours that are averaged
 
 @dataclass(frozen=True)
 class Sample:
-    """numbers: of the entries to measure, rising; held_out: by entry, is it kept to judge the fit?"""
+    """numbers: the entries to measure, ascending; held_out: for each, whether it only judges the fit."""
 
     numbers: np.ndarray
     held_out: np.ndarray
@@ -77,7 +77,7 @@ def _lines(table: Table) -> np.ndarray:
 
 
 def _scattered(table: Table, count: int, random: np.random.Generator) -> np.ndarray:
-    """About ``count`` numbers within the table, evenly scattered but for the narrow widths, where they are denser."""
+    """About ``count`` numbers within the table, scattered evenly, but more densely at narrow widths."""
     if not _is_plane(table):
         return np.zeros(0, np.int64)
     unit = (random.random(2) + np.outer(np.arange(count), GOLDEN)) % 1
@@ -88,8 +88,8 @@ def _scattered(table: Table, count: int, random: np.random.Generator) -> np.ndar
 def fill(network: Network, sample: Sample, seconds: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The whole table from the seconds of the sampled entries, and what the note says of the fit.
 
-    The error is that of a fit without the entries held out, on these; the table is of a fit with them, and holds what
-    was measured where it was.
+    The error is that of a fit without the held-out entries, measured on them. The table comes from a fit to all sampled
+    entries, which keep their measured values.
     """
     judged = _fill(network, sample.numbers[~sample.held_out], seconds[~sample.held_out])
     flat = np.concatenate([judged[table.key].ravel() for table in Entries(network).tables])
@@ -108,8 +108,8 @@ def _fill(network: Network, numbers: np.ndarray, seconds: np.ndarray) -> dict[st
 
 
 def fill_table(known: np.ndarray) -> np.ndarray:
-    """A whole table [rows, columns] from some of its entries, NaN elsewhere: the last row, the last column and some
-    inside. What is whole stays as it is."""
+    """Complete a table [rows, columns] that is NaN where it was not measured. Its last row, its last column and some
+    entries inside are known. A complete table is returned as it is."""
     measured = np.isfinite(known)
     if measured.all():
         return known
@@ -131,8 +131,8 @@ def _evenly(count: int, most: int) -> np.ndarray:
 
 
 def _smooth(line: np.ndarray) -> np.ndarray:
-    """The line with the noise averaged out and its steps where they are: cut where neighbours differ by more than
-    STEP, and smoothed by a straight line through the WINDOW nearest between two cuts."""
+    """The line with less noise and the same steps. It is cut where neighbours differ by more than STEP; between two
+    cuts, every point is smoothed by a straight line through the WINDOW nearest."""
     cuts, smooth = np.flatnonzero(np.abs(np.diff(np.log(line))) > STEP) + 1, line.copy()
     for begin, end in zip([0, *cuts], [*cuts, len(line)]):
         for i in range(begin, end):
@@ -144,10 +144,10 @@ def _smooth(line: np.ndarray) -> np.ndarray:
 
 def _gaussian_process(down: np.ndarray, across: np.ndarray, row: np.ndarray, column: np.ndarray,
                       values: np.ndarray) -> np.ndarray:
-    """The mean, at every cell of a table, of a Gaussian process that has these values at some of its cells.
+    """The mean of a Gaussian process at every cell of a table, [rows, columns], given ``values`` at (row, column).
 
-    down, across: where its rows and columns lie. The kernel, a squared exponential, is a product of one over rows and
-    one over columns, so that all cells are one matrix product.
+    down, across: coordinates of the rows and of the columns. The kernel is a squared exponential over rows times one
+    over columns, so one matrix product gives all cells.
     """
     def near(line: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.exp(-0.5 * ((line[:, None] - other[None, :]) / LENGTH_SCALE) ** 2)

@@ -1,4 +1,4 @@
-"""What a measurement is asked for, in plain values: with what, and how carefully."""
+"""Settings of a measurement, as plain values: the tool, and how carefully it measures."""
 
 from dataclasses import dataclass, replace
 from typing import Optional
@@ -6,23 +6,23 @@ from typing import Optional
 from utils.latency.runners import BinaryRunner, LiteRTRunner, Runner, find_binary
 from utils.latency.timing import Care
 
-# There are few networks to judge a table on, each worth more care, and a wait for a quiet machine.
+# Few networks judge a table, so each gets more passes and a longer wait for a quiet machine.
 PASSES, PATIENCE_S = 2, 30.0
 JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S = 4, 240.0, 60.0
-# visits after the passes, of an entry that is not settled: of a whole table, or where there are few things to time
+# further visits of an entry that has not settled: in a whole table, and where there are few things to time
 FURTHER_VISITS, FURTHER_VISITS_OF_FEW = 2, 6
 
 
 @dataclass(frozen=True)
 class Tool:
-    """What times models."""
+    """The tool that times models."""
 
     binary: Optional[str]  # benchmark_model: a path, or a command on PATH; None: LiteRT in this process
     num_threads: Optional[int]  # None: as many as the table was measured with
-    timeout_s: float  # that the binary may take for one file
+    timeout_s: float  # seconds that the binary may take for one file
 
     def runner(self, threads_of_table: int = 1) -> Runner:
-        """Raises UserError where there is no such binary."""
+        """The runner, on the table's threads unless others are asked for. Raises UserError if the binary is missing."""
         threads = self.num_threads or threads_of_table
         if self.binary:
             return BinaryRunner(find_binary(self.binary), threads, self.timeout_s)
@@ -31,9 +31,9 @@ class Tool:
 
 @dataclass(frozen=True)
 class Pace:
-    """How carefully to measure; None: what suits the occasion."""
+    """How carefully to measure; None: the default of what is measured."""
 
-    num_measures: int  # runs of everything that is timed at least, over all passes
+    num_measures: int  # least number of timed runs of every item, over all passes
     num_passes: Optional[int]
     spread: float
     drift: float
@@ -42,11 +42,11 @@ class Pace:
     seed: int
 
     def of_table(self, *, few: bool) -> Care:
-        """few: whether there are few entries to time, of a sample."""
+        """The care for entries of a table. few: whether there are few entries to time, as in a sample."""
         return self._care(PASSES, few=few, patience_s=PATIENCE_S)
 
     def of_networks(self, patience_s: float) -> Care:
-        """Of whole networks; patience_s: where none is asked for."""
+        """The care for whole networks. patience_s: the default, in seconds."""
         care = self._care(JUDGING_PASSES, few=True, patience_s=patience_s)
         return replace(care, short_wait_s=care.patience_s)
 

@@ -1,7 +1,7 @@
 """Latency tables: perf_tables/NAME.pickle, a dict of key -> float64 array of seconds, [cin - 1, cout - 1].
 
-The keys and shapes that a network needs are ``network.tables``. ``Join_*`` tables are ours: one without them still
-loads, additions then counting as free. A note NAME.json (note.py) says on which machine, with what and how it was
+The keys and shapes that a network needs are ``network.tables``. A file without the tables of additions (``Join_*``)
+still loads; additions then count as free. A note NAME.json (note.py) says on which machine, with what and how it was
 measured, and how a sum of entries becomes the time of a whole network. Runs on Python 3.9 with NumPy.
 """
 
@@ -20,7 +20,7 @@ from utils.common.pickles import PROTOCOL, read_pickle
 from utils.latency.note import Correction, correction_in, plain_dict, read_note
 
 FOLDER = "perf_tables"
-LEAST = 0.05  # of an entry is left, however small, when the overhead is taken off
+LEAST = 0.05  # part of an entry that is kept, at least, when the overhead is subtracted
 
 LatencyTable = Mapping[str, np.ndarray]
 
@@ -33,7 +33,7 @@ def table_path(name: str) -> Path:
 def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
     """Predicted seconds per inference: the sum over the live layers of table[key][cin - 1, cout - 1].
 
-    Additions are free where the table does not price them. Raises UserError where it misses another layer.
+    An addition that the table lacks counts as free. Raises UserError if the table lacks another layer.
     """
     total = 0.0
     for layer in network.layers(widths):
@@ -49,8 +49,10 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
 # --- the correction of a sum -----------------------------------------------------------------------------------
 
 def corrected(network: Network, table: LatencyTable, correction: Optional[Correction]) -> dict[str, np.ndarray]:
-    """The table whose sums are times of whole networks: factor * (entry - overhead), or factor * entry in the output
-    layer, which pays for the one invocation that every network has. Small entries keep a part of their size."""
+    """The table whose sums are times of whole networks: factor * (entry - overhead), at least LEAST of the entry.
+
+    The output layer is factor * entry: it keeps the overhead of the one invocation that every network has.
+    """
     if correction is None:
         return dict(table)
     output = output_key(network)
@@ -67,7 +69,7 @@ def output_key(network: Network) -> Optional[str]:
 # --- files -----------------------------------------------------------------------------------------------------
 
 def write_table(path: Path, table: LatencyTable, note: Mapping[str, Any]) -> None:
-    """Write the table and its note, each whole; where that fails, the ones before stay."""
+    """Write the table and its note, each all or nothing; if writing fails, the old ones stay."""
     path = Path(path)
     write_together({path: pickle.dumps({k: np.asarray(v, np.float64) for k, v in table.items()}, PROTOCOL),
                     path.with_suffix(".json"): json.dumps(dict(note), indent=1) + "\n"})
@@ -94,15 +96,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_table(path: Path, network: Network) -> dict[str, np.ndarray]:
-    """Read the table of ``network``, corrected by what its note says, so that a sum is a network's time."""
+    """Like ``read_measured``, but with the note's correction, so that a sum is the time of a whole network."""
     return corrected(network, read_measured(path, network), correction_in(read_note(path)))
 
 
 def read_measured(path: Path, network: Network) -> dict[str, np.ndarray]:
     """Read the table of ``network`` as it was measured.
 
-    Raises UserError naming the key that is missing, unknown or of another shape, or that its note says was
-    measured on another operator (another image size, say).
+    Raises UserError naming a key that is missing, unknown or of another shape, or whose operator differs in the
+    note (by its image size, for example).
     """
     arrays = read_arrays(path)
     needed = network.tables

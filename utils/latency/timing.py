@@ -1,12 +1,12 @@
 """Time many things so that the figures can be trusted: random order, interleaved passes, a probe that shows drift.
 
-What is timed are *items*, numbers from 0. A *visit* opens an item and times a few runs of it; a pass visits all items
-in random order. In between the *probe*, always the same thing, is timed again and again: where it is slower than its
-own usual time, the machine was (its clock, its heat, a neighbour), and the visits next to it do not count. Items whose
-counted visits are too few or too far apart are visited again, up to a limit.
+The things to time are *items*, numbered from 0. A *visit* opens an item and times a few runs of it; a pass visits all
+items in random order. Between visits the *probe*, always the same model, is timed again and again. A slow probe shows
+that the machine was disturbed (by its clock, heat or other programs): the visits next to it do not count. An item is
+visited again, up to a limit, if too few of its visits count or if they differ too much.
 
-Noise only ever adds, so a visit's figure is a low percentile of its runs and an item's the lowest of its visits.
-Knows no networks, tables or files: a clock, a recorder and the things to time are handed in.
+Noise only adds time. So a visit's figure is a low percentile of its runs, and an item's figure is its lowest visit.
+This module knows no networks, tables or files: the caller passes the clock, the recorders and the timers.
 """
 
 import sys
@@ -23,9 +23,9 @@ from utils.latency import sensors
 from utils.latency.runners import Timer
 
 USUAL = 0.1  # the quantile of all probes that is the probe's usual time
-COOLER_C = 5.0  # a pause ends when it is this much cooler than the limit
+COOLER_C = 5.0  # a pause ends this much below the limit
 WAIT_S = 0.25  # before a slow probe is tried again
-COOLING_S = 900.0  # a pause longer than this will not end
+COOLING_S = 900.0  # a longer pause is an error
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Care:
     passes: int = 2  # visits of every item
     runs: int = 6  # timed runs of a visit
     max_visits: int = 6  # of an item that is not settled
-    spread: float = 0.05  # the two lowest visits of an item have to agree within this
+    spread: float = 0.05  # by which the two lowest visits of an item may differ
     drift: float = 0.05  # how much slower than usual the probe may be
     max_temp_c: float = 70.0  # pause above it
     probe_every_s: float = 0.1
     probe_runs: int = 5
-    patience_s: float = 30.0  # in all, to wait for a probe as fast as usual before a visit is made again
-    short_wait_s: float = 2.0  # is always allowed; longer waits, no longer than what was spent on measuring
+    patience_s: float = 30.0  # seconds, in all, to wait for a probe as fast as usual before further visits
+    short_wait_s: float = 2.0  # seconds of waiting always allowed; beyond them, at most the time spent on measuring
     seed: int = 0
 
 
@@ -51,13 +51,13 @@ def low(runs: Sequence[float]) -> float:
 
 
 class Visits:
-    """What was measured so far: by item its visits in order, and the probe between them.
+    """What was measured so far: the visits of every item in order, and the probes between them.
 
     A *block* is what lies between two probes; block b follows probe b.
     """
 
     def __init__(self, items: int, max_visits: int, known_usual_s: float = np.inf):
-        """known_usual_s: what the probe took when the machine is known to have been at its usual speed."""
+        """known_usual_s: the probe's seconds at a time when the machine was known to be as fast as usual."""
         self.known_usual_s = known_usual_s
         self.count = np.zeros(items, np.int16)
         self.seconds = np.full((max_visits, items), np.nan, np.float32)
@@ -86,23 +86,23 @@ class Visits:
 
     @property
     def usual_s(self) -> float:
-        """The probe's usual time: a low quantile of all probes, but for those that were taken to wait."""
+        """The probe's usual seconds: a low quantile of all probes except those taken while waiting."""
         return float(np.quantile(np.array(self.probes)[~np.array(self.waiting)], USUAL))
 
     def slow_probes(self, drift: float) -> np.ndarray:
-        """By probe: was the machine slower than usual, now or when it was known to be usual, or throttled?"""
+        """By probe: True if the machine was throttled, or slower than usual, now or at the known time."""
         usual_s = min(self.usual_s, self.known_usual_s)
         return (np.array(self.probes) > usual_s * (1 + drift)) | np.array(self.throttled)
 
     def off_blocks(self, drift: float) -> np.ndarray:
-        """By block: was the machine slow at the probe before it or after it?"""
+        """By block: True if the machine was slow at the probe before it or after it."""
         if not self.probes:
             return np.zeros(1, bool)
         slow = self.slow_probes(drift)
         return slow | np.append(slow[1:], False)
 
     def counted(self, drift: float) -> np.ndarray:
-        """Seconds of every visit, [visit, item], NaN where there was none or the machine was off."""
+        """Seconds of every visit, [visit, item], NaN if there was none or the machine was slow."""
         return np.where(self.off_blocks(drift)[self.block], np.nan, self.seconds)
 
     def lowest(self, drift: float) -> np.ndarray:
@@ -111,7 +111,8 @@ class Visits:
         return np.vstack([visits, np.full((2, visits.shape[1]), np.nan)])[:2]
 
     def unsettled(self, care: Care) -> np.ndarray:
-        """By item: are its counted visits fewer than wanted, or the two lowest further apart than ``care.spread``?"""
+        """By item: True if fewer than two visits count (one, with one pass), or the two lowest differ by more than
+        ``care.spread``."""
         first, second = self.lowest(care.drift)
         if care.passes == 1:
             return np.isnan(first)
@@ -126,10 +127,10 @@ class Visits:
 
 @dataclass
 class Session:
-    """A measurement going on; ``visits`` may hold what an earlier process measured.
+    """A running measurement; ``visits`` may hold what an earlier process measured.
 
-    open_item(item) gives the item's timer, probe is the probe's. record_visit(item, runs) and record_probe(record)
-    write it down; clock, sleep and read_sensors are replaced in tests.
+    open_item(item) returns the item's timer; probe is the probe's timer. record_visit(item, runs) and
+    record_probe(record) store the results. Tests replace clock, sleep and read_sensors.
     """
 
     care: Care
@@ -146,7 +147,7 @@ class Session:
     _began: float = field(default=0.0, init=False)
 
     def run(self, title: str = "measuring") -> None:
-        """All passes, then more visits of what is not settled until it is or the limit is reached."""
+        """Make all passes, then visit unsettled items again until they settle or reach the limit."""
         random = np.random.default_rng(self.care.seed)
         items, self._began = len(self.visits.count), self.clock()
         self._take_probe()
@@ -169,7 +170,7 @@ class Session:
         return min(self.visits.usual_s, self.visits.known_usual_s)
 
     def _when_usual(self, usual_s: float, items: Iterable[int]) -> Iterable[int]:
-        """The items, each once the machine is as fast as usual, while patience lasts."""
+        """Yield each item when the machine is as fast as usual, or when the patience is used up."""
         said = False
         for item in items:
             while self._waited_s < self._patience_s() and (
@@ -209,13 +210,13 @@ class Session:
             record["paused_s"] = round(paused_s, 1)
         self.record_probe(record)
         self.visits.add_probe(record)
-        # A slow probe (a benchmark binary has to start) comes less often: no more than a twentieth of the time.
+        # A slow probe (a benchmark binary has to start) runs less often: it takes at most a twentieth of the time.
         now = self.clock()
         self._next_probe = now + max(self.care.probe_every_s, 20 * (now - began))
 
     def _cool(self) -> tuple[sensors.Reading, float]:
-        """Wait while the board is too hot; returns the reading after it, with the heat before,
-        and the seconds waited."""
+        """Wait while the board is too hot. Returns the last reading, but with the temperature before the pause, and the
+        seconds waited."""
         began, reading = self.clock(), self.read_sensors()
         limit, hottest = self.care.max_temp_c, reading.temperature_c
         while reading.temperature_c is not None and reading.temperature_c > limit:

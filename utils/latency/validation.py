@@ -1,8 +1,8 @@
-"""Is a table's prediction what a whole network takes? Random networks, timed with the care that tables are.
+"""Compare a table's predictions with the times of random whole networks, measured as carefully as tables.
 
-A machine is not always equally fast: its clock and its neighbours differ from one hour to the next by some percent.
-The probe, an entry of the table, is timed along, so the prediction is for the machine as fast as it is now; what it
-would have been without is said beside.
+A machine's speed changes by some percent from one hour to the next, with its clock and with other programs. So the
+probe, an entry of the table, is timed too, and the predictions are scaled to the machine's present speed. The
+predictions without this scaling are reported as well.
 """
 
 import tempfile
@@ -30,8 +30,8 @@ class Validation:
     sums_s: np.ndarray  # the sum of the table as it was measured
     first_s: np.ndarray  # measured
     second_s: np.ndarray  # measured once more
-    slower: float  # the probe now over the probe while the table was measured; 1 where that is not known
-    unsettled: int  # networks whose visits do not agree, or that never met the machine at its usual speed
+    slower: float  # the probe now over the probe while the table was measured; 1 if not known or not the same machine
+    unsettled: int  # networks whose visits differ too much, or whose visits all met a slow machine
 
     @property
     def measured_s(self) -> np.ndarray:
@@ -40,12 +40,12 @@ class Validation:
 
     @property
     def predicted_s(self) -> np.ndarray:
-        """What the table predicts for the machine as fast as it is now."""
+        """What the table predicts, scaled to the machine's present speed."""
         return self.table_s * self.slower
 
     @property
     def floor(self) -> np.ndarray:
-        """How far the two measurements of a network are apart, relative."""
+        """The relative difference of the two measurements of every network."""
         return np.abs(self.first_s - self.second_s) / self.measured_s
 
     def as_json(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Validation:
             yield (f"a noisy machine: {self.unsettled} of {len(self.first_s)} networks did not settle (--spread, "
                    "--drift); validate again when it is quiet")
         yield f"without the correction in the note: {_summary_words(self._summary(self.sums_s * self.slower))}"
-        yield (f"the probe takes {self.slower - 1:+.1%} against when the table was measured; without that: "
+        yield (f"the probe takes {self.slower - 1:+.1%} compared with when the table was measured; without that: "
                f"{_summary_words(self._summary(self.table_s))}")
         yield f"validate: {_summary_words(self._summary(self.predicted_s))}"
 
@@ -89,12 +89,12 @@ def _summary_words(summary: Mapping[str, Any]) -> str:
 
 def validate(network: Network, table: LatencyTable, note: Note, networks: Sequence[Widths], runner: Runner,
              care: Care, *, num_images: int, same_machine: bool) -> Validation:
-    """Time the networks, each written as one .tflite file, beside what the table predicts: two measurements of each,
-    all in random order, at the speed that the machine had when the table was measured, as far as patience goes.
+    """Time every network twice, as a .tflite file and all in random order, and predict its time with the table.
 
-    table: as measured, seconds; note: the table's, which has the correction of sums and what the probe took;
-    num_images: per inference; same_machine: was the table measured as it is judged now, so that the probes compare?
-    Raises UserError when a network cannot be timed.
+    The session waits, up to the patience, until the machine is as fast as when the table was measured. table: as
+    measured, seconds; note: the table's, with its correction and its probe; num_images: per inference; same_machine:
+    whether the table was measured as it is judged now, so that the probes can be compared. Raises UserError if a
+    network cannot be timed.
     """
     sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
                      for t in (table, corrected(network, table, correction_in(note))))

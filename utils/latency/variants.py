@@ -64,9 +64,9 @@ def missing_files(folder: Path, network: Network) -> list[Path]:
 
 def write_share(folder: Path, network: Network, *, num_images: int, converter: str, share: slice,
                 jobs: int) -> Iterator[tuple[int, int]]:
-    """Write the files of ``share`` of all entries; yields (files written, files that were whole already) as it goes.
+    """Write the files of the entries in ``share``. Yields (files written, files already complete) after every chunk.
 
-    converter: "direct" (model/tflite_net.py) or "keras" (TensorFlow's). A file that is whole is left alone.
+    converter: "direct" (model/tflite_net.py) or "keras" (TensorFlow's). A complete file is kept.
     """
     manifest = Path(folder) / "manifest.json"
     if manifest.exists():
@@ -120,7 +120,7 @@ def _is_whole(path: Path, content: Callable[[], bytes], converter: str) -> bool:
 
 
 def _import_converter(converter: str) -> None:
-    """Fail before anything is written where a package is missing."""
+    """Fail before anything is written if a package is missing."""
     writing.needed_writer()
     if converter == "keras":
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,5 +1,5 @@
-"""The writer of .tflite files, where this Python has what it needs: flatbuffers, and LiteRT's schema classes. A board
-that times files with the benchmark_model binary does without."""
+"""The writer of .tflite files, which needs flatbuffers and LiteRT's schema classes. A board that times files with the
+benchmark_model binary needs neither."""
 
 from types import ModuleType
 from typing import Optional
@@ -18,7 +18,7 @@ def tflite_writer() -> Optional[ModuleType]:
 
 
 def needed_writer() -> ModuleType:
-    """The same. Raises UserError where a package is missing."""
+    """model/tflite_net.py. Raises UserError if a package that it needs is missing."""
     writer = tflite_writer()
     if writer is None:
         raise UserError("writing models needs flatbuffers and LiteRT's schema, which this Python lacks: "
@@ -32,6 +32,6 @@ def variant(num_images: int, table: Table, cin: int, cout: int) -> bytes:
 
 
 def whole_network(num_images: int, network: Network, widths: Widths) -> bytes:
-    """The .tflite file of a network with random weights, likewise."""
+    """The .tflite file of a network with random weights, for batches of ``num_images``."""
     writer = needed_writer()
     return writer.write(network, widths, writer.random_weights(network, widths), num_images)

@@ -1,4 +1,4 @@
-"""One training on the disk: begun or gone on with, saved after every epoch, so that a kill costs one epoch at most."""
+"""Begin or resume a training. Its checkpoint is written after every epoch, so a killed one loses at most one epoch."""
 
 import time
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class Training:
 def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional[Content]) -> float:
     """Train, from the beginning or from ``saved``, into the checkpoint at ``path``; returns the test error, %.
 
-    flags: the command line, which the checkpoint keeps.
+    flags: the command line, which is stored in the checkpoint.
     """
     device, compute = devices.settled(asked.compute)
     flags = {**flags, "precision": compute.precision, "threads": compute.threads}
@@ -65,7 +65,7 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
 def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, saved: Optional[Content],
                   images: Dataset, held_in: Images, normalisation: Normalisation, teacher: Optional[Teacher],
                   carried: Content) -> float:
-    """The epochs that are left, the checkpoint written after each; carried: what it says besides."""
+    """Train the remaining epochs, and write the checkpoint after each. carried: further keys of the checkpoint."""
     epochs, recipe = asked.schedule.epochs, asked.recipe
     optimizer = training.sgd(model, recipe)
     history, first = (saved["error_history"], saved["epoch"]) if saved else ([], 0)
@@ -88,8 +88,7 @@ def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, 
 
 def _teacher(teaching: Optional[Teaching], network: Network,
              device: Device) -> tuple[Optional[Teacher], Optional[Normalisation], dict[str, str]]:
-    """The teacher, the normalisation of the images that it takes, and what the checkpoint says of it,
-    if there is one."""
+    """(the teacher, the normalisation of its images, further keys of the checkpoint); (None, None, {}) without one."""
     if teaching is None:
         return None, None, {}
     content, model = checkpoint.open_teacher(teaching.teacher, network)
@@ -100,8 +99,7 @@ def _teacher(teaching: Optional[Teaching], network: Network,
 # --- going on --------------------------------------------------------------------------------------------------
 
 def check_replaceable(path: Path) -> None:
-    """Raise UserError unless a training may begin in the place of what stands at ``path``: nothing,
-    or a finished one."""
+    """Raise UserError unless ``path`` is free or holds a finished training, which a new one may replace."""
     if not path.exists():
         return
     saved = _trained(path)
@@ -113,10 +111,10 @@ def check_replaceable(path: Path) -> None:
 
 def unfinished(path: Path, flags: Mapping[str, Any], compute: Compute,
                defaults: Mapping[str, Any]) -> tuple[Optional[Content], Compute]:
-    """The checkpoint to go on from (None: begin), and ``compute`` with what was not asked for as that began.
+    """The checkpoint to resume (None: begin), and ``compute`` with its values where none are asked for.
 
-    flags: as asked for now; defaults: what they are in a checkpoint that does not know them yet. Raises UserError where
-    it was made with other flags.
+    flags: as asked for now; defaults: values of flags that are newer than the checkpoint. Raises UserError if the
+    checkpoint was made with other flags.
     """
     if not path.exists():
         print(f"{path}: nothing to resume yet, beginning")
@@ -139,7 +137,7 @@ def _trained(path: Path) -> Content:
 
 def _check_same(saved: Content, path: Path, network: Network, widths: Widths, taught: Mapping[str, str],
                 flags: Mapping[str, Any]) -> None:
-    """Raise UserError where what the flags name is not what it was when the training began."""
+    """Raise UserError if the data, the channels or the teacher have changed since the training began."""
     if saved["arguments"] != network.arguments:
         raise UserError(f"{path}: was trained on other data: {saved['arguments']}, now {network.arguments}")
     if saved["widths"] != widths:

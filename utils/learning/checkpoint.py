@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any]:
     raw = io.BytesIO(Path(path).read_bytes())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a foreign pickle: what is wrong is said below, in one line
+            warnings.simplefilter("ignore")  # about a foreign pickle, which is reported below in one line
             content = torch.load(raw, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken or a foreign file
         raise UserError(f"{path}: not a whole checkpoint of this project "
@@ -108,7 +108,7 @@ def open_teacher(path: Path, network: Network) -> tuple[dict[str, Any], TorchNet
 
 
 def weights_sha256(content: dict[str, Any]) -> str:
-    """Of the weights alone: the same network trained again, with the same seed, has the same."""
+    """The hash of the weights alone: it stays the same if the network is trained again with the same seed."""
     return sha256_of({name: value.numpy() for name, value in content["state_dict"].items()})
 
 

@@ -1,7 +1,7 @@
 """Images in memory: CIFAR-10 in torchvision's layout, any folder train/CLASS/*, test/CLASS/*, or the bundled digits.
 
-Images are uint8 [N, 3, size, size] and labels int64 [N], decoded once; batches are augmented and normalised as
-tensors, with generators of their own, so that a seed fixes every batch whatever ran before.
+Images are uint8 [N, 3, size, size] and labels int64 [N], decoded once. Batches are augmented and normalised as tensors.
+Every pass draws from a new random generator, so a seed fixes every batch, whatever ran before.
 """
 
 import os
@@ -58,7 +58,7 @@ class Normalisation:
         return self.on(pixels.device)(pixels)
 
     def on(self, device) -> Callable[[Tensor], Tensor]:
-        """The same for many batches on one device, where making its constants anew would cost a wait each time."""
+        """The same as a function for one device: it makes its constants once, which saves a wait for every batch."""
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) * 255 for v in (self.mean, self.std))
         return lambda pixels: (pixels.float() - mean) / std
 
@@ -135,7 +135,7 @@ def load_images(wanted: Data, img_size: int) -> Dataset:
 
 @lru_cache(maxsize=1)
 def _load(dataset: str, data_loc: str, workers: int, img_size: int) -> Dataset:
-    """A process that runs several scripts, as a comparison's do, reads them once; nobody changes what is loaded."""
+    """Cached: a process that runs several scripts, as in a comparison, reads the images once. Do not change them."""
     if dataset == "digits":
         return _digits(img_size)
     folder = Path(os.path.expanduser(data_loc))
@@ -147,8 +147,7 @@ def _load(dataset: str, data_loc: str, workers: int, img_size: int) -> Dataset:
 
 
 def load_for(network: Network, path: Path, wanted: Data) -> Dataset:
-    """The images for the network of the checkpoint at ``path``; raises UserError also for other than its number
-    of classes."""
+    """The images for the network of the checkpoint at ``path``. Raises UserError also if the class counts differ."""
     images = load_images(wanted, network.inputs[0].size)
     if len(images.classes) != network.arguments["num_classes"]:
         raise UserError(f"{path}: tells {network.arguments['num_classes']} classes apart, but the data has "
@@ -157,7 +156,7 @@ def load_for(network: Network, path: Path, wanted: Data) -> Dataset:
 
 
 def _digits(img_size: int) -> Dataset:
-    """scikit-learn's 1,797 digits, 8x8 grey values 0..16, brought to 3 x size x size; a fifth is for testing."""
+    """scikit-learn's 1,797 digits, 8x8 grey values 0..16, resized to 3 x size x size; a fifth is for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     digits: Any = load_digits()
@@ -184,7 +183,7 @@ def _cifar10(folder: Path) -> Dataset:
     except Exception as error:  # a failed download raises whatever the network layer raises
         if not stood and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # torchvision makes it before it finds that it cannot download
-        raise UserError(f"{folder}: no CIFAR-10 there, or not whole, and no download ({first_line(error)}). "
+        raise UserError(f"{folder}: no CIFAR-10 there, or only a part, and the download failed ({first_line(error)}). "
                         f"Put torchvision's {CIFAR10.base_folder}/ or train/CLASS/ and test/CLASS/ folders there, "
                         "name another --data_loc, or try --dataset=digits") from error
     train, test = (Images(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))

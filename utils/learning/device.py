@@ -27,19 +27,18 @@ class Device:
         return model.to(self.name, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (stubs lack it)
 
     def one_each(self, backend: str) -> list[str]:
-        """Devices that workers share out: all GPUs, unless one of them was named or a cluster shares them
-        out itself."""
+        """The devices to divide among workers: all GPUs, unless one was named or a cluster divides them itself."""
         if self.name == "cuda" and backend == "local":
             return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         return [self.name]
 
     def autocast(self) -> torch.autocast:
-        """The context that a forward pass and its loss belong in."""
+        """The context in which to run a forward pass and its loss."""
         return torch.autocast(torch.device(self.name).type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def pick(name: str, precision: str) -> Device:
-    """The device of the flags; ``auto`` is a GPU where there is one, and bf16 where it has instructions of its own.
+    """The device of the flags. ``auto`` is a GPU if there is one, and bf16 if the device has instructions for it.
 
     Raises UserError for a device that torch cannot use here.
     """
@@ -56,7 +55,9 @@ def pick(name: str, precision: str) -> Device:
 
 
 def settled(compute: Compute, processes: int = 1) -> tuple[Device, Compute]:
-    """Settle what this process, one of so many, computes with: the device, and ``compute`` without "auto" and None.
+    """Choose and set up the device and threads of this process, one of ``processes``.
+
+    Returns the device, and ``compute`` with precision and threads settled.
 
     Raises UserError for a device that torch cannot use here.
     """
@@ -67,14 +68,13 @@ def settled(compute: Compute, processes: int = 1) -> tuple[Device, Compute]:
 
 
 def take_gpu(number: int) -> None:
-    """Let "cuda" mean this machine's GPU ``number``, counted round, to this process;
-    without several nothing changes."""
+    """Make "cuda" mean GPU ``number`` modulo the number of GPUs, in this process. No effect without several GPUs."""
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def settle(device: Device, threads: int) -> None:
-    """What a process computes with: one seed and one number of threads, one result."""
+    """Set up torch in this process, so that the same seed and number of threads give the same result."""
     torch.set_num_threads(threads)
     if device.name == "cpu":
         _keep_memory()
@@ -86,7 +86,7 @@ def settle(device: Device, threads: int) -> None:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """While it lasts, too little memory is a MemoryError, whatever torch has it as on a GPU or on a CPU."""
+    """Turn torch's errors for too little memory, on a GPU or a CPU, into MemoryError."""
     try:
         yield
     except RuntimeError as error:
@@ -98,8 +98,7 @@ def memory_errors() -> Iterator[None]:
 
 
 def _keep_memory() -> None:
-    """Have what a step frees kept for the next one: from the system it comes page by page, zeroed,
-    a tenth of the time."""
+    """Keep the memory that a step frees: new memory comes from the system page by page, zeroed, a tenth of the time."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc

@@ -18,7 +18,7 @@ class Teacher:
 
 
 def loss(logits: Tensor, images: Tensor, labels: Tensor, teacher: Optional[Teacher]) -> Tensor:
-    """The mean loss of a batch, a scalar: cross entropy with the labels, and with what the teacher makes of the images.
+    """The mean loss of a batch, a scalar: cross entropy with the labels, and divergence from the teacher's outputs.
 
     logits: [N, classes]; images: [N, C, H, W], normalised; labels: [N]. The teacher's part is multiplied by the square
     of the temperature, so that its gradients stay as large as the labels'.

@@ -1,4 +1,4 @@
-"""What a training is asked for, in plain values: scripts make these from their flags before torch is loaded."""
+"""Settings of a training, as plain values: the scripts make them from their flags before they load torch."""
 
 import math
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Compute:
-    """What computes: as asked for, or what that came to."""
+    """What computes: as asked for, or as ``device.settled`` chose."""
 
     device: str  # "auto", "cpu", "cuda", "cuda:1", ...
     precision: str  # "auto", "fp32", "bf16"
@@ -53,7 +53,7 @@ class Compute:
     seed: int
 
     def as_begun(self, flags: Mapping[str, Any]) -> "Compute":
-        """With the precision and the threads that an unfinished run began with, where others are not asked for."""
+        """A copy with the precision and threads that an unfinished run began with, unless others are asked for."""
         precision, threads = flags.get("precision"), flags.get("threads")
         known = self.precision == "auto" and precision in ("fp32", "bf16")
         sound = isinstance(threads, int) and not isinstance(threads, bool) and threads > 0

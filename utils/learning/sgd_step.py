@@ -1,4 +1,4 @@
-"""One step of SGD, on a GPU captured as a CUDA graph once it is warm: launching its kernels costs more than
+"""One step of SGD. On a GPU it becomes a CUDA graph after a warm-up, as launching its kernels costs more than
 running them."""
 
 import sys
@@ -16,17 +16,16 @@ WARM_UP = 3  # steps before the capture: they make what the optimizer keeps, and
 
 
 class SgdStep:
-    """Calls take a batch, [N, C, H, W] normalised images and [N] labels, change the model, and return the loss, a
-    scalar on the device, which nothing has waited for.
+    """A call takes a batch, [N, C, H, W] normalised images and [N] labels, updates the model and returns the loss.
 
-    The learning rate and the shape of the batches are captured with it: an SgdStep is for one pass of one model. A
-    batch of another shape is done step by step.
+    The loss is a scalar on the device; the call does not wait for it. The graph holds the learning rate and the batch
+    shape, so an SgdStep is for one pass of one model. A batch of another shape runs without the graph.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: Device,
                  teacher: Optional[Teacher] = None):
         self._model, self._optimizer, self._device, self._teacher = model, optimizer, device, teacher
-        self._warm = 0 if torch.device(device.name).type == "cuda" else None  # None: never to be captured
+        self._warm = 0 if torch.device(device.name).type == "cuda" else None  # steps done; None: never capture
         self._graph = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ class SgdStep:
         return loss.detach()
 
     def _capture(self, images: Tensor, labels: Tensor) -> None:
-        """Record a step on memory of its own, without running it."""
+        """Record a step on copies of the batch, without running it."""
         self._images, self._labels = images.clone(memory_format=torch.preserve_format), labels.clone()
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(images.device)
         try:
@@ -66,6 +65,6 @@ class SgdStep:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            torch.cuda.set_stream(before)  # a capture that fails may leave its own behind
+            torch.cuda.set_stream(before)  # a failed capture may leave its stream as the current one
             print(f"note: no CUDA graph ({first_line(error)}); going on step by step", file=sys.stderr)
             self._warm = None

@@ -1,4 +1,4 @@
-"""Loops that are functions of what they use: batches, one pass of SGD, batch norms measured anew, error on images."""
+"""Training loops as plain functions: batches, one pass of SGD, batch norms measured anew, error on images."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,8 +33,8 @@ def sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 class BatchSource:
     """Augmented, normalised batches of the training images, reproducible from the numbers in ``seeds``.
 
-    What is drawn at random for a pass over the images is drawn before it, by a generator on the CPU, and moved to the
-    images' device at once: the batches themselves are made there, and nothing waits for them.
+    A generator on the CPU draws all random numbers of a pass before it begins, and they move to the images' device at
+    once. The device then makes the batches without waiting.
     """
 
     images: Images  # on the device
@@ -43,7 +43,7 @@ class BatchSource:
     batch_size: int
 
     def epoch(self, *seeds: int) -> Iterator[Batch]:
-        """One pass in random order: every image once, the last batch being smaller (but never of one image)."""
+        """One pass in random order: every image once. The last batch may be smaller; a single image is skipped."""
         order, draws = self._draw(seeds)
         for start in range(0, len(order), self.batch_size):
             chosen = slice(start, start + self.batch_size)
@@ -114,7 +114,7 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, source: Batc
 
 
 def measure_anew(norm: nn.BatchNorm2d) -> None:
-    """Have a batch norm measure its statistics from here on, as the mean over batches, each of which counts alike."""
+    """Reset a batch norm's statistics, so that it measures them anew as the mean over batches of equal weight."""
     norm.train()
     norm.reset_running_stats()
     norm.momentum = None

@@ -1,5 +1,4 @@
-"""A pruning run from beginning to end: everything that may be wrong is looked at first,
-then a run is begun or gone on with."""
+"""A pruning run from beginning to end: check everything first, then begin or resume the run."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -51,7 +50,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Prices:
-    """What layers cost, by which table."""
+    """The latencies of networks, and the table they come from."""
 
     latency: netadapt.Latency  # of the base network at widths, seconds
     table: str  # its file's name
@@ -64,7 +63,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Errors:
-    """Of a network, %."""
+    """Errors of a network, in %."""
 
     held_out: float
     test: float
@@ -72,7 +71,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a run ended with, beside what it began with."""
+    """The result of a run, and its state before."""
 
     widths: Widths
     latency_s: float  # predicted
@@ -105,9 +104,9 @@ def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
 
 def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Mapping[str, Any], *,
           going_on: bool) -> Optional[Pruned]:
-    """Prune, alone on these files; None where --resume finds exactly this run finished.
+    """Prune, with the run's files locked; None if --resume finds exactly this run finished. Raises UserError.
 
-    flags: the command line, which the results keep.
+    flags: the command line, which is stored in the results.
     """
     if base.path.resolve() in (files.checkpoint.resolve(), files.current.resolve()):
         raise UserError(f"--save_file={flags['save_file']}: would overwrite the base model; choose another name")
@@ -130,7 +129,7 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
 
 def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Mapping[str, Any], origin: Record, *,
          going_on: bool) -> Pruned:
-    """Begin, or go on where an interrupted run was; origin: what is pruned, by which table, to which latency."""
+    """Begin or resume the run. origin: the base model, the table and the latencies, for the journal's header."""
     compute = asked.compute.as_begun(run_files.flags_begun_with(files)) if going_on else asked.compute
     device, compute = devices.settled(compute, asked.jobs)
     asked = replace(asked, compute=compute)
@@ -172,7 +171,7 @@ def _workshop(asked: Pruning, base: Base, images: Dataset, device: Device) -> Wo
 
 @contextmanager
 def _crew(asked: Pruning, workshop: Workshop, model: TorchNet) -> Iterator[Crew]:
-    """Who makes the candidates: this process, or as many workers as asked for and as the memory holds."""
+    """The crew that makes the candidates: this process, or as many workers as asked for and as fit into memory."""
     if asked.jobs == 1 and asked.backend == "local" or asked.method != "netadapt":
         yield Crew(workshop)
         return
@@ -192,8 +191,7 @@ def _crew(asked: Pruning, workshop: Workshop, model: TorchNet) -> Iterator[Crew]
 
 
 def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, going_on: bool) -> bool:
-    """Whether --resume finds exactly this run complete. Raises UserError if the checkpoint is not this run's
-    to replace."""
+    """Whether --resume finds exactly this run complete. Raises UserError if this run may not replace the file."""
     if files.journal.exists() or not files.checkpoint.exists():
         return False
     content = checkpoint.load(files.checkpoint)
@@ -216,7 +214,7 @@ def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, goin
 
 
 def _search(run: Run, settings: netadapt.Settings, initial_s: float, latency: netadapt.Latency) -> None:
-    """Prune step by step, saying how far it is."""
+    """Prune step by step, and print the progress."""
     budget_s = netadapt.budget_s(settings, initial_s)
     state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
     began, first_s = time.monotonic(), run.table_costs_history[-1]

@@ -1,7 +1,7 @@
-"""Making and judging the candidates of a step: pruned, recalibrated, fine-tuned, judged. Whoever does it, wherever.
+"""Make the candidates of a step: prune, recalibrate, fine-tune and judge them.
 
-What is done to a candidate depends on nothing but the arguments, so it makes no difference which process does it, in
-which order, and whether in one go or rung by rung.
+A candidate depends on the arguments only. It is the same in every process and in every order, and whether it is made in
+one go or rung by rung.
 """
 
 import copy
@@ -31,8 +31,8 @@ Progress = dict[str, Any]  # of a candidate: "batches" it was fine-tuned on, wha
 class Workshop:
     """What all candidates of a run have in common. The images are on the device."""
 
-    source: training.BatchSource  # what is fine-tuned on
-    held_out: Images  # what is judged on, never the same images
+    source: training.BatchSource  # images to fine-tune on
+    held_out: Images  # images to judge on, none of them in ``source``
     device: Device
     recipe: Recipe  # of all fine-tuning
     threads: int
@@ -40,7 +40,7 @@ class Workshop:
     pruning_method: str = "l2"  # one of settings.SCORES
 
     def scores(self, model: TorchNet, step: int) -> Scores:
-        """Of the channels that a step may take."""
+        """The scores of the channels that a step may remove."""
         batches = self.source.batches(0, DATA_BATCHES, self.seed, step, 0)
         return channel_scores(model, self.pruning_method, batches, training.seeded((self.seed, step)))
 
@@ -59,7 +59,7 @@ class Workshop:
         return training.judge(model, images, self.source.normalisation, self.device)
 
     def tune(self, model: TorchNet, batches: int, *seeds: int) -> bool:
-        """Fine-tune in place; False if the loss is no number any more."""
+        """Fine-tune in place; False if the loss is no longer finite."""
         optimizer = training.sgd(model, self.recipe)
         loss = training.fit(model, optimizer, self.source.batches(0, batches, self.seed, *seeds, 0), self.device)
         return math.isfinite(loss)
@@ -74,7 +74,7 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Piece:
-    """One candidate to take further: the group that is narrowed to the channels ``keep``, and what is done already."""
+    """One candidate to work on: its group, the channels ``keep`` that stay, and what is done already."""
 
     group: str
     number: int  # of the group in its network, from 1: the seed of its batches
@@ -97,7 +97,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a piece. NaN: the loss was no number any more."""
+    """The result of a piece. Error and loss are NaN if the fine-tuning diverged."""
 
     key: Key  # the piece's
     error_pct: float
@@ -106,12 +106,12 @@ class Made:
 
 
 def number_of(network: Network, group: str) -> int:
-    """Of a group in its network, from 1."""
+    """The number of a group in its network, from 1."""
     return 1 + [g.name for g in network.groups].index(group)
 
 
 def make_candidates(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
-    """Yield what comes of every piece, each as soon as it is done. ``parent``, on the device, is not changed."""
+    """Yield the result of every piece as soon as it is done. ``parent``, on the device, is not changed."""
     rung = order.rung
     if rung.recalibration and not rung.batches and all(p.progress is None for p in order.pieces):
         yield from _scored(workshop, parent, order)
@@ -125,12 +125,12 @@ def make_candidates(workshop: Workshop, parent: TorchNet, order: Order) -> Itera
 
 
 def in_order(parent: TorchNet, pieces: Sequence[Piece]) -> list[Piece]:
-    """Those first that leave their parent earliest: neighbours share the most layers."""
+    """Sorted by the first layer that differs from the parent, so that neighbours share the most layers."""
     return sorted(pieces, key=lambda piece: _first_change(parent, piece))
 
 
 def rebuilt(parent: TorchNet, piece: Piece, device: Device) -> TorchNet:
-    """The candidate as far as it was made, on the device."""
+    """The candidate with its progress so far, on the device."""
     model = surgery.slice_channels(parent, {piece.group: piece.keep})
     if piece.progress is not None:
         model.load_state_dict(piece.progress["model"], strict=False)
@@ -138,7 +138,7 @@ def rebuilt(parent: TorchNet, piece: Piece, device: Device) -> TorchNet:
 
 
 def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order, judged: Images) -> Made:
-    """Fine-tune on the batches that are left up to the rung, and judge."""
+    """Fine-tune on the remaining batches up to the rung, and judge."""
     model, before = rebuilt(parent, piece, workshop.device), piece.progress or {"batches": 0}
     optimizer = training.sgd(model, workshop.recipe)
     if "optimizer" in before:
@@ -154,7 +154,7 @@ def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order, jud
 # --- batch norm measured anew, layers shared -------------------------------------------------------------------
 
 def _recalibrated(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order) -> Progress:
-    """As it is after scoring, made for itself alone."""
+    """The progress of one candidate after ``_scored``, made without the others."""
     alone = Order(order.step, Rung("alone", 0, 0, order.rung.recalibration), (piece,))
     return next(_scored(workshop, parent, alone)).progress
 
@@ -163,8 +163,8 @@ def _recalibrated(workshop: Workshop, parent: TorchNet, piece: Piece, order: Ord
 def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
     """Measure every candidate's batch-norm statistics anew (EagleEye, arXiv 2007.02491) and judge it.
 
-    The layers before the pruned ones are the parent's, and so are their activations and statistics: they are computed
-    once, as far as each candidate shares them.
+    The layers before the first pruned one are the parent's. Their activations and statistics are computed once, for all
+    candidates that share them.
     """
     device, judged = workshop.device, workshop.judged(order.step, order.rung.images)
     normalise = workshop.source.normalisation.on(judged.labels.device)
@@ -191,8 +191,8 @@ Values = list[dict[str, Tensor]]  # per batch, the live tensors by name
 
 
 def _advance(model: TorchNet, measured: Values, seen: Values, first: int, last: int) -> tuple[Values, Values]:
-    """Bring batches from layer ``first`` to ``last``: those of ``measured`` set the statistics that ``seen`` is
-    judged by."""
+    """Run all batches through layers ``first`` to ``last`` - 1: ``measured`` sets the batch-norm statistics that
+    ``seen`` is judged with."""
     for layer in model.layers[first:last]:
         if layer.node.bn:
             training.measure_anew(getattr(model, layer.node.name + "_bn"))
@@ -222,8 +222,7 @@ def _only(values: dict[str, Tensor]) -> Tensor:
 
 
 def _copied(tree: Any) -> Any:
-    """Tensors in dicts and lists, copied to the CPU: what a candidate's progress holds may travel and is written
-    to files."""
+    """The same dicts and lists, with tensors copied to the CPU: a progress is sent to workers and stored in files."""
     if isinstance(tree, Tensor):
         return tree.detach().cpu().clone()
     if isinstance(tree, dict):

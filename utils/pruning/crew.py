@@ -1,6 +1,7 @@
-"""Candidates made here or by workers, to which parcels travel: dicts of arrays, one for a run and one for every step.
+"""Make candidates in this process or in workers.
 
-A worker opens a parcel once, on the one device that is its own for as long as it lives.
+Workers receive parcels, dicts of arrays: one for the run and one for every step. A worker opens a parcel once, on its
+own device, which never changes.
 """
 
 import io
@@ -24,19 +25,18 @@ from utils.pruning.candidates import Made, Order, Piece, Workshop
 from utils.search.halving import Rung
 
 Parcel = dict[str, Any]
-Make = Callable[[int, Rung, Sequence[Piece]], Iterator[Made]]  # of a step, to a rung
+Make = Callable[[int, Rung, Sequence[Piece]], Iterator[Made]]  # (step, rung, pieces) -> their results
 
 
 class Crew:
-    """Whoever makes the candidates of a run: this process, or workers, each on a GPU of its own where there
-    are several."""
+    """Makes the candidates of a run, in this process or in workers. With several GPUs, each worker has its own."""
 
     def __init__(self, workshop: Workshop, workers: Optional[Workers] = None):
         self.workshop, self._workers = workshop, workers
         self._parcel = _pack_workshop(workshop, workshop.device.one_each(workers.backend)) if workers else {}
 
     def of_step(self, parent: TorchNet) -> Make:
-        """What brings candidates of ``parent`` to a rung, yielding each when it is done, in any order."""
+        """A function that brings candidates of ``parent`` to a rung, and yields each when it is done, in any order."""
         workers = self._workers
 
         def make_here(step: int, rung: Rung, pieces: Sequence[Piece]) -> Iterator[Made]:
@@ -55,15 +55,14 @@ class Crew:
 
 
 def _parts(parent: TorchNet, rung: Rung, pieces: Sequence[Piece], jobs: int) -> list[tuple[Piece, ...]]:
-    """What is done by one worker at a time: one candidate, or several that are scored on shared layers."""
+    """The pieces of every task for a worker: one candidate, or several that are scored on shared layers."""
     size = 1 if rung.batches else -(-len(pieces) // (2 * jobs))
     pieces = candidates.in_order(parent, pieces)
     return [tuple(pieces[i:i + size]) for i in range(0, len(pieces), size)]
 
 
 def _pack_workshop(workshop: Workshop, names: Sequence[str]) -> Parcel:
-    """What a run needs everywhere, the images as arrays; the workers of a machine share its devices,
-    by ``names``, out."""
+    """The parcel of a run, with its images as arrays. names: the devices that a machine's workers divide among them."""
     empty = Images(torch.empty(0), torch.empty(0))
     return {"name": str(uuid.uuid4()), "devices": list(names),
             "train": _pack_images(workshop.source.images), "held_out": _pack_images(workshop.held_out),
@@ -71,7 +70,7 @@ def _pack_workshop(workshop: Workshop, names: Sequence[str]) -> Parcel:
 
 
 def _pack_model(model: TorchNet) -> Parcel:
-    """A network and its weights, these as one array."""
+    """The parcel of a step: a network, and its weights as one array."""
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     return {"name": str(uuid.uuid4()), "network": model.network, "widths": model.widths,
@@ -79,9 +78,9 @@ def _pack_model(model: TorchNet) -> Parcel:
 
 
 def make_from_parcels(run: Parcel, step: Parcel, order: Order) -> list[Made]:
-    """Open the parcels, unless this worker has them open, and do what is ordered.
+    """Open the parcels, unless this worker has done so before, and make the candidates of the order.
 
-    Raises MemoryError where the device has too little.
+    Raises MemoryError if the device has too little memory.
     """
     packed: Workshop = run["workshop"]
     device = Device(run["devices"][worker_number() % len(run["devices"])], packed.device.precision)
@@ -93,17 +92,17 @@ def make_from_parcels(run: Parcel, step: Parcel, order: Order) -> list[Made]:
 
 
 def _once(kind: str, name: str, make: Callable[[], Any]) -> Any:
-    """What ``make`` gives, made only the first time in a process that a parcel of this name comes."""
+    """The result of ``make()``, which is called only for the first parcel of this name in a process."""
     kept = _shelf(kind)
     if name not in kept:
-        kept.clear()  # what is open of the step before, first
+        kept.clear()  # free the step before, first
         kept[name] = make()
     return kept[name]
 
 
 @cache
 def _shelf(kind: str) -> dict[str, Any]:
-    """Where a worker keeps what it has open: one run, one step."""
+    """The open parcel of this kind, "run" or "step", in this worker: {name: content}."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""One step's candidates brought from rung to rung, each judged there, unless it was before an interruption."""
+"""Bring one step's candidates from rung to rung and judge them, except where an interrupted run has judged them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ Judged = tuple[float, float]  # error in %, loss
 
 @dataclass
 class Evaluation:
-    """The step in hand. What is found goes into the journal and the store at once."""
+    """The evaluation of the current step. Every result goes into the journal and the store at once."""
 
     step: int
     parent: TorchNet  # on the device
@@ -32,8 +32,8 @@ class Evaluation:
     scores: Callable[[], Scores]  # of the parent's channels
     log: Journal
     store: CandidateStore
-    trials: Trials  # those done
-    parents: dict[Optional[int], Judged]  # what the parent is judged as, by the number of images (None: all)
+    trials: Trials  # already done
+    parents: dict[Optional[int], Judged]  # the parent's, by the number of images (None: all)
     fates: dict[Key, Fate] = field(default_factory=dict)
 
     def finalists(self, proposals: Sequence[Proposal]) -> list[Candidate]:
@@ -42,7 +42,7 @@ class Evaluation:
         return [fate.candidate for fate in self.fates.values() if fate.rung == self.rungs[-1]]
 
     def made_whole(self, proposal: Proposal) -> Piece:
-        """The candidate as the last rung leaves it; made anew where its file was lost between two runs."""
+        """The candidate after the last rung; made anew if its file was lost between two runs."""
         piece = self._piece(proposal, self.rungs[-1])
         if piece.progress and piece.progress["batches"] == self.rungs[-1].batches:
             return piece
@@ -58,7 +58,7 @@ class Evaluation:
             print(f" step {self.step}, {rung.name}: {len(going)} candidates", flush=True)
         found = [_candidate(p, self.trials[p.key, rung.name], before) for p in going if p.key not in waiting]
         pieces = [self._piece(p, rung) for p in waiting.values()]
-        if not rung.batches:  # all are scored together, sharing layers: one that was scored before a fault, too
+        if not rung.batches:  # all are scored together on shared layers, so none continues from before
             pieces = [replace(piece, progress=None) for piece in pieces]
         for made in self.make(self.step, rung, pieces) if pieces else ():
             candidate = _candidate(waiting[made.key], (made.error_pct, made.loss), before)
@@ -71,14 +71,14 @@ class Evaluation:
         return netadapt.rank(found, self.criterion)
 
     def _parent(self, rung: Rung) -> Judged:
-        """What candidates are held against."""
+        """The parent's error and loss on the images of the rung, with which candidates are compared."""
         if rung.images not in self.parents:
             judged = self.workshop.judged(self.step, rung.images)
             self.parents[rung.images] = self.workshop.judge(self.parent, judged)
         return self.parents[rung.images]
 
     def _piece(self, proposal: Proposal, rung: Rung) -> Piece:
-        """What is to be brought to this rung, from where it stands."""
+        """The candidate to bring to this rung, with its stored progress."""
         network, group = self.parent.network, proposal.group
         keep = surgery.best_channels(self.scores()[group], proposal.proposed_width)
         shapes = network.weight_shapes({**self.parent.widths, group: proposal.proposed_width})
@@ -86,7 +86,7 @@ class Evaluation:
                      self.store.progress(proposal.key, shapes, rung.batches))
 
     def _keep(self, rung: Rung, candidate: Candidate, progress: Progress, others: Sequence[Candidate]) -> None:
-        """Write down the trial, and where the candidate stands if it can go on; of the last rung only the best one."""
+        """Record the trial, and store the candidate's progress if it can go on; of the last rung, only the best's."""
         proposal, error = candidate.proposal, candidate.error_pct
         lost = [proposal.key] if error != error else []
         if rung == self.rungs[-1]:

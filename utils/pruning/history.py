@@ -1,4 +1,4 @@
-"""The lines of a run: what its journal holds while it goes on, and its history when it has ended.
+"""The records of a run: lines of its journal while it runs, and of its history when it has ended.
 
     {"event": "start", ...}        first: what was asked for, from which network, by which table, made by which version
     {"event": "trial", ...}        a candidate judged at a rung; in the journal alone
@@ -26,7 +26,7 @@ def trial(step: int, rung: Rung, candidate: Candidate) -> Record:
 
 
 def trials_in(records: Iterable[Mapping[str, Any]]) -> Trials:
-    """What these trials found."""
+    """{(candidate, rung name): (error, loss)} of these trial records."""
     def figure(record: Mapping[str, Any], key: str) -> float:
         return float("nan") if record.get(key) is None else record[key]
 
@@ -78,5 +78,5 @@ def is_record(record: Any) -> bool:
 
 
 def _known(value: float) -> Optional[float]:
-    """JSON has no NaN."""
+    """None for NaN, which JSON lacks."""
     return value if value == value else None

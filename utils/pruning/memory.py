@@ -7,13 +7,13 @@ from model.network import Network, Widths
 from utils.search.halving import RECALIBRATION, ladder
 
 PROCESS_BYTES = 600e6  # a Python with torch loaded, before it has done anything
-BYTES_PER_VALUE = 12  # of a layer's output, float32: kept for the way back, or read by two layers; and copies
+BYTES_PER_VALUE = 12  # of a layer's float32 output: kept for the backward pass or for a second reader, and copies
 
 
 def needed_bytes(network: Network, widths: Widths, batch_size: int, search: str) -> float:
-    """About what a process takes at most that makes candidates of this network, without the images.
+    """An estimate of the most bytes that a process needs to make candidates of this network, without the images.
 
-    Fine-tuning keeps every layer's output of one batch; scoring keeps one layer's of all the images it sees.
+    Fine-tuning keeps every layer's output for one batch; scoring keeps one layer's output for all its images.
     """
     outputs = [layer.cout * layer.out_size ** 2 for layer in network.layers(widths)]
     scored = max(rung.images or 0 for rung in ladder(search, 1)) + RECALIBRATION * batch_size * (search == "halving")

@@ -1,4 +1,4 @@
-"""One pruning run: the network after the steps so far, and the next step adopted; everything can be gone on with."""
+"""One pruning run: the network after the steps so far, and how it adopts the next one. A run can always resume."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from utils.search.netadapt import Candidate, Proposal
 
 @dataclass
 class Run:
-    """The state of a run. ``evaluate`` is what netadapt.search asks; ``adopt`` takes each step it yields."""
+    """The state of a run. netadapt.search calls ``evaluate``; ``adopt`` takes each step that it yields."""
 
     files: RunFiles
     log: Journal
@@ -45,8 +45,7 @@ class Run:
         self.store = CandidateStore(self.files.candidates, self.model.network)
 
     def go_on(self, content: Optional[dict[str, Any]], done: Sequence[Record]) -> None:
-        """From the checkpoint after the last step, if there is one, and inside a step from its trials that are
-        ``done``."""
+        """Resume from the checkpoint after the last step, if there is one, and the current step's trials ``done``."""
         if content:
             self.model = self.crew.workshop.device.place(checkpoint.build(content, self.files.current))
             self.prune_history, self.error_history = content["prune_history"], content["error_history"]
@@ -64,7 +63,7 @@ class Run:
         return self.evaluation.finalists(proposals)
 
     def adopt(self, step: netadapt.Step) -> None:
-        """Make the candidate that was chosen among those evaluated the network, and keep the step."""
+        """Replace the network with the chosen candidate, and record the step."""
         assert self.evaluation is not None, "a step is adopted after it is evaluated"
         piece = self.evaluation.made_whole(step.chosen.proposal)
         model = candidates.rebuilt(self.model, piece, self.crew.workshop.device)
@@ -73,8 +72,7 @@ class Run:
         self._keep_step(history.adopted(step), model)
 
     def adopt_at_once(self, method: str, widths: Widths, latency_s: float) -> None:
-        """Make the network what one of search/baselines.py chose, with the channels of the highest scores,
-        as one step."""
+        """Prune to the widths that a method of search/baselines.py chose, as one step; the best channels stay."""
         before, workshop = self.model.widths, self.crew.workshop
         keep = {g: surgery.best_channels(self.scores_of_step()[g], w) for g, w in widths.items() if w != before[g]}
         model = workshop.device.place(surgery.slice_channels(self.model, keep))
@@ -103,7 +101,7 @@ class Run:
                 "table_costs_history": self.table_costs_history, **self.carried}
 
     def write_checkpoint(self, test_error_pct: float) -> None:
-        """The result."""
+        """Write the checkpoint of the result."""
         checkpoint.save(self.files.checkpoint, self.model, self.crew.workshop.source.normalisation, **self._content(),
                         test_error=test_error_pct)
 
@@ -114,12 +112,12 @@ class Run:
 
     @contextmanager
     def tidied(self) -> Iterator[None]:
-        """Where the method finds no way on, leave nothing that was not worth a step, and say what there is."""
+        """If the method raises NoWayOn: remove the unfinished files if no step was made, else name the checkpoint."""
         try:
             yield
         except netadapt.NoWayOn as error:
             if not self.prune_history:
                 self.files.remove_unfinished()
                 raise
-            raise UserError(f"{error}, with another --save_file. What was reached is {self.files.current}, a "
-                            "checkpoint like any other") from error
+            raise UserError(f"{error}, with another --save_file. The network so far is kept in "
+                            f"{self.files.current}, a checkpoint like any other") from error

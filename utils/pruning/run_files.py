@@ -1,8 +1,8 @@
-"""Where a run keeps what. While it is unfinished it lives in these files, and ends by turning them into its results:
+"""The files of a run. An unfinished run keeps its state in these, and turns them into its results at the end:
 
     history/NAME.unfinished.jsonl       the journal: the start, every trial (a candidate judged at a rung), every step
     checkpoints/NAME.unfinished.t7      the network after the last step, a checkpoint like any other
-    checkpoints/NAME.candidates/        where the candidates stand that are still in the running for the step in hand
+    checkpoints/NAME.candidates/        the progress of the current step's remaining candidates
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def flags_begun_with(files: RunFiles) -> dict[str, Any]:
 
 
 def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[Optional[dict[str, Any]], list[Record]]:
-    """Begin a run's journal or go on with it: (checkpoint after the last step or None, trials done since).
+    """Begin or resume a run's journal; returns (checkpoint after the last step or None, trials done since).
 
     header: what the run was asked for and where it began. Raises UserError rather than lose an unfinished run or
     go on with other flags.
@@ -78,6 +78,6 @@ def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[
     steps = len(content["prune_history"]) if content else 0
     done = [r for r in records if r["event"] == "trial" and r["step"] == steps + 1]
     kept = [r for r in records if r["event"] != "end" and r["step"] <= steps] + done
-    if kept != records:  # a step, or the end, that was written down but did not come to pass
+    if kept != records:  # the process died between recording a step, or the end, and saving it
         write_whole(files.journal, "".join(journal.line(r) for r in [began] + kept))
     return content, done

@@ -1,8 +1,8 @@
 """How much each channel matters, by several measures of the literature.
 
-A channel belongs to a group, which several layers may write: its score counts all of them. Taylor's and Fisher's scores
-ask what the loss would do if the channel were gone: a gate of 1 stands wherever filters that mix channels read it, and
-the loss is derived by the gates.
+Several layers may write a channel's group; its score counts all of them. The Taylor and Fisher scores estimate how the
+loss changes if the channel is removed. For this, every convolution or linear layer that mixes channels reads the
+channel times a gate of 1. The scores come from the derivatives of the loss with respect to the gates.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,13 +18,13 @@ from model.torch_net import TorchNet
 Scores = dict[str, Tensor]  # {prunable group: [width], larger is better}
 Batches = Iterable[tuple[Tensor, Tensor]]  # normalised images [N, C, H, W] and labels [N], on the model's device
 
-DATA_BATCHES = 10  # that the methods which look at data take
+DATA_BATCHES = 10  # batches for the methods that need images
 
 
 def channel_scores(model: TorchNet, method: str, batches: Batches, generator: torch.Generator) -> Scores:
     """Scores of the channels of every prunable group that is left, by one of settings.SCORES.
 
-    ``batches`` are drawn by those of FROM_SLOPES alone; ``generator`` is for what is drawn at random.
+    Only the methods in FROM_SLOPES read ``batches``; ``generator`` is for random scores.
     """
     groups = [g.name for g in model.network.groups if g.prunable and model.widths[g.name]]
     if method in FROM_SLOPES:
@@ -35,7 +35,7 @@ def channel_scores(model: TorchNet, method: str, batches: Batches, generator: to
 # --- from the weights of a group -------------------------------------------------------------------------------
 
 def filter_norms(model: TorchNet, group: str) -> Tensor:
-    """L2 norm of each channel's filters, the mean over all live layers that write it: also a residual stream's skip."""
+    """L2 norm of each channel's filters: the mean over all live layers that write it, a stream's skip included."""
     alive = {layer.node.name for layer in model.layers}
     norms = [getattr(model, node.name).weight.detach().flatten(1).norm(dim=1)
              for node in model.network.producers(group) if node.name in alive]
@@ -43,8 +43,7 @@ def filter_norms(model: TorchNet, group: str) -> Tensor:
 
 
 def _batch_norm_scales(model: TorchNet, group: str) -> Tensor:
-    """Absolute scale of each channel's batch norms, the mean over all of them; of filters that none follows,
-    the norm."""
+    """Absolute scale of each channel's batch norms, the mean over all of them; without any, the filters' norm."""
     scales = [getattr(model, layer.node.name + "_bn").weight.detach().abs()
               for layer in model.layers if layer.node.group == group and layer.node.bn]
     if not scales:  # a stream whose blocks are all removed: its bare skip is left
@@ -79,7 +78,7 @@ def _from_slopes(model: TorchNet, score: Callable[[Tensor], Tensor], groups: Seq
 
 
 def _gate_slopes(model: TorchNet, groups: Sequence[str], images: Tensor, labels: Tensor) -> Scores:
-    """Every image's loss derived by the gates of its channels: {group: [N, width]}."""
+    """The derivatives of every image's loss with respect to its channels' gates: {group: [N, width]}."""
     gates = {group: torch.ones(len(labels), model.widths[group], device=images.device, requires_grad=True)
              for group in groups}
     values = {model.network.inputs[0].name: images}
@@ -91,8 +90,8 @@ def _gate_slopes(model: TorchNet, groups: Sequence[str], images: Tensor, labels:
 
 
 def _gated(model: TorchNet, layer: Layer, values: dict[str, Tensor], gates: Scores) -> dict[str, Tensor]:
-    """What the layer reads, gated if it mixes channels; an addition, a pool or a depthwise convolution
-    hands them on."""
+    """The layer's gated input, {name: tensor}; {} if the layer only passes channels on, as an addition, a pool or a
+    depthwise convolution does."""
     if layer.node.kind not in ("conv", "linear"):
         return {}
     (name,) = layer.inputs

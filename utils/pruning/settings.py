@@ -1,4 +1,4 @@
-"""What a pruning run is asked for, in plain values: the script makes these from its flags before torch is loaded."""
+"""Settings of a pruning run, as plain values: the script makes them from its flags before it loads torch."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Where the candidates stand that are still in the running for the step in hand, in memory and in a folder of files."""
+"""The progress of the current step's remaining candidates, in memory and in a folder of files."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -14,14 +14,14 @@ from utils.search.netadapt import Key
 
 
 class CandidateStore:
-    """A file per candidate, FOLDER/GROUP_NUMBER-WIDTH.t7: a killed process loses only the candidate in hand."""
+    """A file per candidate, FOLDER/GROUP_NUMBER-WIDTH.t7: a killed process loses only the current candidate."""
 
     def __init__(self, folder: Path, network: Network):
         self._folder, self._network = folder, network
         self._kept: dict[Key, Progress] = {}
 
     def read(self, step: int) -> None:
-        """Take up what a process that was killed in this step left; a file that is broken is of no use and no harm."""
+        """Read what a process that was killed in this step left. Broken files are skipped."""
         for path in sorted(self._folder.glob("*.t7")):
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -36,10 +36,8 @@ class CandidateStore:
         return set(self._kept)
 
     def progress(self, key: Key, shapes: Mapping[str, tuple[int, ...]], most_batches: int) -> Optional[Progress]:
-        """How far the candidate is made; None where it is not, or is not on the way to ``most_batches`` of fine-tuning.
-
-        shapes: of its weights by name.
-        """
+        """The candidate's progress; None if there is none, it had more than ``most_batches`` of fine-tuning, or it does
+        not fit ``shapes``, those of its weights by name."""
         found = self._kept.get(key)
         return found if found and _fits(found, shapes) and found["batches"] <= most_batches else None
 
@@ -72,7 +70,7 @@ def remove_candidates(folder: Path) -> None:
 
 
 def _fits(progress: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether this is of a candidate with weights of these shapes: it may come from a file."""
+    """Whether the progress, which may come from any file, is of a candidate with weights of these shapes."""
     if not (isinstance(progress, dict) and isinstance(progress.get("batches"), int)
             and isinstance(progress.get("model"), dict)):
         return False

@@ -16,7 +16,7 @@ def best_channels(scores: Tensor, width: int) -> Tensor:
 
 
 def slice_channels(model: TorchNet, keep: Keep) -> TorchNet:
-    """A new network that has only the channels ``keep`` of these groups; no index at all removes the branch.
+    """A new network that has only the channels ``keep`` of these groups; an empty index removes the branch.
 
     Weights, biases and batch-norm statistics are sliced, on the model's device. Raises ValueError for an unknown
     group, an index out of range or given twice, or widths that the network does not allow.

@@ -1,5 +1,5 @@
-"""Which widths: NetAdapt's steps, how far each candidate goes, and the simpler methods. Algorithms alone.
+"""Algorithms that choose widths: NetAdapt's steps, the halving of its candidates, and simpler methods.
 
-May import ``model`` and ``utils.common``, and NumPy. Latencies, errors and scores are callables or numbers that come
-from outside: nothing here knows torch, files or data.
+May import ``model`` and ``utils.common``, and NumPy. The caller passes latencies, errors and scores as numbers or
+callables: nothing here knows torch, files or data.
 """

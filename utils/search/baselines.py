@@ -1,8 +1,8 @@
-"""Other ways than NetAdapt's to a latency: all widths chosen at once, no candidate tried.
+"""Methods to compare NetAdapt with: each chooses all widths at once and tries no candidates.
 
-Each takes the network, its widths, ``latency(widths)`` in seconds and a budget in seconds, and gives widths that meet
-it: only prunable groups narrower, 0 only where a group is removable, the same for the same seed. Raises NoWayOn where
-none do.
+Each takes the network, its widths, ``latency(widths)`` in seconds and a budget in seconds, and returns widths that meet
+the budget. Only prunable groups get narrower, and only removable ones become 0. The same seed gives the same widths.
+Raises NoWayOn if no widths meet the budget.
 """
 
 import random
@@ -16,14 +16,14 @@ from utils.search.netadapt import Latency, NoWayOn
 
 Saliency = Mapping[str, Sequence[float]]  # {group: worth of each channel}
 
-FACTORS = 1000  # so finely uniform scales
-PARTS = 16  # of a group's full width: what random takes at a time
-TRADES = 100  # of the knapsack's channels, tried at a time
-DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack's price, and of its groups at one price
+FACTORS = 1000  # uniform scales in steps of 1 / FACTORS
+PARTS = 16  # random takes 1 / PARTS of a group's full width at a time
+TRADES = 100  # of the knapsack: pairs of groups that are tried at a time
+DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack: of its price, and over its groups at one price
 
 
 def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float) -> dict[str, int]:
-    """Every prunable group by the same factor, the largest that meets the budget; at least 1 channel stays."""
+    """Scale every prunable group by the largest factor that meets the budget; at least 1 channel of each stays."""
     def scaled(factor: int) -> dict[str, int]:
         return {g: max(round(w * factor / FACTORS), min(w, 1)) if network.group[g].prunable else w
                 for g, w in widths.items()}
@@ -35,7 +35,7 @@ def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float)
 
 
 def at_random(network: Network, widths: Widths, latency: Latency, budget_s: float, seed: int) -> dict[str, int]:
-    """A sixteenth of the channels of a group drawn at random, again and again; at least 1 channel stays."""
+    """Remove a sixteenth of the channels of a random group, again and again; at least 1 channel of each stays."""
     draw, widths = random.Random(seed), dict(widths)
     while latency(widths) > budget_s:
         left = [g.name for g in network.groups if g.prunable and widths[g.name] > 1]
@@ -50,11 +50,14 @@ def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float
              saliency: Saliency) -> dict[str, int]:
     """The widths whose channels are worth most within the budget (HALP, arXiv 2210.06659, section 3).
 
-    saliency: {group: worth of each channel}; the best ones of a group are those that stay. A group's price depends on
-    the widths of its neighbours: at one price of a second, group after group takes the width that is worth most beyond
-    what it costs beside the others, until none changes; the price is bisected. What the budget leaves is given back,
-    most worth for a second first; then channels of one group go for those of another while that is worth more, as no
-    price of a second stands between the ends of two latency steps.
+    saliency: {group: worth of each channel}; a group keeps its best channels.
+
+    1. At a price per second, every group in turn takes the width of the largest worth - price * latency, beside the
+       present widths of the others. This repeats until no width changes.
+    2. Bisection finds the lowest price whose widths meet the budget.
+    3. Groups get wider while the budget allows it, the most worth per second first.
+    4. Channels of one group are traded for those of another while this adds worth. Because of latency steps, no price
+       leads to these widths.
     """
     worth = {g: _cumulative(values) for g, values in saliency.items()}
     low, high = 0.0, sum(total[-1] for total in worth.values()) / latency(widths)
@@ -91,11 +94,11 @@ BY_WORTH: dict[str, Callable[[Network, Widths, Latency, float, Saliency], dict[s
     "knapsack": knapsack,
 }
 METHODS = (*BY_LATENCY, *BY_WORTH)
-OWN_SCORES = {"knapsack": "taylor"}  # the --pruning_method of a --method that does best by another than l2
+OWN_SCORES = {"knapsack": "taylor"}  # the default --pruning_method of a --method, where it is not l2
 
 
 def default_scores(method: str) -> str:
-    """How channels are scored for a method, where nothing else is asked for."""
+    """The default --pruning_method of a --method."""
     return OWN_SCORES.get(method, "l2")
 
 
@@ -128,10 +131,10 @@ def _choices(network: Network, group: str, totals: Sequence[float]) -> range:
 
 def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
             worth: Mapping[str, list[float]]) -> Optional[dict[str, int]]:
-    """One group narrower and another wider, worth more together and within the budget; None where no such
-    trade is found.
+    """One group narrower and another wider, worth more together and within the budget; None if no such trade is found.
 
-    The trades that look best are tried: looks are the sum of what either change costs alone.
+    The latency of a pair is first estimated from its two changes alone; of the pairs within the budget, the TRADES
+    worth most are tried.
     """
     now = latency(widths)
     changes = [(group, width, latency({**widths, group: width}) - now, totals[width] - totals[widths[group]])
@@ -166,5 +169,5 @@ def _filled(widths: Widths, latency: Latency, budget_s: float, worth: Mapping[st
 
 
 def _out_of_reach(method: str, latency_s: float, budget_s: float) -> NoWayOn:
-    return NoWayOn(f"--method={method}: {latency_s * 1e3:.4g} ms are left at the least, asked for "
+    return NoWayOn(f"--method={method}: the least latency is {latency_s * 1e3:.4g} ms, asked for "
                    f"{budget_s * 1e3:.4g}; lower --pruning_fact")

@@ -1,6 +1,6 @@
 """Successive halving over the candidates of a step (arXiv 1502.07943): all judged cheaply, the best ones thoroughly.
 
-The rungs of a ladder are what candidates are judged after; each continues from where the one before left them. It
+Candidates are judged at every rung of a ladder. Each rung continues the fine-tuning of the rung before. This module
 sees errors, and nothing of torch, files or data.
 """
 
@@ -10,19 +10,19 @@ from typing import Callable, Optional
 
 from utils.search.netadapt import Candidate, Key, Proposal
 
-RECALIBRATION = 10  # batches that batch-norm statistics are measured anew on
-JUDGED = 2000  # held-out images that the rungs before the last judge on
-SHORT = 0.2  # of the short-term fine-tuning is what the middle rung gives
+RECALIBRATION = 10  # batches on which batch-norm statistics are measured anew
+JUDGED = 2000  # held-out images that all rungs but the last judge on
+SHORT = 0.2  # part of the short-term fine-tuning before the middle rung
 
 
 @dataclass(frozen=True)
 class Rung:
     name: str
-    batches: int  # of fine-tuning, from the beginning, that a candidate has had when it is judged
-    images: Optional[int] = None  # held-out images that it is judged on; None: all
-    recalibration: int = 0  # batches on which it began by measuring its batch-norm statistics anew
-    share: float = 0.0  # part of the step's candidates that goes on
-    least: int = 1  # but so many at least
+    batches: int  # of fine-tuning, in total, before a candidate is judged
+    images: Optional[int] = None  # held-out images to judge on; None: all
+    recalibration: int = 0  # batches to measure batch-norm statistics anew on, before any fine-tuning
+    share: float = 0.0  # part of the step's candidates that goes on to the next rung
+    least: int = 1  # number that goes on, at least
 
     def going_on(self, candidates: int) -> int:
         """How many of a step's candidates leave this rung for the next one."""
@@ -32,7 +32,7 @@ class Rung:
 def ladder(search: str, batches: int) -> tuple[Rung, ...]:
     """The rungs of ``--search``, where ``batches`` is the whole short-term fine-tuning.
 
-    ``full`` is NetAdapt's own way (arXiv 1804.03230, section 3.3): every candidate gets it all.
+    ``full`` is NetAdapt's own way (arXiv 1804.03230, section 3.3): every candidate gets the whole of it.
     """
     if search == "full":
         return (Rung("full", batches),)
@@ -56,10 +56,10 @@ Rank = Callable[[list[Candidate]], list[Candidate]]  # best first, without those
 
 
 def climb(proposals: Sequence[Proposal], rungs: Sequence[Rung], judge: Judge, rank: Rank) -> dict[Key, Fate]:
-    """{(group, proposed width): its fate}, for all of a step's proposals; those of the last rung are the ones to
-    choose from.
+    """Judge a step's proposals rung by rung; returns {(group, proposed width): its fate} for all of them.
 
-    Should all that went on from a rung lose their loss (NaN), the next ones go on.
+    The step chooses among the candidates of the last rung. If the loss of all that went on becomes NaN, the next best
+    ones go on.
     """
     fates: dict[Key, Fate] = {}
 

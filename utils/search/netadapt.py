@@ -18,9 +18,9 @@ from utils.common.errors import UserError
 
 Latency = Callable[[Widths], float]
 
-Key = tuple[str, int]  # a group and the width that it would have: what tells a step's candidates apart
+Key = tuple[str, int]  # a group and its proposed width, which identify a candidate of a step
 
-STEEPER = 1.5  # what makes a latency step: so much more gain per channel
+STEEPER = 1.5  # a latency step gains so many times as much per channel
 
 
 class NoWayOn(UserError):
@@ -31,10 +31,10 @@ class NoWayOn(UserError):
 class Settings:
     pruning_fact: float  # part of the initial latency that has to go, in (0, 1)
     init_red_fact: float = 20.0  # the first step has to gain pruning_fact * initial / init_red_fact
-    decay_rate: float = 0.98  # by which the gain asked for shrinks with every step
-    allow_small_prunings: bool = False  # a removable block may go though it gains less than asked
+    decay_rate: float = 0.98  # the gain asked for is multiplied by it after every step
+    allow_small_prunings: bool = False  # a block may be removed even if it gains less than asked
     criterion: str = "ratio"  # one of CRITERIA
-    reach: float = 1.0  # how many times what is asked for a proposal may gain, for the sake of a latency step
+    reach: float = 1.0  # a proposal may gain up to so many times what is asked for, to end at a latency step
     removals: str = "last"  # one of REMOVALS
     layer_fraction: float = 1.0  # part of a step's proposals that is tried, drawn at random
     seed: int = 0  # of that draw
@@ -71,12 +71,12 @@ class Candidate:
 
     @property
     def ratio(self) -> float:
-        """Error growth in % per second gained of those that are missing."""
+        """Error growth, in %, per useful second gained."""
         return self.growth_pct / self.proposal.useful_s
 
     @property
     def loss_ratio(self) -> float:
-        """Loss growth per second gained of those that are missing."""
+        """Loss growth per useful second gained."""
         return self.loss_growth / self.proposal.useful_s
 
 
@@ -87,7 +87,7 @@ CRITERIA: dict[str, Callable[[Candidate], float]] = {  # the chosen candidate ha
 }
 
 
-REMOVALS = ("last",  # a block's branch may go only where no narrower width gains enough, NetAdapt's own rule
+REMOVALS = ("last",  # a block's branch is removed only if no narrower width gains enough, NetAdapt's own rule
             "always")  # every step also tries every block without its branch, if that gains enough
 
 
@@ -121,8 +121,7 @@ def missing_gain_s(settings: Settings, state: State, latency: Latency) -> float:
 
 
 def asked_gain_s(settings: Settings, state: State, latency: Latency) -> float:
-    """Seconds that the step after ``state`` has to gain: the schedule's,
-    in the last one no more than what is missing."""
+    """Seconds that the step after ``state`` has to gain: the schedule's, but at most what is missing."""
     return min(target_gain_s(settings, state.initial_s, state.step + 1), missing_gain_s(settings, state, latency))
 
 
@@ -135,9 +134,9 @@ def propose(network: Network, widths: Widths, group: str, latency: Latency, targ
             reach: float = 1.0) -> Optional[Proposal]:
     """The largest width of ``group`` whose gain exceeds ``target_s`` (section 3.2), or None.
 
-    Kernels have latency steps: the channel at the end of one may gain as much as ten others. So it is a smaller width,
-    that gains at most ``reach`` times the target, if that gains STEEPER times as much per channel. A removable group
-    may go to 0 if no width above does it. A gain is always latency(before) - latency(after).
+    Latency has steps: the channel at the end of one may gain as much as ten others. So a smaller width is proposed
+    instead if it gains at most ``reach`` times the target, and at least STEEPER times as much per channel. If no width
+    above 0 gains enough, a removable group may go to 0. A gain is always latency(before) - latency(after).
     """
     before, width = latency(widths), widths[group]
     found = []
@@ -171,8 +170,7 @@ def proposals(network: Network, widths: Widths, latency: Latency, target_s: floa
 
 def removals(network: Network, widths: Widths, narrower: Sequence[tuple[str, Optional[Proposal]]], latency: Latency,
              target_s: float, settings: Settings) -> dict[str, Proposal]:
-    """{group: its removal}, of the groups that have it to choose from beside the narrower width proposed
-    (Settings.removals)."""
+    """{group: its removal}, for groups whose removal is tried beside a narrower width (Settings.removals)."""
     if settings.removals == "last":
         return {}
     found = {group: removal(network, widths, group, latency, target_s, settings.allow_small_prunings)
@@ -181,10 +179,9 @@ def removals(network: Network, widths: Widths, narrower: Sequence[tuple[str, Opt
 
 
 def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> list[Proposal]:
-    """What the step after ``state`` has to choose from. Raises NoWayOn when no group can gain what it asks for.
+    """The proposals of the step after ``state``. Raises NoWayOn if no group can gain enough.
 
-    Beside the narrower width of a branch its removal may be tried: a branch that is narrowed bit by bit pays for its
-    invocations to the end.
+    The removal of a branch may be tried beside a narrower width: even a narrow branch pays for its invocations.
     """
     target_s, missing_s = asked_gain_s(settings, state, latency), missing_gain_s(settings, state, latency)
     narrower = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
@@ -205,7 +202,7 @@ def drawn(found: Sequence[Proposal], settings: Settings, step: int) -> list[Prop
 
 
 def rank(candidates: Iterable[Candidate], criterion: str) -> list[Candidate]:
-    """Best first, without those whose error is no number; of equals the one that gains more."""
+    """Best first, without those whose error is NaN; of equals, the one that gains more first."""
     cost = CRITERIA[criterion]
     valid = [c for c in candidates if math.isfinite(c.error_pct) and math.isfinite(cost(c))]
     return sorted(valid, key=lambda c: (cost(c), -c.proposal.gain_s))
