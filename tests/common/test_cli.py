@@ -112,3 +112,11 @@ def test_a_network_that_cannot_be_is_the_users_to_put_right():
     assert cli.describe_or_fail(net="res", depth=10, width=1.0).short_name == "res-10-1"
     with pytest.raises(UserError, match="--depth=11: "):
         cli.describe_or_fail(net="res", depth=11, width=1.0)
+
+
+def test_help_shows_a_default_of_zero(capsys):
+    parser = cli.new_parser("x")
+    parser.add_argument("--seed", type=int, default=0, help="seed")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "seed (default: 0)" in capsys.readouterr().out

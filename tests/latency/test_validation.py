@@ -19,7 +19,7 @@ NETWORKS = correction.judging_networks(SMALL, 3, 0)
 
 def made(**more):
     return Validation(**{"table_s": np.array([1.0, 2.0]), "sums_s": np.array([1.5, 2.0]),
-                         "first_s": np.array([1.1, 2.5]), "second_s": np.array([1.21, 2.0]), "slower": 1.1,
+                         "first_s": np.array([1.1, 2.5]), "second_s": np.array([1.21, 2.0]), "ratio": 1.1,
                          "unsettled": 0, **more})
 
 
@@ -80,4 +80,7 @@ def test_the_probe_says_how_fast_the_machine_is_now_unless_it_is_another():
     size_s = 1e-9 * len(validation.variant(1, *validation.probe_entry(SMALL)))
     assert judged(1.1, then=size_s).slower == pytest.approx(1.1, rel=1e-3)
     assert judged(1.1, then=size_s, same_machine=False).slower == 1.0
-    assert judged(2.0, then=size_s).slower == 1.0  # twice as slow is another machine
+    another = judged(2.0, then=size_s)  # twice as slow is another machine
+    assert another.slower == 1.0 and another.as_json()["probe_now_over_then"] == pytest.approx(2.0, rel=1e-3)
+    assert any("2.00 times as long" in line and "another machine" in line for line in another.lines())
+    assert any(line.startswith("the probe is not compared") for line in judged(1.1).lines())

@@ -14,6 +14,7 @@ import pytest
 from model.architectures import describe
 from tests.helpers import ROOT, environment, refused, run_here
 from utils.latency import correction, tables
+from utils.latency.note import alike
 
 BUILD = ["compute_table.py", "--depth=10", "--width=0.25", "--mode=build", "--save_file=built", "--num_measures=4"]
 
@@ -72,7 +73,8 @@ def test_validate_as_json(with_table, script):
     network = describe("res", depth=10, width=0.25)
     table = tables.read_table(with_table / "built.pickle", network)
     expected = [tables.latency_s(network, w, table) for w in correction.judging_networks(network, 5, 3)]
-    np.testing.assert_allclose(predicted, np.array(expected) * found["probe_now_over_then"])
+    ratio = found["probe_now_over_then"]
+    np.testing.assert_allclose(predicted, np.array(expected) * (ratio if alike(ratio) else 1))
 
 
 def test_validate_refuses(with_table, script):
@@ -172,7 +174,7 @@ def test_a_table_of_another_machine_is_not_made_to_fit(with_table, script):
     note["correction"]["overhead_s"] *= 10
     tables.write_table(with_table / "built.pickle", {k: 10 * a for k, a in arrays.items()}, note)
     found = json.loads(script(*JUDGE, "--num_networks=3", "--json", check=True).stdout)
-    assert found["mean_abs_error"] > 3 and found["probe_now_over_then"] == 1
+    assert found["mean_abs_error"] > 3 and found["probe_now_over_then"] < 0.5
 
 
 def test_a_sample_fills_the_table_and_reports_its_error(script, tmp_path):

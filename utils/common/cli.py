@@ -31,7 +31,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         if isinstance(action.default, list):
             words = " ".join(shlex.join(d) if isinstance(d, list) else str(d) for d in action.default)
             return f"{action.help} (default: {words})" if words else action.help
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:

@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
 from model.network import Network, Widths
 from utils.latency.entries import probe_entry
-from utils.latency.note import Note, alike, correction_in, probe_in
+from utils.latency.model_timing import about_probe
+from utils.latency.note import Note, at_todays_speed, correction_in, probe_in
 from utils.latency.runners import Runner, patiently
 from utils.latency.tables import LatencyTable, corrected, latency_s
 from utils.latency.timing import Care, Session, Visits
@@ -30,8 +31,13 @@ class Validation:
     sums_s: np.ndarray  # the sum of the table as it was measured
     first_s: np.ndarray  # measured
     second_s: np.ndarray  # measured once more
-    slower: float  # the probe now over the probe while the table was measured; 1 if not known or not the same machine
+    ratio: Optional[float]  # the probe now over the probe while the table was measured; None: not known
     unsettled: int  # networks whose visits differ too much, or whose visits all met a slow machine
+
+    @property
+    def slower(self) -> float:
+        """By how much the machine is slower now; 1 if that is not known, or the machine is another one."""
+        return at_todays_speed(1.0, self.ratio)
 
     @property
     def measured_s(self) -> np.ndarray:
@@ -53,7 +59,7 @@ class Validation:
         return {"networks": [{"predicted_s": float(p), "measured_s": float(m)}
                              for p, m in zip(self.predicted_s, self.measured_s)],
                 **self._summary(self.predicted_s),
-                "probe_now_over_then": self.slower, "without_probe": self._summary(self.table_s),
+                "probe_now_over_then": self.ratio, "without_probe": self._summary(self.table_s),
                 "uncorrected": self._summary(self.sums_s * self.slower),
                 "unsettled_networks": self.unsettled,
                 "floor": {"mean_abs_error": float(self.floor.mean()), "max_abs_error": float(self.floor.max())}}
@@ -70,8 +76,8 @@ class Validation:
             yield (f"a noisy machine: {self.unsettled} of {len(self.first_s)} networks did not settle (--spread, "
                    "--drift); validate again when it is quiet")
         yield f"without the correction in the note: {_summary_words(self._summary(self.sums_s * self.slower))}"
-        yield (f"the probe takes {self.slower - 1:+.1%} compared with when the table was measured; without that: "
-               f"{_summary_words(self._summary(self.table_s))}")
+        probe = about_probe(self.ratio) if self.ratio else "the probe is not compared: the table was measured otherwise"
+        yield f"{probe}; without it: {_summary_words(self._summary(self.table_s))}"
         yield f"validate: {_summary_words(self._summary(self.predicted_s))}"
 
     def _summary(self, predicted_s: np.ndarray) -> dict[str, Any]:
@@ -106,8 +112,7 @@ def validate(network: Network, table: LatencyTable, note: Note, networks: Sequen
         Session(care, visits, lambda item: patiently(lambda: paths[item], runner, paths[item].name), probe).run(
             "timing whole networks")
     first, second = np.split(visits.result(care), 2)
-    ratio = visits.usual_s / then_s if then_s else None
-    return Validation(table_s, sums, first, second, ratio if ratio is not None and alike(ratio) else 1.0,
+    return Validation(table_s, sums, first, second, visits.usual_s / then_s if then_s else None,
                       int(visits.unsettled(care).reshape(2, -1).any(0).sum()))
 
 
