@@ -216,6 +216,8 @@ def _join_cluster(packages: Sequence[str], kind: str) -> tuple[int, str]:
     """Join the cluster as a driver. Returns the number of its CPUs or GPUs (``kind``; a worker takes one) and the
     address of its head. Raises UserError."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its log is for the cluster's administrator
+    quiet_cleaner = "ignore:resource_tracker:UserWarning"  # joblib's: it removes what a lost driver leaves, and warns
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), quiet_cleaner)))
     try:
         import ray  # pyright: ignore[reportMissingImports]
         from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
