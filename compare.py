@@ -1,15 +1,17 @@
-"""Prune by several methods, retrain from scratch, export and measure; draw error against latency in one picture.
+"""Compare methods: prune by each, retrain from scratch, export, measure, and draw error against latency in one picture.
 
     python compare.py --save_file=res-16-1 --base_model=res-16-1 --perf_table=res-16-1-avx512 --pruning_facts 0.3 0.5 \\
         --methods netadapt uniform random knapsack grid --seeds 0 1 2 \\
         --train_flags='--epochs=20 --lr_type=cosine' --jobs=2
-    python compare.py --plot-only results.csv                      # the picture of a CSV file, of any origin
+    python compare.py --plot-only results.csv                      # only draw a CSV file, also one of another program
 
-A method may have its own flags of prune.py: --methods netadapt 'netadapt --pruning_method=fisher'. ``grid`` is smaller
-networks of the same architecture, ``unpruned`` the network as it is; both are only trained. All files are in
-comparisons/SAVE_FILE/: logs/ has the commands and their output, SAVE_FILE.csv a line and SAVE_FILE.png a dot for every
-finished network. After an interruption --resume goes on. A network's result depends on its seed and on --threads, not
-on --jobs. With several GPUs, every job has its own.
+A quoted method may have its own flags of prune.py: --methods netadapt 'netadapt --pruning_method=fisher'. Two methods
+only train: ``grid`` trains smaller networks of the same architecture, and ``unpruned`` trains the base network again.
+
+All results are in the folder comparisons/SAVE_FILE/. Its logs/ shows the commands that made them. SAVE_FILE.csv and
+SAVE_FILE.png there have a line and a dot for every finished network. After an interruption, the same command with
+--resume continues. The result of a network depends on its seed and on --threads, but not on --jobs. If there are
+several GPUs, each job has its own.
 """
 
 import argparse

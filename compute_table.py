@@ -1,23 +1,25 @@
-"""Build a latency table by timing single layers at every width, and check its predictions on whole networks.
+"""Build a latency table by timing every kind of layer at every width, and compare its predictions with whole networks.
 
-On the device itself, which is all that most people need:
+Most users need only these commands, on the device itself:
 
     python compute_table.py --mode=build --save_file='res-40-2'
     python compute_table.py --mode=validate --perf_table='res-40-2'
 
-Time a whole model, such as export.py writes, and compare it with the table's prediction:
+These commands time whole models, such as export.py writes. With --perf_table they also print the predicted latency:
 
     python compute_table.py --mode=measure --model=model.tflite --perf_table='res-40-2'
-    python compute_table.py --mode=measure --model exported/*.tflite --json > measured.json     # those of a comparison
+    python compute_table.py --mode=measure --model exported/*.tflite --json > measured.json     # models of compare.py
 
-With the benchmark_model binary instead of LiteRT in Python, make the .tflite files on a desktop and time them there:
+The benchmark_model binary can time the layers instead of LiteRT in Python. Make the .tflite files on a desktop with
+the first command. Then time them on the device with the second:
 
     python compute_table.py --mode=save --save_file='res-40-2' --output_folder='tflite_files' --jobs=2
     python compute_table.py --mode=load --save_file='res-40-2' --output_folder='tflite_files' \\
         --benchmark_lite_loc='path/to/benchmark_model'
 
-``build`` and ``load`` write perf_tables/SAVE_FILE.pickle and its note SAVE_FILE.json, which tells how it was measured.
-After an interruption --resume goes on. Only --converter=keras needs TensorFlow; none needs torch. Runs on Python 3.9.
+``build`` and ``load`` write the table perf_tables/SAVE_FILE.pickle and its note SAVE_FILE.json. The note records how
+the table was measured. After an interruption, the same command with --resume continues. Only --converter=keras needs
+TensorFlow, and nothing needs torch. The script runs on Python 3.9 and newer.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Write a trained network, pruned or not, as one file for the device, and check that it computes what torch does.
+"""Write a trained network, pruned or not, as one file for the device, and check that its outputs equal torch's.
 
-    python export.py --checkpoint='res-40-2-pruned' --output=model.tflite
-    python export.py --checkpoint='res-40-2-pruned' --output=small.tflite --quantize=int8
-    python export.py --checkpoint='res-40-2-pruned' --output=model.onnx
+    python export.py --checkpoint='res-40-2-retrained' --output=model.tflite
+    python export.py --checkpoint='res-40-2-retrained' --output=small.tflite --quantize=int8
+    python export.py --checkpoint='res-40-2-retrained' --output=model.onnx
 
-The model takes images of 0..255 and returns logits. A .tflite file has the signature ``serving_default``: image
-[1, size, size, 3] (float32; uint8 with --quantize=int8) -> logits [1, classes]. A zip archive at its end holds
-labels.txt and network.json. An ONNX file takes image [N, 3, size, size]. On the device, compute_table.py --mode=measure
-times a .tflite file.
+The model takes images with pixel values of 0..255 and returns logits. A .tflite file has the signature
+``serving_default``: image [1, size, size, 3] (float32; uint8 with --quantize=int8) -> logits [1, classes]. A zip
+archive at its end holds labels.txt and network.json. The input of an ONNX file is image [N, 3, size, size]. On the
+device, compute_table.py --mode=measure times a .tflite file.
 """
 
 import argparse

@@ -1,11 +1,16 @@
-"""Prune a trained network until it meets the latency asked for, by NetAdapt or by a simpler method for comparison.
+"""Prune a trained network until it meets a latency, by NetAdapt or by a simpler method to compare it with.
 
     python prune.py --save_file='res-40-2-pruned' --pruning_fact=0.4 --base_model='res-40-2' --perf_table='res-40-2'
-    python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # what the first step would propose
+    python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # only print the first proposals
 
-Reads checkpoints/BASE_MODEL.t7 and perf_tables/PERF_TABLE.pickle. Writes checkpoints/SAVE_FILE.t7 (the pruned network),
-nbr_channels/SAVE_FILE.pickle (the channels left of every layer, to retrain from scratch), history/SAVE_FILE.jsonl
-(every candidate, how far it went and why no further) and history/SAVE_FILE.png. After an interruption --resume goes on.
+The script reads the network checkpoints/BASE_MODEL.t7 and the latency table perf_tables/PERF_TABLE.pickle. It writes:
+
+    checkpoints/SAVE_FILE.t7          the pruned network
+    nbr_channels/SAVE_FILE.pickle     the channels left in every convolution, to retrain the network from scratch
+    history/SAVE_FILE.jsonl           every candidate network that the search tried, and why it got no further
+    history/SAVE_FILE.png             a picture of the search
+
+After an interruption, the same command with --resume continues.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Train a network from scratch and keep it in checkpoints/SAVE_FILE.t7.
+"""Train a network from scratch and save it in checkpoints/SAVE_FILE.t7.
 
     python train.py --net='res' --depth=40 --width=2.0 --save_file='res-40-2'                  # CIFAR-10, 200 epochs
     python train.py --depth=16 --width=1 --data_loc=DIR --epochs=20 --lr_type=cosine --save_file='res-16-1'
     python train.py --depth=10 --width=1 --dataset=digits --epochs=10 --save_file='digits'     # needs no download
     python train.py --channels='res-40-2-pruned' --teacher='res-40-2' \\
-        --save_file='res-40-2-retrained'                                                       # what pruning left
+        --save_file='res-40-2-retrained'                                                       # a pruned network
 
-The checkpoint is written after every epoch. After an interruption, the same command with --resume goes on; the result
-is that of an uninterrupted run.
+The script writes the checkpoint after every epoch. After an interruption, the same command with --resume continues. It
+ends with the same result as an uninterrupted run.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python perf_tables/merge_perf_tables.py OUT IN [IN ...] [--how median] [--sigma 1 --mode nearest]
 
-Names mean perf_tables/NAME.pickle; paths work too. In a notebook:
+A NAME means perf_tables/NAME.pickle; a path works, too. In a notebook:
 
     from perf_tables.merge_perf_tables import merge_perf_tables
     merge_perf_tables("res-40-2", ["pass-1", "pass-2", "pass-3"], how="median")

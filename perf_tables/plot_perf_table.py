@@ -1,9 +1,9 @@
-"""Look at latency tables: one picture of all kinds of layers, several tables overlaid, and how far they are apart.
+"""Draw latency tables: all kinds of layers in one picture, several tables over one another, and how much they differ.
 
     python perf_tables/plot_perf_table.py NAME [NAME ...] [--output FILE.png]
 
-Names mean perf_tables/NAME.pickle; paths work too. Without --output the picture is perf_tables/NAME.png, of the
-first table.
+A NAME means perf_tables/NAME.pickle; a path works, too. Without --output the script writes the picture beside the first
+table, as NAME.png.
 """
 
 import argparse
