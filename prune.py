@@ -29,15 +29,16 @@ from utils.common.workers import outlive_ray
 from utils.latency import tables
 from utils.latency.note import origin_in, read_note
 from utils.learning.settings import Compute, Recipe
-from utils.pruning.settings import SCORES, Pruning
+from utils.pruning.settings import SCORES, Prices, Pruning
 from utils.search import baselines, netadapt
+from utils.search.costs import COUNTS, LATENCY, Cost, Unit
 from utils.search.netadapt import Settings
 
 if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
     from utils.pruning.assembly import Pruned
     from utils.pruning.run_files import RunFiles
 
-DEFAULT_NETWORK = {"net": "res", "depth": 40, "width": 2.0}  # of --plan without a checkpoint
+DEFAULT_NET = "res"  # of --plan without a checkpoint
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -46,7 +47,9 @@ def get_parser() -> argparse.ArgumentParser:
                         help="name of the results, in checkpoints/, nbr_channels/ and history/; needed unless --plan")
     parser.add_argument("--base_model",
                         help="trained network, checkpoints/BASE_MODEL.t7 or a path; needed unless --plan")
-    parser.add_argument("--perf_table", required=True, help="latency table, perf_tables/PERF_TABLE.pickle or a path")
+    parser.add_argument("--perf_table", required=True,
+                        help="latency table, perf_tables/PERF_TABLE.pickle or a path; macs or params: prune by that "
+                             "count, without a table")
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
     group = parser.add_argument_group("method")
@@ -109,14 +112,13 @@ def main() -> None:
                         args.criterion, args.reach, args.removals, args.layer_fraction, args.seed)
     wanted = {"net": args.net, "depth": args.depth, "width": args.width}
     base_path = locate(args.base_model, "checkpoints", ".t7") if args.base_model else None
-    table_path = tables.table_path(args.perf_table)
     if args.plan and args.method != "netadapt":
         raise UserError(f"--plan shows the first step of --method=netadapt; --method={args.method} has no steps")
     if args.plan and not (base_path and base_path.exists()):
         if base_path:
             print(f"note: {base_path} is missing; planning for the network of the flags", file=sys.stderr)
-        network = cli.describe_or_fail(**{k: DEFAULT_NETWORK[k] if v is None else v for k, v in wanted.items()})
-        plan(network, network.full_widths, table_path, settings, as_json=args.json)
+        network = cli.describe_or_fail(**{**wanted, "net": args.net or DEFAULT_NET})
+        plan(network, network.full_widths, priced(args.perf_table, network), settings, as_json=args.json)
         return
     if not args.save_file and not args.plan:
         raise UserError("--save_file is needed (only --plan goes without)")
@@ -133,7 +135,7 @@ def main() -> None:
         files = None if args.plan else run_files.files_of(save_name(args.save_file))
         base = assembly.open_base(base_path, wanted)
         if files is None:
-            plan(base.network, base.model.widths, table_path, settings, as_json=args.json)
+            plan(base.network, base.model.widths, priced(args.perf_table, base.network), settings, as_json=args.json)
             return
         data = checkpoint.data_of(base.content, args.dataset, args.data_loc, args.workers, args.holdout_prop)
         pruning = Pruning(args.method, args.pruning_method or baselines.default_scores(args.method), args.search,
@@ -142,19 +144,31 @@ def main() -> None:
                           Compute(args.device, args.precision, args.threads, args.seed), args.jobs, args.backend)
         flags = {**{k: v for k, v in vars(args).items() if k != "resume"}, "pruning_method": pruning.pruning_method,
                  "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
-        table = tables.read_table(table_path, base.network)
-        prices = assembly.Prices(partial(tables.latency_s, base.network, table=table), table_path.name,
-                                 sha256_of(table), about_table(table_path, base.network))
+        prices = priced(args.perf_table, base.network)
         pruned = assembly.prune(pruning, base, prices, files, flags, going_on=args.resume)
     if pruned:
-        report(base.network, base.model.widths, pruned, files)
+        report(base.network, base.model.widths, pruned, prices.cost.unit, files)
     else:
         print(f"{files.checkpoint}: finished already")
 
 
-def plan(network: Network, widths: Widths, table_path: Path, settings: Settings, *, as_json: bool) -> None:
+def priced(name: str, network: Network) -> Prices:
+    """What the network costs: by the table of that name, or by a count."""
+    path = tables.table_path(name)
+    if name in COUNTS:
+        if path.exists():
+            print(f"note: --perf_table={name} counts; {path} is not read, unless it is named with its folder",
+                  file=sys.stderr)
+        cost = COUNTS[name](network)
+        return Prices(cost, name, "", f"by {cost.unit.quantity}, which tell little of a device's latency")
+    table = tables.read_table(path, network)
+    return Prices(Cost(partial(tables.latency_s, network, table=table)), path.name, sha256_of(table),
+                  about_table(path, network))
+
+
+def plan(network: Network, widths: Widths, prices: Prices, settings: Settings, *, as_json: bool) -> None:
     """Print what the first step would propose; needs no data, writes nothing."""
-    latency = partial(tables.latency_s, network, table=tables.read_table(table_path, network))
+    latency, unit = prices.cost, prices.cost.unit
     total = latency(widths)
     target = netadapt.asked_gain_s(settings, netadapt.State(dict(widths), float("nan"), total), latency)
     found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings, settings.reach)
@@ -166,13 +180,13 @@ def plan(network: Network, widths: Widths, table_path: Path, settings: Settings,
              **({"removal_gain_s": removals[group].gain_s} if group in removals else {})}
             for group, p in found]}))
         return
-    print(f"{network.title}; {about_table(table_path, network)}\n"
-          f"total latency {total * 1e3:.4f} ms, to be brought to {netadapt.budget_s(settings, total) * 1e3:.4f} ms; "
-          f"the first step has to gain {target * 1e3:.4f} ms\n\n"
-          f"{'group':<14}{'width':>6}{'proposed':>10}{'gain (ms)':>12}")
+    print(f"{network.title}; {prices.about}\n"
+          f"total {'latency' if unit == LATENCY else unit.quantity} {unit.words(total)}, to be brought to "
+          f"{unit.words(netadapt.budget_s(settings, total))}; the first step has to gain {unit.words(target)}\n\n"
+          f"{'group':<14}{'width':>6}{'proposed':>10}{f'gain ({unit.name})':>12}")
     for group, narrower in found:
         for p in (narrower, *filter(None, [removals.get(group)])):
-            proposed, gain = (p.proposed_width, f"{p.gain_s * 1e3:.4f}") if p else ("-", "-")
+            proposed, gain = (p.proposed_width, f"{p.gain_s * unit.scale:.4f}") if p else ("-", "-")
             print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
 
 
@@ -183,14 +197,15 @@ def about_table(path: Path, network: Network) -> str:
             + (f"; it has no {', '.join(joins)}: additions count as free" if joins else ""))
 
 
-def report(network: Network, before: Widths, pruned: "Pruned", files: "RunFiles") -> None:
+def report(network: Network, before: Widths, pruned: "Pruned", unit: Unit, files: "RunFiles") -> None:
     """Print what the run did."""
     print("\ngroup           before   after")
     for group in (g for g, width in before.items() if pruned.widths[g] != width):
         print(f"{group:<14}{before[group]:>8}{pruned.widths[group] or 'removed':>8}")
+    counted, (first, last) = f"{unit.quantity}, {unit.name}", (pruned.initial_s, pruned.latency_s)
     print(f"\n{'':<22}{'before':>12}{'after':>12}\n"
-          f"{'predicted latency, ms':<22}{pruned.initial_s * 1e3:>12.4f}{pruned.latency_s * 1e3:>12.4f}   "
-          f"({(pruned.latency_s / pruned.initial_s - 1) * 100:+.1f}%)\n"
+          f"{counted:<22}{first * unit.scale:>12.4f}{last * unit.scale:>12.4f}   "
+          f"({(last / first - 1) * 100:+.1f}%)\n"
           f"{'held-out error, %':<22}{pruned.before.held_out:>12.2f}{pruned.after.held_out:>12.2f}\n"
           f"{'test error, %':<22}{pruned.before.test:>12.2f}{pruned.after.test:>12.2f}\n"
           f"{'parameters':<22}{network.parameter_count(before):>12,}{network.parameter_count(pruned.widths):>12,}\n\n"

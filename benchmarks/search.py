@@ -46,6 +46,7 @@ from utils.pruning.crew import Crew
 from utils.pruning.run import Run
 from utils.pruning.scores import filter_norms
 from utils.search import halving, netadapt
+from utils.search.costs import LATENCY
 from utils.search.netadapt import Latency, Proposal
 
 NORMALISATION = Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
@@ -183,7 +184,7 @@ def step_seconds(parent: TorchNet, workshop: Workshop, latency: Latency, setting
         journal.begin(files.journal, {})
         initial_s = latency(parent.widths)
         with journal.Journal(files.journal) as log:
-            run = Run(files, log, crew, halving.ladder("halving", short_term_fine_tune), "ratio",
+            run = Run(files, log, crew, halving.ladder("halving", short_term_fine_tune), "ratio", LATENCY,
                       {"epoch": 0, "holdout_prop": 0.1, "flags": {}}, parent, [90.0], [initial_s])
             began = time.perf_counter()
             state = netadapt.State(parent.widths, 90.0, initial_s)

@@ -106,7 +106,7 @@ def main() -> None:
     projection = on_a_pi(network, args.pi_table, args.num_measures) if args.pi_table else {}
     found = writers(network, {"keras": args.keras, "direct": args.direct}, args.rounds, args.seed)
     if not args.no_build:
-        found.update(build([f"--net={args.net}", f"--depth={args.depth}", f"--width={args.width}"], args.num_measures))
+        found.update(build([f"--{k}={network.arguments[k]}" for k in ("net", "depth", "width")], args.num_measures))
     found.update(projection)
     if args.json:
         print(json.dumps({"made_by": made_by(), **found}, indent=1))

@@ -7,7 +7,8 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
-from model.network import BATCH_NORM, BN_EPSILON, Layer, Network, Widths
+from model.network import Layer, Network, Widths
+from model.operators import BATCH_NORM, refuse_beyond_the_basics
 
 
 def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], num_images: int = 1, *,
@@ -17,7 +18,7 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
     weights: parameters by name in PyTorch's layouts, as ``network.weight_shapes`` lists them. pixels: mean and
     standard deviation per channel of pixels in 0..1; the model then takes pixels in 0..255 and normalises them itself.
     """
-    inputs = {i.name: tf.keras.Input((i.size, i.size, widths[i.group]), batch_size=num_images, name=i.name)
+    inputs = {i.name: tf.keras.Input((*i.sides, widths[i.group]), batch_size=num_images, name=i.name)
               for i in network.inputs}
     values = {name: _normalised(x, *pixels) if pixels else x for name, x in inputs.items()}
     for layer in network.layers(widths):
@@ -37,6 +38,7 @@ def _normalised(x, mean: Sequence[float], std: Sequence[float]):
 
 def _apply(layer: Layer, inputs):
     node = layer.node
+    refuse_beyond_the_basics(node, "a Keras model")
     same = {"strides": node.stride, "padding": "same", "use_bias": node.bias, "name": node.name}
     if node.kind == "conv":
         x = tf.keras.layers.Conv2D(layer.cout, node.kernel, **same)(inputs[0])
@@ -46,11 +48,13 @@ def _apply(layer: Layer, inputs):
         x = tf.keras.layers.Dense(layer.cout, use_bias=node.bias, name=node.name)(inputs[0])
     elif node.kind == "pool":
         x = tf.keras.layers.Flatten()(tf.keras.layers.AveragePooling2D(layer.in_size, name=node.name)(inputs[0]))
+    elif len(inputs) == 1:  # an addition whose other operand is gone; it is here for its activation
+        return tf.keras.layers.ReLU(name=node.name)(inputs[0])
     else:
         x = tf.keras.layers.Add(name=node.name)(inputs)
     if node.bn:
-        x = tf.keras.layers.BatchNormalization(epsilon=BN_EPSILON, name=node.name + "_bn")(x)
-    return tf.keras.layers.ReLU()(x) if node.relu else x
+        x = tf.keras.layers.BatchNormalization(epsilon=node.bn_epsilon, name=node.name + "_bn")(x)
+    return tf.keras.layers.ReLU()(x) if node.activation else x
 
 
 def _load(model, layer: Layer, weights: Mapping[str, np.ndarray]) -> None:

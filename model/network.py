@@ -7,32 +7,41 @@ group shrinks, what a latency table must measure, the latency itself, and the .t
     widths = dict(network.full_widths, Conv_2_1_1=0)     # remove one block
     for layer in network.layers(widths): ...             # what is left of the network, in order
 
-A channel count belongs to a *group*, not to a layer. The inputs and the output of an addition share one group. A
-depthwise convolution or a pool keeps its input's group. A convolution or a linear layer writes the group it names.
-Width 0 removes a branch: the nodes that write or read the group are dropped. An addition that loses an operand
-passes the other one through, without batch norm and ReLU.
+A channel count belongs to a *group*, not to a layer: the channels of every tensor are segments of groups
+(operators.py). Width 0 removes a branch. A node dies with its input; an addition and a concatenation go on with the
+operands that live; a product with a dead gate passes the map through. An addition that is left with one operand keeps
+its activation unless that operand cannot be negative, so that removing a branch equals zeroing it.
 
-Feature maps are square; convolutions pad like TensorFlow's SAME, so a side of n pixels becomes ceil(n / stride).
 Runs on Python 3.9 with the standard library alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
-KINDS = ("conv", "depthwise", "linear", "add", "pool")
-
-BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # scale, shift and statistics, PyTorch's names
-BN_EPSILON = 1e-5  # in every framework
-
-Widths = Mapping[str, int]
+from model.operators import (
+    OPERATORS,
+    Channels,
+    Node,
+    Segment,
+    Sides,
+    Tensor,
+    Weight,
+    Widths,
+    count,
+    non_negative,
+    output_of,
+    pair,
+    parameters_of,
+    units,
+)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that several layers share and that are pruned together. ``removable``: the width may become 0."""
+    """Units that several layers share and that are pruned together. ``removable``: the width may become 0."""
 
     name: str
     width: int
@@ -42,39 +51,36 @@ class Group:
 
 @dataclass(frozen=True)
 class Input:
-    """An input tensor of the network: ``size`` x ``size`` pixels, with the channels of ``group``."""
+    """A map that enters the network, with the channels of ``group``; size: pixels, a side or (height, width)."""
 
     name: str
     group: str
-    size: int
+    size: Union[int, Sides]
 
-
-@dataclass(frozen=True)
-class Node:
-    """One layer of the unpruned network, with the batch norm and the ReLU that follow it."""
-
-    name: str
-    kind: str  # one of KINDS; "pool" is a global average pool
-    inputs: tuple[str, ...]  # names of earlier nodes or of inputs
-    group: str  # the group of its output channels
-    kernel: int = 1
-    stride: int = 1
-    bn: bool = False
-    relu: bool = False
-    bias: bool = False
-    table: Optional[str] = None  # key of its latency table; None: not measured, or (pool) measured with its reader
+    @property
+    def sides(self) -> Sides:
+        return pair(self.size)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that is alive at some widths: the live tensors it reads, its channels, and its sides in pixels."""
+    """A node that is alive at some widths: its channels, its sides in pixels and the live tensors it reads."""
 
     node: Node
     inputs: tuple[str, ...]
     cin: int
     cout: int
-    in_size: int
-    out_size: int
+    in_sides: Sides
+    out_sides: Sides
+
+    @property
+    def in_size(self) -> int:
+        """The side of a square map that it reads, pixels."""
+        return self.in_sides[0]
+
+    @property
+    def out_size(self) -> int:
+        return self.out_sides[0]
 
 
 @dataclass(frozen=True)
@@ -87,17 +93,16 @@ class Table:
     """
 
     key: str
-    kind: str
-    kernel: int
-    stride: int
-    size: int  # side of the input feature map, pixels
-    bn: bool
-    relu: bool
-    bias: bool
+    node: Node  # the operator: one of its nodes, with a batch norm, an activation and a bias if any of them has it
+    sides: Sides  # of the input feature map, pixels
     pooled: bool  # a global average pool stands before it and is measured with it
     rows: int
     columns: int
     fixed_out: Optional[int]
+
+    @property
+    def kind(self) -> str:
+        return self.node.kind
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -106,9 +111,16 @@ class Table:
     @property
     def operator(self) -> str:
         """What is measured, in words. Two networks can share a table if their words are equal."""
+        (height, width), (down, right), (rows, columns) = map(pair, (self.node.kernel, self.node.stride, self.sides))
         pool = "average pool, " if self.pooled else ""
         outputs = f" to {self.fixed_out}" if self.fixed_out else ""
-        return f"{pool}{self.kernel}x{self.kernel} {self.kind}{outputs}, stride {self.stride}, {self.size}x{self.size}"
+        stride = f"{down}" if down == right else f"{down}x{right}"
+        return f"{pool}{height}x{width} {self.kind}{outputs}, stride {stride}, {rows}x{columns}"
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether the output has the channels of the input."""
+        return not OPERATORS[self.kind].writes
 
     def index(self, cin: int, cout: int) -> tuple[int, int]:
         """The index, in the table's array, of the latency from cin to cout channels."""
@@ -119,24 +131,24 @@ class Table:
         cin, column = number // self.columns + 1, number % self.columns + 1
         if self.columns > 1:
             return cin, column
-        return cin, cin if self.kind in ("add", "depthwise") else (self.fixed_out or 1)
+        return cin, cin if self._keeps else (self.fixed_out or 1)
 
-    def entries(self):
+    def entries(self) -> Iterator[tuple[int, int]]:
         """Yield every (cin, cout) of the table."""
         return map(self.entry, range(self.rows * self.columns))
 
     def network(self, cin: int, cout: int) -> "Network":
         """The network of this one operator at one width: what is written to a .tflite file and timed."""
-        same = self.kind in ("add", "depthwise")
-        groups = [Group("in", cin)] + ([] if same else [Group("out", cout)])
-        inputs = tuple(Input(f"input_{i}", "in", self.size) for i in range(2 if self.kind == "add" else 1))
+        groups = [Group("in", cin)] + ([] if self._keeps else [Group("out", cout)])
+        operands = len(self.node.inputs) if OPERATORS[self.kind].operands is None else 1
+        inputs = tuple(Input(f"input_{i}", "in", _plain(self.sides)) for i in range(operands))
         names = tuple(i.name for i in inputs)
         nodes = []
         if self.pooled:
-            nodes.append(Node("pool", "pool", names, "in"))
+            nodes.append(Node("pool", "pool", names))
             names = ("pool",)
-        nodes.append(Node(self.key, self.kind, names, "in" if same else "out", self.kernel, self.stride,
-                          self.bn, self.relu, self.bias))
+        nodes.append(replace(self.node, name=self.key, inputs=names, channels=units("in" if self._keeps else "out"),
+                             table=None))
         return Network({"table": self.key}, inputs, tuple(groups), tuple(nodes))
 
 
@@ -150,16 +162,25 @@ class Network:
     nodes: tuple[Node, ...]
 
     def __post_init__(self) -> None:
-        groups = {g.name for g in self.groups}
-        seen = {i.name: i.group for i in self.inputs}
+        _ = self.tensors  # what contradicts itself is refused
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the unpruned network: {input or node name: its segments and sides}."""
+        found: dict[str, Tensor] = {}
+        for entry in self.inputs:
+            found[entry.name] = Tensor((Segment(entry.group),), entry.sides)
         for node in self.nodes:
-            read = [seen.get(name) for name in node.inputs]
-            if node.kind not in KINDS or node.group not in groups or node.name in seen or None in read or not read:
-                raise ValueError(f"node {node.name}: unknown kind, group or input, or a name used twice")
-            if node.kind in ("add", "depthwise", "pool") and set(read) != {node.group}:
-                raise ValueError(f"node {node.name}: a {node.kind} keeps the group of its inputs {read}, "
-                                 f"found {node.group}")
-            seen[node.name] = node.group
+            missing = [name for name in node.inputs if name not in found]
+            unknown = [s.group for s in node.channels if s.group not in self.group]
+            if missing or unknown or node.name in found:
+                raise ValueError(f"node {node.name}: unknown input or group {', '.join(missing + unknown)}"
+                                 if missing or unknown else f"node {node.name}: a name used twice")
+            try:
+                found[node.name] = output_of(node, [found[name] for name in node.inputs])
+            except ValueError as error:
+                raise ValueError(f"node {node.name}: a {node.kind}: {error}") from error
+        return found
 
     @cached_property
     def group(self) -> dict[str, Group]:
@@ -170,11 +191,6 @@ class Network:
         """Widths of the unpruned network: {group: channels}."""
         return {g.name: g.width for g in self.groups}
 
-    @cached_property
-    def group_of(self) -> dict[str, str]:
-        """The group of every tensor: {input or node name: group name}."""
-        return {t.name: t.group for t in self.inputs + self.nodes}
-
     @property
     def output(self) -> str:
         return self.nodes[-1].name
@@ -182,17 +198,20 @@ class Network:
     @property
     def short_name(self) -> str:
         """A name without the image size and the number of classes, such as res-40-2."""
-        sizes = (v for k, v in self.arguments.items() if k not in ("img_size", "num_classes"))
+        sizes = (v for k, v in self.arguments.items() if k not in ("img_size", "num_classes", "description"))
         return "-".join(f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in sizes)
 
     @property
     def title(self) -> str:
         """The arguments in a line, for messages: net res, depth 40, width 2, ..."""
-        return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.arguments.items())
+        return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.arguments.items()
+                         if k != "description")
 
     def producers(self, group: str) -> tuple[Node, ...]:
         """Nodes whose filters write the group: they lose outputs when it shrinks."""
-        return tuple(n for n in self.nodes if n.group == group and n.kind in ("conv", "linear"))
+        return tuple(n for n in self.nodes if OPERATORS[n.kind].writes and any(s.group == group for s in n.channels))
+
+    # --- what lives at which widths ----------------------------------------------------------------------------
 
     def check_widths(self, widths: Widths) -> None:
         """Raise ValueError, naming the group, unless ``widths`` is a valid choice for this network."""
@@ -204,55 +223,103 @@ class Network:
             if isinstance(width, bool) or not isinstance(width, int) or not low <= width <= g.width:
                 raise ValueError(f"{g.name}: expected {low} to {g.width} channels, found {width!r}")
 
+    def lives(self, widths: Widths) -> bool:
+        """Whether these widths make a network: groups that may go each need not go together."""
+        return self._live(widths)[1] is not None
+
     def layers(self, widths: Widths) -> tuple[Layer, ...]:
-        """The nodes that are alive at these widths, in execution order.
+        """The nodes that are alive and read at these widths, in execution order.
 
         Raises ValueError if the widths are not valid or nothing reaches the output.
         """
         self.check_widths(widths)
-        alias: dict[str, Optional[str]] = {i.name: i.name for i in self.inputs}  # what replaces a tensor; None: dropped
-        size = {i.name: i.size for i in self.inputs}
+        layers, last, problem = self._live(widths)
+        if last is None:
+            raise ValueError(problem or f"at these widths nothing reaches the output {self.output}")
+        read, found = {last}, []
+        for layer in reversed(layers):
+            if layer.node.name in read:
+                read.update(layer.inputs)
+                found.append(layer)
+        return tuple(reversed(found))
+
+    def _live(self, widths: Widths) -> tuple[list[Layer], Optional[str], str]:
+        """The nodes that are alive, what stands for the output (None where it is dead), and what is wrong, if known."""
+        alias: dict[str, Optional[str]] = {i.name: i.name for i in self.inputs}  # what stands for a tensor; None: dead
+        channels = {i.name: widths[i.group] for i in self.inputs}
+        positive: set[str] = set()  # live tensors that cannot be negative
         layers = []
-        for node in self.nodes:
-            inputs = tuple(live for live in map(alias.get, node.inputs) if live is not None)
+        for node, needs, segments, in_sides, out_sides in self._steps:
+            inputs = tuple([live for live in map(alias.get, node.inputs) if live is not None])
             complete = len(inputs) == len(node.inputs)
-            if widths[node.group] == 0 or not inputs or not (complete or node.kind == "add"):
+            cout = sum([widths[s.group] * s.repeat for s in segments])
+            if not cout or not (complete or (needs in ("any", "parts") and inputs) or (
+                    needs == "first" and alias[node.inputs[0]] is not None)):
                 alias[node.name] = None
-            elif node.kind == "add" and len(inputs) == 1:
+                continue
+            if not complete and needs == "parts":
+                for name in node.inputs:
+                    if alias[name] is None and count(self.tensors[name].channels, widths):
+                        return layers, None, f"at these widths {name} is gone, but {node.name} needs its channels"
+            above = positive.issuperset(inputs)
+            if not complete and len(inputs) == 1 and (node.transparent or not node.bn and (
+                    not node.activation or node.activation == "relu" and above)):
                 alias[node.name] = inputs[0]
-            else:
-                in_size = size[inputs[0]]
-                out_size = 1 if node.kind in ("pool", "linear") else -(-in_size // node.stride)
-                alias[node.name], size[node.name] = node.name, out_size
-                layers.append(Layer(node, inputs, widths[self.group_of[inputs[0]]], widths[node.group],
-                                    in_size, out_size))
-        if alias[self.output] is None:
-            raise ValueError(f"at these widths nothing reaches the output {self.output}")
-        return tuple(layers)
+                continue
+            alias[node.name], channels[node.name] = node.name, cout
+            cin = cout if needs in ("any", "parts") else channels[inputs[0]]
+            layers.append(Layer(node, inputs, cin, cout, in_sides, out_sides))
+            if non_negative(node, above):
+                positive.add(node.name)
+        return layers, alias[self.output], ""
+
+    @cached_property
+    def _steps(self) -> list[tuple[Node, str, Channels, Sides, Sides]]:
+        """What _live needs of every node."""
+        return [(n, OPERATORS[n.kind].needs, self.tensors[n.name].channels, self.tensors[n.inputs[0]].sides,
+                 self.tensors[n.name].sides) for n in self.nodes]
+
+    # --- what is derived ---------------------------------------------------------------------------------------
 
     @cached_property
     def tables(self) -> dict[str, Table]:
         """The latency tables this network needs, by key. Nodes of one key must be the same operator."""
         pools = {n.name: n for n in self.nodes if n.kind == "pool"}
-        full = {layer.node.name: layer for layer in self.layers(self.full_widths)}
         tables: dict[str, Table] = {}
-        for layer in full.values():
+        for layer in self.layers(self.full_widths):
             node = layer.node
             if node.table is None:
                 continue
             pooled = node.inputs[0] in pools
-            fixed = not self.group[node.group].prunable
-            single = fixed or node.kind in ("add", "depthwise")
-            new = Table(node.table, node.kind, node.kernel, node.stride,
-                        full[node.inputs[0]].in_size if pooled else layer.in_size, node.bn, node.relu, node.bias,
-                        pooled, layer.cin, 1 if single else layer.cout, layer.cout if fixed else None)
+            sides = self.tensors[pools[node.inputs[0]].inputs[0]].sides if pooled else layer.in_sides
+            writes = OPERATORS[node.kind].writes
+            fixed = writes and not any(self.group[s.group].prunable for s in node.channels)
+            single = fixed or not writes
+            new = Table(node.table, node, sides, pooled, layer.cin, 1 if single else layer.cout,
+                        layer.cout if fixed else None)
             tables[node.table] = _widest(tables.get(node.table, new), new)
         return tables
 
     def conv_channels(self, widths: Widths) -> dict[str, int]:
-        """Channels left in every convolution: {layer name: channels}, 0 for one that is gone."""
-        alive = {layer.node.name: layer.cout for layer in self.layers(widths)}
-        return {n.name: alive.get(n.name, 0) for n in self.nodes if n.kind in ("conv", "depthwise")}
+        """Channels left in every convolution: {layer name: channels}, 0 for one that is gone.
+
+        Also in hidden linear layers; the classifier, whose outputs are fixed, is not in it. A layer that writes several
+        groups has an entry for each: ``NAME:GROUP``.
+        """
+        alive = {layer.node.name for layer in self.layers(widths)}
+        return {key: widths[s.group] * s.repeat if name in alive else 0 for key, name, s in self._counted}
+
+    @cached_property
+    def _counted(self) -> list[tuple[str, str, Segment]]:
+        """(key, layer, segment) of all that channel files count."""
+        found = []
+        for node in self.nodes:
+            segments = self.tensors[node.name].channels
+            hidden = node.kind == "linear" and any(self.group[s.group].prunable for s in segments)
+            if node.kind in ("conv", "depthwise") or hidden:
+                keys = [node.name] if len(segments) == 1 else [f"{node.name}:{s.group}" for s in segments]
+                found += [(key, node.name, s) for key, s in zip(keys, segments)]
+        return found
 
     def widths_of_channels(self, channels: Mapping[str, int]) -> dict[str, int]:
         """The inverse of :meth:`conv_channels`: the widths at which the convolutions have these channels.
@@ -263,58 +330,59 @@ class Network:
         for name in sorted(set(channels) ^ set(known)):
             raise ValueError(f"{name}: {'no convolution of this network' if name in channels else 'missing'}")
         widths, writer = dict(self.full_widths), {}
-        for node in (n for n in self.nodes if n.name in channels):
-            if channels[node.name] == 0 and not self.group[node.group].removable:
+        for key, _, segment in self._counted:
+            if channels[key] == 0 and not self.group[segment.group].removable:
                 continue  # gone with its block; the group's other writers say how wide it is
-            other = writer.setdefault(node.group, node.name)
-            if channels[node.name] != channels[other]:
-                raise ValueError(f"{node.name}: {channels[node.name]} channels, but {other}, which writes the same "
-                                 f"stream, has {channels[other]}")
-            widths[node.group] = channels[node.name]
-        for node in self.nodes:
-            if node.name in channels and node.group not in writer:
-                raise ValueError(f"{node.name}: 0 channels, expected at least 1: this layer cannot be removed")
+            width, rest = divmod(channels[key], segment.repeat)
+            if rest:
+                raise ValueError(f"{key}: {channels[key]} channels, expected a multiple of {segment.repeat}")
+            other, known_width = writer.setdefault(segment.group, (key, width))
+            if width != known_width:
+                raise ValueError(f"{key}: {channels[key]} channels, but {other}, which writes the same stream, has "
+                                 f"{channels[other]}")
+            widths[segment.group] = width
+        for key, _, segment in self._counted:
+            if segment.group not in writer:
+                raise ValueError(f"{key}: 0 channels, expected at least 1: this layer cannot be removed")
         try:
             derived = self.conv_channels(widths)
         except ValueError as error:
             raise ValueError(f"no such channels in this network ({error})") from error
-        for name, count in derived.items():
-            if channels[name] != count:
-                raise ValueError(f"{name}: expected {count} channels, as the layers around it have, found "
-                                 f"{channels[name]}")
+        for key, found in derived.items():
+            if channels[key] != found:
+                raise ValueError(f"{key}: expected {found} channels, as the layers around it have, found "
+                                 f"{channels[key]}")
         return widths
 
+    def weights(self, widths: Widths) -> dict[str, Weight]:
+        """Shape and axes of every parameter and statistic by name, in PyTorch's names and layouts."""
+        return {name: weight for layer in self.layers(widths)
+                for name, weight in parameters_of(layer.node, layer.cin, layer.cout).items()}
+
     def weight_shapes(self, widths: Widths) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter and statistic by name, in PyTorch's names and layouts."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer in self.layers(widths):
-            name, kernel = layer.node.name, (layer.node.kernel,) * 2
-            if layer.node.kind == "conv":
-                shapes[name + ".weight"] = (layer.cout, layer.cin) + kernel
-            elif layer.node.kind == "depthwise":
-                shapes[name + ".weight"] = (layer.cout, 1) + kernel
-            elif layer.node.kind == "linear":
-                shapes[name + ".weight"] = (layer.cout, layer.cin)
-            if layer.node.bias:
-                shapes[name + ".bias"] = (layer.cout,)
-            if layer.node.bn:
-                shapes.update({f"{name}_bn.{k}": (layer.cout,) for k in BATCH_NORM})
-        return shapes
+        """Shape of every parameter and statistic by name."""
+        return {name: weight.shape for name, weight in self.weights(widths).items()}
 
     def multiply_adds(self, widths: Widths) -> int:
         """Multiply-accumulate operations (MACs) of the filters for one image; additions and batch norms not counted."""
-        outputs = {layer.node.name: layer.out_size ** 2 for layer in self.layers(widths)}
-        return sum(prod(shape) * outputs[name[:-len(".weight")]] for name, shape in self.weight_shapes(widths).items()
-                   if len(shape) > 1)
+        return sum(prod(weight.shape) * prod(layer.out_sides) for layer in self.layers(widths)
+                   for weight in parameters_of(layer.node, layer.cin, layer.cout).values() if len(weight.shape) > 1)
 
     def parameter_count(self, widths: Widths) -> int:
         """Trainable parameters: weights, biases, and the scale and shift of batch norms."""
         return sum(prod(shape) for name, shape in self.weight_shapes(widths).items() if "running" not in name)
 
 
+def _plain(sides: Sides) -> Union[int, Sides]:
+    return sides[0] if sides[0] == sides[1] else sides
+
+
 def _widest(a: Table, b: Table) -> Table:
-    """One table for two nodes of one key: the same operator, as wide as the wider, with a ReLU if either has one."""
-    if (a.kind, a.kernel, a.stride, a.size, a.fixed_out) != (b.kind, b.kernel, b.stride, b.size, b.fixed_out):
+    """One table for two nodes of one key: the same operator, as wide as the wider, with what either has behind it."""
+    one, two = (replace(t.node, name="", inputs=t.node.inputs[:0], channels=(), bn=False, activation="", bias=False,
+                        transparent=False) for t in (a, b))
+    if (one, a.sides, a.fixed_out) != (two, b.sides, b.fixed_out):
         raise ValueError(f"latency table {a.key}: its layers differ in kind, kernel, stride or feature-map size")
-    return Table(a.key, a.kind, a.kernel, a.stride, a.size, a.bn or b.bn, a.relu or b.relu, a.bias or b.bias,
-                 a.pooled, max(a.rows, b.rows), max(a.columns, b.columns), a.fixed_out)
+    node = replace(a.node, bn=a.node.bn or b.node.bn, activation=a.node.activation or b.node.activation,
+                   bias=a.node.bias or b.node.bias)
+    return Table(a.key, node, a.sides, a.pooled, max(a.rows, b.rows), max(a.columns, b.columns), a.fixed_out)

@@ -32,7 +32,7 @@ def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about:
     N is any number of images. about: {key: text} for the file's metadata.
     """
     whole, (entry,) = FromPixels(model, mean, std).eval(), model.network.inputs
-    example = torch.zeros(2, len(mean), entry.size, entry.size)
+    example = torch.zeros(2, len(mean), *entry.sides)
     program = torch.onnx.export(whole, (example,), dynamo=True, verbose=False, input_names=["image"],
                                 output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("N")},))
     assert program is not None, "the exporter gives a program where dynamo=True"

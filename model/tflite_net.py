@@ -18,7 +18,8 @@ try:
 except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the package tflite is the same one
     import tflite as schema  # pyright: ignore[reportMissingImports]
 
-from model.network import BATCH_NORM, BN_EPSILON, Layer, Network, Table, Widths
+from model.network import Layer, Network, Table, Widths
+from model.operators import BATCH_NORM, Node, refuse_beyond_the_basics
 
 Weights = Mapping[str, np.ndarray]
 
@@ -36,7 +37,7 @@ def write(network: Network, widths: Widths, weights: Weights, num_images: int = 
     """
     graph = _Graph(num_images)
     for i in network.inputs:
-        graph.tensor(i.name, (num_images, i.size, i.size, widths[i.group]))
+        graph.tensor(i.name, (num_images, *i.sides, widths[i.group]))
     for layer in network.layers(widths):
         _add_layer(graph, layer, weights)
     return _serialise(graph, [i.name for i in network.inputs], network.output)
@@ -94,8 +95,9 @@ class _Graph:
 
 def _add_layer(graph: _Graph, layer: Layer, weights: Weights) -> None:
     node, name = layer.node, layer.node.name
+    refuse_beyond_the_basics(node, "a .tflite file")
     inputs = [graph.index[n] for n in layer.inputs]
-    side, relu = layer.out_size, int(node.relu)
+    side, relu = layer.out_size, int(bool(node.activation))
     if node.kind == "pool":
         graph.operator("AVERAGE_POOL_2D", inputs, name, (1, 1, layer.cout), Padding=schema.Padding.VALID,
                        StrideW=layer.in_size, StrideH=layer.in_size, FilterWidth=layer.in_size,
@@ -119,15 +121,18 @@ def _add_layer(graph: _Graph, layer: Layer, weights: Weights) -> None:
 
 def _add_join(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
     node, name, shape = layer.node, layer.node.name, (layer.out_size, layer.out_size, layer.cout)
-    if not node.bn:
-        graph.operator("ADD", inputs, name, shape, FusedActivationFunction=int(node.relu))
+    if len(inputs) == 1:  # its other operand is gone; it is here for its activation
+        graph.operator("RELU", inputs, name, shape)
         return
-    scale, shift = _scale_and_shift(name, weights)
+    if not node.bn:
+        graph.operator("ADD", inputs, name, shape, FusedActivationFunction=int(bool(node.activation)))
+        return
+    scale, shift = _scale_and_shift(node, weights)
     x = graph.operator("ADD", inputs, name + ".sum", shape, FusedActivationFunction=0)
     x = graph.operator("MUL", [x, graph.constant(name + ".scale", scale)], name + ".scaled", shape,
                        FusedActivationFunction=0)
     graph.operator("ADD", [x, graph.constant(name + ".shift", shift)], name, shape,
-                   FusedActivationFunction=int(node.relu))
+                   FusedActivationFunction=int(bool(node.activation)))
 
 
 def _folded(layer: Layer, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -136,14 +141,14 @@ def _folded(layer: Layer, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
     kernel = weights[name + ".weight"]  # [cout, cin, k, k]; depthwise [cout, 1, k, k]
     bias = weights[name + ".bias"] if layer.node.bias else np.zeros(layer.cout, np.float32)
     if layer.node.bn:
-        scale, shift = _scale_and_shift(name, weights)
+        scale, shift = _scale_and_shift(layer.node, weights)
         kernel, bias = kernel * scale[:, None, None, None], bias * scale + shift
     return kernel.transpose((1, 2, 3, 0) if layer.node.kind == "depthwise" else (0, 2, 3, 1)), bias
 
 
-def _scale_and_shift(name: str, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    gamma, beta, mean, variance = (weights[f"{name}_bn.{k}"] for k in BATCH_NORM)
-    scale = gamma / np.sqrt(variance + np.float32(BN_EPSILON))
+def _scale_and_shift(node: Node, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    gamma, beta, mean, variance = (weights[f"{node.name}_bn.{k}"] for k in BATCH_NORM)
+    scale = gamma / np.sqrt(variance + np.float32(node.bn_epsilon))
     return scale, beta - mean * scale
 
 
@@ -151,7 +156,8 @@ def _scale_and_shift(name: str, weights: Weights) -> tuple[np.ndarray, np.ndarra
 
 # The schema's table of options of each operator; its generated functions are named after it.
 _OPTIONS = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "ADD": "AddOptions",
-            "MUL": "MulOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "FULLY_CONNECTED": "FullyConnectedOptions"}
+            "MUL": "MulOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "FULLY_CONNECTED": "FullyConnectedOptions",
+            "RELU": ""}
 
 
 def _serialise(graph: _Graph, inputs: Sequence[str], output: str) -> bytes:
@@ -237,16 +243,18 @@ def _tensor(builder, name: str, shape: Sequence[int], buffer: int) -> int:
 
 
 def _operator(builder, code: int, kind: str, inputs: Sequence[int], output: int, options: Mapping[str, int]) -> int:
-    table = _OPTIONS[kind]
-    getattr(schema, table + "Start")(builder)
-    for field, value in options.items():
-        getattr(schema, f"{table}Add{field}")(builder, value)
-    options_offset = getattr(schema, table + "End")(builder)
+    table, options_offset = _OPTIONS[kind], None
+    if table:
+        getattr(schema, table + "Start")(builder)
+        for field, value in options.items():
+            getattr(schema, f"{table}Add{field}")(builder, value)
+        options_offset = getattr(schema, table + "End")(builder)
     reads, writes = _integers(builder, inputs), _integers(builder, [output])
     schema.OperatorStart(builder)
     schema.OperatorAddOpcodeIndex(builder, code)
     schema.OperatorAddInputs(builder, reads)
     schema.OperatorAddOutputs(builder, writes)
-    schema.OperatorAddBuiltinOptionsType(builder, getattr(schema.BuiltinOptions, table))
-    schema.OperatorAddBuiltinOptions(builder, options_offset)
+    if options_offset is not None:
+        schema.OperatorAddBuiltinOptionsType(builder, getattr(schema.BuiltinOptions, table))
+        schema.OperatorAddBuiltinOptions(builder, options_offset)
     return schema.OperatorEnd(builder)

@@ -1,56 +1,83 @@
 """The PyTorch module of (network, widths). Module and parameter names are the layer names of the description."""
 
-
 from collections.abc import Sequence
 from functools import reduce
+from typing import Callable, Optional, Union
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.network import BN_EPSILON, Layer, Network, Widths
+from model.network import Layer, Network, Widths
+from model.operators import Node, Padding, count, pair, same_padding
+
+BatchNorm = Union[nn.BatchNorm1d, nn.BatchNorm2d]
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution padded like TensorFlow's SAME, so that the exported network needs no padding operator.
+class Conv2d(nn.Conv2d):
+    """A convolution with explicit padding, or padded like TensorFlow's SAME, so that the exported network needs no
+    padding operator.
 
-    For odd kernels and stride 1 this is the usual padding; at stride 2 the odd pixel goes to the right and below.
+    SAME is the usual padding for odd kernels and stride 1; at stride 2 the odd pixel goes to the right and below.
     A strided 1x1 convolution reads every stride-th pixel, so it runs as an unstrided one on those pixels, with the
     same result. This avoids a bug of torch 2.14 on a CPU: the weight gradient of the strided one writes out of bounds
     for channels-last weights of fewer than 8 input channels.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]
-        x, kernel, stride, side = input, self.kernel_size[0], self.stride[0], input.shape[-1]
-        if kernel == 1:
-            x = _every(x, stride) if self.training else x[:, :, ::stride, ::stride]
+    def __init__(self, cin: int, cout: int, node: Node, groups: int = 1):
+        """node: the kernel, the stride, the dilation, the padding and whether there is a bias."""
+        super().__init__(cin, cout, pair(node.kernel), pair(node.stride), 0, pair(node.dilation), groups, node.bias)
+        self.node = node
+
+    def forward(self, input: Tensor) -> Tensor:  # [N, cin, H, W] -> [N, cout, height, width]
+        x, node = input, self.node
+        sides = x.shape[-2], x.shape[-1]
+        before = same_padding(node, sides) if node.padding is None else node.padding
+        if self.kernel_size == (1, 1) and not any(before):
+            x = _every(x, pair(node.stride)) if self.training else x[:, :, ::self.stride[0], ::self.stride[1]]
             return F.conv2d(x, self.weight, self.bias, 1, 0, 1, self.groups)
-        pad = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-        before, after = pad // 2, pad - pad // 2
-        if before == after:
-            return F.conv2d(x, self.weight, self.bias, stride, before, 1, self.groups)
-        x = F.pad(x, (before, after, before, after))
-        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
+        top, bottom, left, right = before
+        if (top, left) == (bottom, right):
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class Scale(nn.Module):
+    """A factor per channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.view(-1, *[1] * (x.dim() - 2))
 
 
 class TorchNet(nn.Module):
-    """``network`` at ``widths``: [N, channels, size, size] normalised images -> [N, num_classes] logits."""
+    """``network`` at ``widths``: [N, channels, height, width] normalised images -> [N, num_classes] logits."""
 
     def __init__(self, network: Network, widths: Widths):
         super().__init__()
         self.network, self.widths = network, dict(widths)
         self.layers = network.layers(widths)
         for layer in self.layers:
-            module = _filters(layer)
-            if module is not None:
-                self.add_module(layer.node.name, module)
-            if layer.node.bn:
-                self.add_module(layer.node.name + "_bn", nn.BatchNorm2d(layer.cout, eps=BN_EPSILON))
+            node, flat = layer.node, network.tensors[layer.node.name].flat
+            make = MODULES.get(node.kind)
+            if make is not None:
+                self.add_module(node.name, make(layer, flat))
+            if node.bn:
+                self.add_module(node.name + "_bn", _batch_norm(layer, flat))
         self._last_reader = {name: layer.node.name for layer in self.layers for name in layer.inputs}
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def batch_norms(self, layer: Layer) -> list[BatchNorm]:
+        """The batch norms of a layer: the one that it is, and the one behind it."""
+        names = [layer.node.name] * (layer.node.kind == "batch_norm") + [layer.node.name + "_bn"] * layer.node.bn
+        return [getattr(self, name) for name in names]
 
     def forward(self, *images: Tensor) -> Tensor:
         values = self.advance({i.name: x for i, x in zip(self.network.inputs, images)}, 0, len(self.layers))
@@ -69,41 +96,137 @@ class TorchNet(nn.Module):
 
     def _run(self, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
         node = layer.node
-        if node.kind == "add":
-            x = reduce(torch.add, inputs)
-        elif node.kind == "pool":
-            x = inputs[0].mean((2, 3))
-        else:
-            x = getattr(self, node.name)(inputs[0])
+        run = RUN.get(node.kind)
+        x = getattr(self, node.name)(inputs[0]) if run is None else run(self, layer, inputs)
         if node.bn:
             x = getattr(self, node.name + "_bn")(x)
-        return F.relu_(x) if node.relu else x
-
-
-def _every(x: Tensor, stride: int) -> Tensor:
-    """x[:, :, ::stride, ::stride], with a gradient laid out like x: another layout slows all layers before this one."""
-    if x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
-    return x[:, :, ::stride, ::stride]
-
-
-def _filters(layer: Layer):
-    """The module that holds the layer's weights, freshly initialised (He et al., fan-out), or None."""
-    node = layer.node
-    if node.kind == "linear":
-        module = nn.Linear(layer.cin, layer.cout, bias=node.bias)
-    elif node.kind in ("conv", "depthwise"):
-        groups = layer.cin if node.kind == "depthwise" else 1
-        module = SameConv2d(layer.cin, layer.cout, node.kernel, node.stride, groups=groups, bias=node.bias)
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    else:
-        return None
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
-    return module
+        if node.activation == "relu" and (node.bn or node.kind in FILTERS or node.kind == "add" and len(inputs) > 1):
+            return F.relu_(x)  # nobody else has it
+        return _activated(node, x) if node.activation else x
 
 
 def weights_of(model: nn.Module):
     """The parameters and statistics as NumPy arrays by name, in torch's layouts, for the writers of other formats."""
     return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()
             if value.dtype != torch.int64}
+
+
+# --- operators with weights: a layer, and whether its tensors are vectors -> the module that holds them --------
+
+def _conv(layer: Layer, flat: bool) -> nn.Module:
+    """Freshly initialised (He et al., arXiv 1502.01852, fan-out)."""
+    node, groups = layer.node, 1
+    if node.kind == "depthwise":
+        groups = layer.cin
+    elif node.grouped:
+        groups = layer.cout // node.channels[0].repeat
+    module = Conv2d(layer.cin, layer.cout, node, groups)
+    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+def _linear(layer: Layer, flat: bool) -> nn.Module:
+    module = nn.Linear(layer.cin, layer.cout, bias=layer.node.bias)
+    if layer.node.bias:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+def _batch_norm(layer: Layer, flat: bool) -> nn.Module:
+    kind = nn.BatchNorm1d if flat else nn.BatchNorm2d
+    return kind(layer.cout, eps=layer.node.bn_epsilon, momentum=layer.node.bn_momentum)
+
+
+def _scale(layer: Layer, flat: bool) -> nn.Module:
+    return Scale(layer.cout)
+
+
+FILTERS = ("conv", "depthwise", "linear")
+MODULES: dict[str, Callable[[Layer, bool], nn.Module]] = {
+    "conv": _conv, "depthwise": _conv, "linear": _linear, "batch_norm": _batch_norm, "scale": _scale,
+    "dropout": lambda layer, flat: nn.Dropout(layer.node.rate)}
+
+
+# --- operators without: the network, a layer and what it reads -> its output ------------------------------------
+
+def _add(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    return reduce(torch.add, inputs)
+
+
+def _multiply(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    if len(inputs) == 1:  # without its gate
+        return inputs[0]
+    x, gate = inputs
+    return x * gate.view(*gate.shape, *[1] * (x.dim() - gate.dim()))
+
+
+def _concat(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(inputs), 1)
+
+
+def _split(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    before = net.network.tensors[layer.node.inputs[0]].channels[:layer.node.part[0]]
+    return inputs[0].narrow(1, count(before, net.widths), layer.cout)
+
+
+def _shuffle(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0].unflatten(1, (layer.node.blocks, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def _pool(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0].mean((2, 3))
+
+
+def _max_pool(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    node = layer.node
+    x, padding = _padded(inputs[0], node.padding, float("-inf"))
+    return F.max_pool2d(x, pair(node.kernel), pair(node.stride), padding, pair(node.dilation), node.ceil_mode)
+
+
+def _average_pool(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    node = layer.node
+    x, padding = _padded(inputs[0], node.padding, 0.0)
+    return F.avg_pool2d(x, pair(node.kernel), pair(node.stride), padding, node.ceil_mode, node.count_include_pad)
+
+
+def _padded(x: Tensor, padding: Optional[Padding], value: float) -> tuple[Tensor, tuple[int, int]]:
+    """The tensor, padded where the two ends of a side differ, and how much is left to pad at either end."""
+    top, bottom, left, right = padding or (0, 0, 0, 0)
+    if (top, left) == (bottom, right):
+        return x, (top, left)
+    return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
+
+
+def _pad(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    top, bottom, left, right = layer.node.padding or (0, 0, 0, 0)
+    return F.pad(inputs[0], (left, right, top, bottom))
+
+
+RUN: dict[str, Callable[[TorchNet, Layer, Sequence[Tensor]], Tensor]] = {
+    "add": _add, "multiply": _multiply, "concat": _concat, "split": _split, "shuffle": _shuffle, "pool": _pool,
+    "max_pool": _max_pool, "average_pool": _average_pool, "pad": _pad,
+    "activation": lambda net, layer, inputs: inputs[0],  # it follows, as behind every node
+    "flatten": lambda net, layer, inputs: inputs[0].flatten(1),
+    "adaptive_average_pool": lambda net, layer, inputs: F.adaptive_avg_pool2d(inputs[0], pair(layer.node.size)),
+    "adaptive_max_pool": lambda net, layer, inputs: F.adaptive_max_pool2d(inputs[0], pair(layer.node.size)),
+}
+
+ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu, "relu6": F.relu6, "sigmoid": torch.sigmoid, "hard_sigmoid": F.hardsigmoid,
+    "hard_swish": F.hardswish, "silu": F.silu, "gelu": F.gelu}
+
+
+def _activated(node: Node, x: Tensor) -> Tensor:
+    if node.activation == "leaky_relu":
+        return F.leaky_relu(x, node.slope)
+    return ACTIVATE[node.activation](x)
+
+
+def _every(x: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Every stride-th pixel, with a gradient laid out like x: another layout slows all layers before this one."""
+    down, right = stride
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1)[:, ::down, ::right].permute(0, 3, 1, 2)
+    return x[:, :, ::down, ::right]

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from model.architectures import ARCHITECTURES, describe
-from model.network import Group, Input, Network, Node
+from model.network import Group, Input, Network
+from model.operators import Node, Segment, pair, units
 from model.tflite_net import random_weights, write
-from model.torch_net import TorchNet
+from model.torch_net import Scale, TorchNet
 from utils.deploy import metadata
 from utils.learning import data
 from utils.learning.data import Images, Normalisation
@@ -31,20 +32,69 @@ def depthwise_network() -> Network:
     groups = (Group("image", 3, prunable=False), Group("stem", 6), Group("expanded", 8, removable=True),
               Group("classes", 4, prunable=False))
     nodes = (
-        Node("Stem", "conv", ("image",), "stem", kernel=3, stride=2, bn=True, relu=True, table="stem"),
-        Node("Depth", "depthwise", ("Stem",), "stem", kernel=3, bn=True, relu=True, table="depth"),
-        Node("Expand", "conv", ("Depth",), "expanded", bn=True, relu=True, table="expand"),
-        Node("Filter", "depthwise", ("Expand",), "expanded", kernel=3, bn=True, relu=True, table="filter"),
-        Node("Project", "conv", ("Filter",), "stem", table="project"),
-        Node("Join", "add", ("Project", "Depth"), "stem", table="join"),
-        Node("Pool", "pool", ("Join",), "stem"),
-        Node("Classes", "linear", ("Pool",), "classes", bias=True, table="classes"),
+        Node("Stem", "conv", ("image",), units("stem"), kernel=3, stride=2, bn=True, activation="relu", table="stem"),
+        Node("Depth", "depthwise", ("Stem",), kernel=3, bn=True, activation="relu", table="depth"),
+        Node("Expand", "conv", ("Depth",), units("expanded"), bn=True, activation="relu", table="expand"),
+        Node("Filter", "depthwise", ("Expand",), kernel=3, bn=True, activation="relu", table="filter"),
+        Node("Project", "conv", ("Filter",), units("stem"), table="project"),
+        Node("Join", "add", ("Project", "Depth"), table="join"),
+        Node("Pool", "pool", ("Join",)),
+        Node("Classes", "linear", ("Pool",), units("classes"), bias=True, table="classes"),
     )
     return Network({"net": "depthwise"}, (Input("image", "image", 12),), groups, nodes)
 
 
+def every_operator() -> Network:
+    """A network of all operators: concats, splits, a shuffle, gates, grouped and depthwise convolutions, an addition of
+    three; its maps are not square."""
+
+    def both(repeat=1):
+        return (Segment("C", repeat), Segment("D", repeat))
+
+    groups = (Group("image", 3, prunable=False), Group("A", 8), Group("U", 4, removable=True), Group("C", 5),
+              Group("D", 4, removable=True), Group("E", 3, removable=True), Group("H", 7),
+              Group("classes", 4, prunable=False))
+    nodes = (
+        Node("stem", "conv", ("image",), units("A"), kernel=3, bn=True, activation="relu"),
+        Node("wide", "depthwise", ("stem",), kernel=3, multiplier=2, bias=True, activation="leaky_relu", slope=0.2),
+        Node("unit", "conv", ("wide",), (Segment("U", 2),), bn=True, activation="silu", bn_epsilon=1e-3),
+        Node("grouped", "conv", ("unit",), (Segment("U", 3),), kernel=3, dilation=2, padding=(2, 2, 2, 2), grouped=True,
+             bn=True, activation="hard_swish"),
+        Node("max", "max_pool", ("grouped",), kernel=3, stride=2, padding=(1, 1, 1, 1)),
+        Node("two", "conv", ("wide",), both(), kernel=(3, 1), stride=2, padding=(1, 1, 0, 0), bias=True),
+        Node("joined", "concat", ("max", "two")),
+        Node("norm", "batch_norm", ("joined",), activation="gelu"),
+        Node("first", "split", ("norm",), part=(0, 1)),
+        Node("second", "split", ("norm",), part=(1, 3)),
+        Node("again", "conv", ("second",), both(), bn=True, activation="relu6"),
+        Node("pairs", "concat", ("second", "again")),
+        Node("shuffled", "shuffle", ("pairs",), blocks=2),
+        Node("mean", "adaptive_average_pool", ("shuffled",)),
+        Node("squeeze", "conv", ("mean",), units("E"), bias=True, activation="relu"),
+        Node("excite", "conv", ("squeeze",), both(2), bias=True, activation="hard_sigmoid"),
+        Node("gated", "multiply", ("shuffled", "excite")),
+        Node("pooled", "pool", ("first",)),
+        Node("vector", "linear", ("pooled",), (Segment("U", 3),), bias=True, activation="sigmoid"),
+        Node("weighed", "multiply", ("first", "vector")),
+        Node("side", "conv", ("weighed",), both(2), bn=True),
+        Node("sum", "add", ("gated", "shuffled", "side"), activation="relu"),
+        Node("squares", "multiply", ("sum", "gated")),
+        Node("average", "average_pool", ("squares",), kernel=2, stride=2, ceil_mode=True, count_include_pad=False),
+        Node("largest", "adaptive_max_pool", ("average",), size=(3, 1)),
+        Node("bordered", "pad", ("largest",), padding=(1, 0, 0, 1)),
+        Node("scaled", "scale", ("bordered",)),
+        Node("bent", "activation", ("scaled",), activation="silu"),
+        Node("dropped", "dropout", ("bent",), rate=0.3),
+        Node("flat", "flatten", ("dropped",)),
+        Node("hidden", "linear", ("flat",), units("H"), bias=True, bn=True, activation="sigmoid"),
+        Node("classes", "linear", ("hidden",), units("classes"), bias=True),
+    )
+    return Network({"net": "everything", "num_classes": 4}, (Input("image", "image", (12, 10)),), groups, nodes)
+
+
 EXAMPLES = [describe(net, **arguments) for net, module in ARCHITECTURES.items() for arguments in module.EXAMPLES]
 NETWORKS = {**{network.short_name: network for network in EXAMPLES}, "depthwise": depthwise_network()}
+TORCH_NETWORKS = {**NETWORKS, "everything": every_operator()}  # what other backends cannot write yet
 SMALL = describe("res", depth=10, width=0.25)
 TINY = describe("res", depth=10, width=0.125)
 
@@ -52,8 +102,9 @@ TINY = describe("res", depth=10, width=0.125)
 TOY = Network({"net": "toy"}, (Input("x", "x", 4),),
               (Group("x", 3, prunable=False), Group("a", 10), Group("b", 10, removable=True),
                Group("y", 2, prunable=False)),
-              (Node("A", "conv", ("x",), "a"), Node("B", "conv", ("A",), "b"), Node("C", "conv", ("B",), "a"),
-               Node("Add", "add", ("A", "C"), "a"), Node("Y", "linear", ("Add",), "y")))
+              (Node("A", "conv", ("x",), units("a")), Node("B", "conv", ("A",), units("b")),
+               Node("C", "conv", ("B",), units("a")), Node("Add", "add", ("A", "C")), Node("Pool", "pool", ("Add",)),
+               Node("Y", "linear", ("Pool",), units("y"))))
 TOY_WIDTHS = TOY.full_widths
 
 
@@ -66,7 +117,9 @@ def lively(model: TorchNet) -> TorchNet:
     """The model in eval mode with batch norms that do something."""
     torch.manual_seed(0)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, Scale):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.3)
             torch.nn.init.normal_(module.running_mean, std=0.3)
@@ -81,14 +134,13 @@ NORMAL = Normalisation((0.5,) * 3, (0.25,) * 3)
 
 def normalised_images(network, count=2):
     """Random ones, as a network takes them: float32 [count, 3, size, size]."""
-    size = network.inputs[0].size
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return torch.randn(count, 3, *network.inputs[0].sides, generator=torch.Generator().manual_seed(1))
 
 
-def labelled_images(count, classes=4, size=12):
+def labelled_images(count, classes=4, sides=(12, 12)):
     """Random pixels, every class as often."""
     generator = torch.Generator().manual_seed(0)
-    return Images(torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator),
+    return Images(torch.randint(0, 256, (count, 3, *sides), dtype=torch.uint8, generator=generator),
                   torch.arange(count) % classes)
 
 
@@ -105,7 +157,7 @@ def proportional_table(network):
     """Every entry costs 1 µs per multiplication of a pixel: latencies go down as far as channels do."""
     def array(kernel, shape):
         return np.fromfunction(lambda i, j: 1e-6 * kernel ** 2 * (i + 1) * (j + 1), shape)
-    return {key: array(t.kernel, t.shape) for key, t in network.tables.items()}
+    return {key: array(pair(t.node.kernel)[0], t.shape) for key, t in network.tables.items()}
 
 
 class Touch:

@@ -26,7 +26,7 @@ def test_arguments_give_the_same_network_again(network):
 @EVERY
 def test_classes_and_pixels_are_what_is_asked_for(network):
     other = describe(**{**network.arguments, "num_classes": 7, "img_size": 40})
-    assert other.full_widths[other.nodes[-1].group] == 7 and other.inputs[0].size == 40
+    assert other.inputs[0].sides == (40, 40)
     assert other.layers(other.full_widths)[-1].cout == 7
 
 
@@ -42,7 +42,7 @@ def test_every_layer_with_filters_has_a_table_that_holds_it(network):
 def test_something_can_be_pruned_and_the_ends_cannot(network):
     prunable = {g.name for g in network.groups if g.prunable}
     assert prunable
-    assert not {network.inputs[0].group, network.nodes[-1].group} & prunable
+    assert not {network.inputs[0].group, *(s.group for s in network.nodes[-1].channels)} & prunable
     one = {g.name: 1 if g.prunable else g.width for g in network.groups}
     network.check_widths(one)
     assert network.parameter_count(one) < network.parameter_count(network.full_widths)
@@ -77,5 +77,5 @@ def test_wrong_arguments_are_named_with_their_flag(net, wrong):
 
 
 def test_an_unknown_architecture_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="--net=resnet: expected one of .*res"):
-        describe("resnet", depth=10, width=1.0)
+    with pytest.raises(ValueError, match="--net=no_such: expected one of res, resnet"):
+        describe("no_such", depth=10, width=1.0)

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from model.torch_net import SameConv2d, TorchNet, weights_of
+from model.operators import Node
+from model.torch_net import Conv2d, TorchNet, weights_of
 from tests.helpers import NETWORKS, lively
 
 
 def some_widths(network):
-    """The unpruned network, a narrow one, and one without a removable branch where there is one."""
+    """The unpruned network, a narrow one, and two without a removable branch where there are any."""
     full = network.full_widths
     narrow = {g.name: max(g.width // 3, 1) if g.prunable else g.width for g in network.groups}
     removed = [dict(full, **{g.name: 0}) for g in network.groups if g.removable]
-    return {"full": full, "narrow": narrow, **({"removed": removed[0]} if removed else {})}
+    return {"full": full, "narrow": narrow, **({"removed": removed[0], "removed last": removed[-1]} if removed else {})}
 
 
 CASES = [(name, which) for name, network in NETWORKS.items() for which in some_widths(network)]
@@ -33,7 +34,7 @@ def test_torch_module_is_what_the_description_says(name, which):
         for a in model.layers if hasattr(model, a.node.name)]
     size = network.inputs[0].size
     logits = model(torch.zeros(2, 3, size, size))
-    assert logits.shape == (2, network.full_widths[network.nodes[-1].group])
+    assert logits.shape == (2, model.layers[-1].cout)
     assert len(seen) == len(hooks) >= 3
     for layer in model.layers:
         if layer.node.kind in ("conv", "depthwise"):
@@ -52,7 +53,7 @@ def test_known_parameter_counts():
 @pytest.mark.parametrize("size, kernel, stride, sides", [(8, 3, 2, (0, 1)), (7, 3, 2, (1, 1)), (8, 3, 1, (1, 1)),
                                                          (8, 1, 2, (0, 0))])
 def test_same_padding(size, kernel, stride, sides):
-    conv = SameConv2d(2, 3, kernel, stride, bias=False)
+    conv = Conv2d(2, 3, Node("", "conv", (), kernel=kernel, stride=stride))
     x = torch.randn(1, 2, size, size)
     padded = torch.nn.functional.pad(x, sides * 2)
     expected = torch.nn.functional.conv2d(padded, conv.weight, stride=stride)
@@ -82,7 +83,7 @@ def test_gradients_are_laid_out_like_what_they_are_of(layout):
 
 
 def test_a_strided_skip_is_the_same_in_training():
-    conv = SameConv2d(4, 6, 1, 2, bias=False)
+    conv = Conv2d(4, 6, Node("", "conv", (), kernel=1, stride=2))
     for layout in (torch.channels_last, torch.contiguous_format):
         x = torch.randn(2, 4, 7, 7).contiguous(memory_format=layout)
         assert torch.equal(conv.train()(x), conv.eval()(x))

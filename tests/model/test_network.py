@@ -3,7 +3,8 @@
 import pytest
 
 from model.architectures import describe
-from model.network import Group, Input, Network, Node
+from model.network import Group, Input, Network
+from model.operators import Node, units
 from tests.helpers import NETWORKS, depthwise_network
 
 
@@ -42,8 +43,8 @@ def test_block_counts_and_what_follows_the_convolutions():
     assert sum(n.startswith("Join_2_") for n in names) == 6
     assert sum(g.prunable for g in network.groups) == 22
     node = {n.name: n for n in network.nodes}
-    assert [(node[n].bn, node[n].relu) for n in ("Conv_0", "Conv_2_3_1", "Conv_2_3_2", "Skip_2", "Join_2_3")] == [
-        (True, True), (True, True), (False, False), (False, False), (True, True)]
+    assert [(node[n].bn, node[n].activation) for n in ("Conv_0", "Conv_2_3_1", "Conv_2_3_2", "Skip_2", "Join_2_3")] == [
+        (True, "relu"), (True, "relu"), (False, ""), (False, ""), (True, "relu")]
 
 
 def test_tables_of_wideresnet_40_2_have_43184_entries_and_224_joins():
@@ -132,17 +133,19 @@ def test_missing_width_is_named():
 
 
 @pytest.mark.parametrize("node, message", [
-    (Node("A", "conv", ("nowhere",), "g"), "unknown kind, group or input"),
-    (Node("A", "deconv", ("x",), "g"), "unknown kind"),
-    (Node("x", "conv", ("x",), "g"), "used twice"),
-    (Node("A", "add", ("x", "x"), "g"), "keeps the group")])
+    (Node("A", "conv", ("nowhere",), units("g")), "node A: unknown input or group nowhere"),
+    (Node("A", "conv", ("x",), units("h")), "node A: unknown input or group h"),
+    (Node("A", "deconv", ("x",), units("g")), "unknown kind 'deconv', expected one of conv"),
+    (Node("x", "conv", ("x",), units("g")), "used twice"),
+    (Node("A", "add", ("x", "x"), units("g")), "keeps the channels")])
 def test_a_description_that_contradicts_itself_is_refused(node, message):
     with pytest.raises(ValueError, match=message):
         Network({}, (Input("x", "in", 8),), (Group("in", 3), Group("g", 4)), (node,))
 
 
 def test_tables_of_one_key_must_be_one_operator():
-    nodes = (Node("A", "conv", ("x",), "g", kernel=3, table="t"), Node("B", "conv", ("A",), "g", kernel=1, table="t"))
+    nodes = (Node("A", "conv", ("x",), units("g"), kernel=3, table="t"),
+             Node("B", "conv", ("A",), units("g"), kernel=1, table="t"))
     with pytest.raises(ValueError, match="table t: its layers differ"):
         _ = Network({}, (Input("x", "in", 8),), (Group("in", 3), Group("g", 4)), nodes).tables
 

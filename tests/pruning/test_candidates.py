@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.torch_net import TorchNet
-from tests.helpers import NETWORKS, NORMAL, labelled_images
+from tests.helpers import NORMAL, TORCH_NETWORKS, labelled_images
 from utils.common.workers import Workers
 from utils.learning import training
 from utils.learning.device import Device
@@ -23,10 +23,10 @@ SCORE, SHORT, FULL = Rung("score", 0, 20, 3), Rung("short", 2, 20, 3), Rung("ful
 
 def workshop_and_parent(name, precision="fp32"):
     torch.manual_seed(0)
-    network = NETWORKS[name]
-    size, classes = network.inputs[0].size, network.group[network.nodes[-1].group].width
-    source = training.BatchSource(labelled_images(96, classes, size), NORMAL, True, 16)
-    workshop = Workshop(source, labelled_images(50, classes, size), Device("cpu", precision),
+    network = TORCH_NETWORKS[name]
+    sides, classes = network.inputs[0].sides, network.layers(network.full_widths)[-1].cout
+    source = training.BatchSource(labelled_images(96, classes, sides), NORMAL, True, 16)
+    workshop = Workshop(source, labelled_images(50, classes, sides), Device("cpu", precision),
                         Recipe(0.05, 0.9, 5e-4, 16), threads=1, seed=3)
     parent = workshop.device.place(TorchNet(network, network.full_widths))
     training.fit(parent, training.sgd(parent, Recipe(0.05, 0.9, 0, 16)), source.batches(0, 5, 9), workshop.device)
@@ -52,7 +52,7 @@ def same_states(a, b):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
 def test_scoring_on_shared_layers_is_scoring_alone(name, precision):
     workshop, parent = workshop_and_parent(name, precision)
     before = copy.deepcopy(parent.state_dict())
@@ -66,7 +66,7 @@ def test_scoring_on_shared_layers_is_scoring_alone(name, precision):
     assert all(torch.equal(v, before[k]) for k, v in parent.state_dict().items()), "the parent was changed"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
 def test_scoring_measures_the_statistics_of_the_pruned_network(name):
     """Against torch's own batch norm, run over the same batches by the whole pruned network."""
     workshop, parent = workshop_and_parent(name)
@@ -74,7 +74,9 @@ def test_scoring_measures_the_statistics_of_the_pruned_network(name):
         (made,) = candidates.make_candidates(workshop, parent, Order(2, SCORE, (piece,)))
         expected = surgery.slice_channels(parent, {piece.group: piece.keep}).train()
         for module in expected.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+            if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
                 module.reset_running_stats()
                 module.momentum = None
         with torch.no_grad():
@@ -85,7 +87,7 @@ def test_scoring_measures_the_statistics_of_the_pruned_network(name):
         assert made.error_pct == training.error_pct(expected, workshop.judged(2, 20), NORMAL, workshop.device)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
 def test_rung_by_rung_is_in_one_go(name):
     workshop, parent = workshop_and_parent(name)
     for piece in pieces(parent)[:3]:

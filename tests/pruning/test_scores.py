@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from model.architectures import describe
 from model.torch_net import TorchNet
-from tests.helpers import NETWORKS, lively, normalised_images
+from tests.helpers import NETWORKS, TORCH_NETWORKS, lively, normalised_images
 from utils.comparison.jobs import parser_of
 from utils.pruning import scores, surgery
 from utils.pruning.settings import SCORES
@@ -14,13 +14,13 @@ from utils.pruning.settings import SCORES
 
 def labelled(network, count):
     x = normalised_images(network, count)
-    return x, torch.arange(count) % network.full_widths[network.nodes[-1].group]
+    return x, torch.arange(count) % network.layers(network.full_widths)[-1].cout
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", sorted(TORCH_NETWORKS))
 @pytest.mark.parametrize("method", SCORES)
 def test_every_prunable_channel_gets_a_score_and_the_model_stays_as_it_is(name, method):
-    network = NETWORKS[name]
+    network = TORCH_NETWORKS[name]
     model = lively(TorchNet(network, network.full_widths))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     found = scores.channel_scores(model, method, [labelled(network, 6)], torch.Generator().manual_seed(0))
@@ -29,33 +29,42 @@ def test_every_prunable_channel_gets_a_score_and_the_model_stays_as_it_is(name, 
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [*sorted(NETWORKS), "res-22-0.5"])
+@pytest.mark.parametrize("name", [*sorted(TORCH_NETWORKS), "res-22-0.5"])
 def test_taylor_and_fisher_are_slopes_of_the_loss(name):
     """Against finite differences, without a gate: the weights that every mixing filter reads the channel with, times
     1 ± a little."""
-    network = NETWORKS.get(name) or describe("res", depth=22, width=0.5)
+    network = TORCH_NETWORKS.get(name) or describe("res", depth=22, width=0.5)
     model = lively(TorchNet(network, network.full_widths)).double()
     x, y = labelled(network, 5)
     taylor, fisher = (scores.channel_scores(model, method, [(x.double(), y)], torch.Generator())
                       for method in ("taylor", "fisher"))
     for group in (g.name for g in network.groups if g.prunable):
-        readers = [getattr(model, layer.node.name) for layer in model.layers if layer.node.kind in ("conv", "linear")
-                   and network.group_of[layer.inputs[0]] == group]
         for channel in (0, model.widths[group] - 1):
-            slopes = (losses(model, x, y, readers, channel, 1 + 1e-6)
-                      - losses(model, x, y, readers, channel, 1 - 1e-6)) / 2e-6
+            readers = list(columns(model, group, channel))
+            slopes = (losses(model, x, y, readers, 1 + 1e-6) - losses(model, x, y, readers, 1 - 1e-6)) / 2e-6
             assert float(taylor[group][channel]) == pytest.approx(float(slopes.abs().mean()), rel=1e-3, abs=1e-7)
             assert float(fisher[group][channel]) == pytest.approx(float(slopes.square().mean()) / 2, rel=1e-3, abs=1e-9)
 
 
+def columns(model, group, channel):
+    """(module, its input channels that are the unit) for all filters that mix the channels of the group."""
+    for layer in model.layers:
+        channels = model.network.tensors[layer.node.inputs[0]].channels
+        mixes = layer.node.kind == "linear" or layer.node.kind == "conv" and not layer.node.grouped
+        if mixes and any(s.group == group for s in channels):
+            others = {s.group: torch.empty(0, dtype=torch.long) for s in channels}
+            unit = {**others, group: torch.tensor([channel])}
+            yield getattr(model, layer.node.name), surgery.channel_index(channels, unit, model.widths)
+
+
 @torch.no_grad()
-def losses(model, x, y, readers, channel, factor):
+def losses(model, x, y, readers, factor):
     """Every image's loss with one input channel of these filters multiplied."""
-    kept = [reader.weight.clone() for reader in readers]
-    for reader in readers:
-        reader.weight[:, channel] *= factor
+    kept = [reader.weight.clone() for reader, _ in readers]
+    for reader, index in readers:
+        reader.weight[:, index] *= factor
     found = F.cross_entropy(model(x.double()), y, reduction="none")
-    for reader, weight in zip(readers, kept):
+    for (reader, _), weight in zip(readers, kept):
         reader.weight.copy_(weight)
     return found
 

@@ -124,7 +124,7 @@ def _compared_on(asked: Export, images: Optional[Dataset], network: Network) -> 
     generator = torch.Generator().manual_seed(asked.seed)
     if images is None:
         entry, = network.inputs
-        shape = (RANDOM_IMAGES, network.full_widths[entry.group], entry.size, entry.size)
+        shape = (RANDOM_IMAGES, network.full_widths[entry.group], *entry.sides)
         return torch.randint(256, shape, generator=generator, dtype=torch.uint8), None
     drawn = images.test[torch.randperm(len(images.test), generator=generator)[:asked.num_test_images]]
     return drawn.pixels, drawn.labels.numpy()

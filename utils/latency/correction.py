@@ -35,6 +35,9 @@ def random_widths(network: Network, random: np.random.Generator) -> dict[str, in
         else:
             kept = random.uniform(max(share - 0.3, 0), min(share + 0.3, 1))
             widths[group.name] = max(round(group.width * kept), 1)
+    for name in [name for name, width in widths.items() if not width]:
+        if not network.lives(widths):  # of groups that may go each, not all may go together
+            widths[name] = max(round(network.group[name].width * share), 1)
     return widths
 
 

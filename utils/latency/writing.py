@@ -1,10 +1,13 @@
 """The writer of .tflite files, which needs flatbuffers and LiteRT's schema classes. A board that times files with the
 benchmark_model binary needs neither."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Optional
 
 from model.network import Network, Table, Widths
+from model.operators import Unsupported
 from utils.common.errors import UserError
 
 
@@ -28,10 +31,21 @@ def needed_writer() -> ModuleType:
 
 def variant(num_images: int, table: Table, cin: int, cout: int) -> bytes:
     """The .tflite file of one operator at one width, for batches of ``num_images``."""
-    return needed_writer().variant(table, cin, cout, num_images)
+    with _refusals():
+        return needed_writer().variant(table, cin, cout, num_images)
 
 
 def whole_network(num_images: int, network: Network, widths: Widths) -> bytes:
     """The .tflite file of a network with random weights, for batches of ``num_images``."""
     writer = needed_writer()
-    return writer.write(network, widths, writer.random_weights(network, widths), num_images)
+    with _refusals():
+        return writer.write(network, widths, writer.random_weights(network, widths), num_images)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """An operator that the writer does not have is the user's to put right."""
+    try:
+        yield
+    except Unsupported as error:
+        raise UserError(f"{error}; prune it by --perf_table=macs or params") from error

@@ -20,7 +20,7 @@ from utils.learning.distillation import Teacher
 from utils.learning.settings import Compute, Data, Recipe, Schedule, Teaching
 
 FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and its resumption
-IMG_SIZE = 32  # pixels
+ANY_CLASSES = 10  # of a network that is only asked for its images' size
 
 Content = dict[str, Any]  # of a checkpoint
 
@@ -44,8 +44,11 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
     """
     device, compute = devices.settled(asked.compute)
     flags = {**flags, "precision": compute.precision, "threads": compute.threads}
-    images = data.load_images(asked.data, IMG_SIZE)
+    images = data.load_images(asked.data, data.square_side(asked.network_of(ANY_CLASSES)[0], "--net"))
     network, widths = asked.network_of(len(images.classes))
+    if network.arguments["num_classes"] != len(images.classes):
+        raise UserError(f"--net={network.short_name}: tells {network.arguments['num_classes']} classes apart, but the "
+                        f"data has {len(images.classes)}; check --dataset and --data_loc")
     held_in, _ = data.split_holdout(images.train, asked.data.holdout_prop)
     teacher, normalisation, taught = _teacher(asked.teaching, network, device)
     normalisation = normalisation or data.measure_normalisation(held_in)

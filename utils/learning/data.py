@@ -146,9 +146,19 @@ def _load(dataset: str, data_loc: str, workers: int, img_size: int) -> Dataset:
                                                 test=_resized(found.test, img_size))
 
 
+def square_side(network: Network, where: str) -> int:
+    """The side of the network's images, pixels. Raises UserError if they are not square, or not of 3 channels."""
+    entry = network.inputs[0]
+    (height, width), channels = entry.sides, network.full_widths[entry.group]
+    if height != width or channels != 3:
+        raise UserError(f"{where}: a network for images of {height}x{width} pixels and {channels} channels; images are "
+                        "made square, with 3 channels, here")
+    return height
+
+
 def load_for(network: Network, path: Path, wanted: Data) -> Dataset:
     """The images for the network of the checkpoint at ``path``. Raises UserError also if the class counts differ."""
-    images = load_images(wanted, network.inputs[0].size)
+    images = load_images(wanted, square_side(network, str(path)))
     if len(images.classes) != network.arguments["num_classes"]:
         raise UserError(f"{path}: tells {network.arguments['num_classes']} classes apart, but the data has "
                         f"{len(images.classes)}; check --dataset and --data_loc")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.torch_net import BatchNorm
 from utils.common.errors import UserError
 from utils.common.progress import progress
 from utils.learning.data import Draws, Images, Normalisation, augment, draw
@@ -34,7 +35,7 @@ class BatchSource:
     """Augmented, normalised batches of the training images, reproducible from the numbers in ``seeds``.
 
     A generator on the CPU draws all random numbers of a pass before it begins, and they move to the images' device at
-    once. The device then makes the batches without waiting.
+    once. The device then makes the batches without waiting. Every batch seeds torch's global generator, for dropout.
     """
 
     images: Images  # on the device
@@ -48,6 +49,7 @@ class BatchSource:
         for start in range(0, len(order), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             if len(order[chosen]) > 1:  # batch norm has no variance over one image of one pixel
+                torch.manual_seed(_mixed((*seeds, start)))
                 yield self._batch(order, draws, chosen)
 
     def batches(self, first: int, last: int, *seeds: int) -> Iterator[Batch]:
@@ -58,6 +60,7 @@ class BatchSource:
             turn, place = divmod(number, len(self.images) // size)
             if drawn is None or place == 0:
                 drawn = self._draw((*seeds, turn))
+            torch.manual_seed(_mixed((*seeds, number)))
             yield self._batch(*drawn, slice(place * size, (place + 1) * size))
 
     def _draw(self, seeds: Sequence[int]) -> tuple[Tensor, Draws]:
@@ -80,8 +83,12 @@ class BatchSource:
 
 def seeded(seeds: Sequence[int]) -> torch.Generator:
     """A generator seeded from several numbers; sequences of one length differ unless they are equal."""
+    return torch.Generator().manual_seed(_mixed(seeds))
+
+
+def _mixed(seeds: Sequence[int]) -> int:
     state = np.random.SeedSequence(list(seeds)).generate_state(2)
-    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+    return int(state[0]) << 31 | int(state[1]) >> 1
 
 
 def fit(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Batch], device: Device,
@@ -113,7 +120,14 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, source: Batc
     return loss
 
 
-def measure_anew(norm: nn.BatchNorm2d) -> None:
+def without_dropout(model: nn.Module) -> None:
+    """Turn dropout off, whatever mode the other modules are in."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+
+
+def measure_anew(norm: BatchNorm) -> None:
     """Reset a batch norm's statistics, so that it measures them anew as the mean over batches of equal weight."""
     norm.train()
     norm.reset_running_stats()
@@ -123,9 +137,10 @@ def measure_anew(norm: nn.BatchNorm2d) -> None:
 @torch.inference_mode()
 def recalibrate(model: nn.Module, batches: Iterable[Batch], device: Device) -> None:
     """Measure the batch norms' statistics anew over ``batches`` (EagleEye, arXiv 2007.02491)."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momenta = [norm.momentum for norm in norms]
     model.train()
+    without_dropout(model)
     for norm in norms:
         measure_anew(norm)
     for images, _ in batches:

@@ -27,8 +27,9 @@ from utils.pruning.crew import Crew
 from utils.pruning.plots import plot_pruning
 from utils.pruning.run import Run
 from utils.pruning.run_files import RunFiles
-from utils.pruning.settings import Pruning
+from utils.pruning.settings import Prices, Pruning
 from utils.search import baselines, halving, netadapt
+from utils.search.costs import LATENCY, Cost
 
 FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs",
               "backend")  # may differ between a run and its resumption
@@ -46,19 +47,6 @@ class Base:
     @property
     def network(self) -> Network:
         return self.model.network
-
-
-@dataclass(frozen=True)
-class Prices:
-    """The latencies of networks, and the table they come from."""
-
-    latency: netadapt.Latency  # of the base network at widths, seconds
-    table: str  # its file's name
-    sha256: str  # of its entries
-    about: str  # the table in words
-
-    def initial_s(self, base: Base) -> float:
-        return self.latency(base.model.widths)
 
 
 @dataclass(frozen=True)
@@ -93,13 +81,13 @@ def open_base(path: Path, wanted: Mapping[str, Any]) -> Base:
 
 def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
     """Raise UserError, before any work, where no width meets the latency asked for."""
-    network, widths, initial_s = base.network, base.model.widths, prices.initial_s(base)
+    network, widths, initial_s = base.network, base.model.widths, prices.cost(base.model.widths)
     if asked.method == "netadapt":
         state = netadapt.State(dict(widths), float("nan"), initial_s)
-        netadapt.proposals_of_step(network, state, asked.settings, prices.latency)
+        netadapt.proposals_of_step(network, state, asked.settings, prices.cost)
     elif asked.method in baselines.BY_LATENCY:
         budget_s = netadapt.budget_s(asked.settings, initial_s)
-        baselines.BY_LATENCY[asked.method](network, widths, prices.latency, budget_s, asked.compute.seed)
+        baselines.BY_LATENCY[asked.method](network, widths, prices.cost, budget_s, asked.compute.seed)
 
 
 def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Mapping[str, Any], *,
@@ -116,11 +104,12 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
     check_reachable(asked, base, prices)
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
-    initial_s = prices.initial_s(base)
+    initial_s = prices.cost(base.model.widths)
     with journal.locked(files.journal):
         origin = {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
                   "perf_table": prices.table, "table_sha256": prices.sha256, "initial_latency_s": initial_s,
-                  "target_latency_s": netadapt.budget_s(asked.settings, initial_s)}
+                  "target_latency_s": netadapt.budget_s(asked.settings, initial_s),
+                  **({} if prices.cost.unit == LATENCY else {"counts": prices.cost.unit.quantity})}
         if _finished(files, flags, origin, going_on=going_on):
             files.remove_unfinished()
             return None
@@ -140,23 +129,23 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
     header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [asdict(rung) for rung in rungs],
               "flags": {k: v for k, v in flags.items() if k not in FREE_FLAGS}}
     content, done = run_files.begin_or_go_on(files, header, going_on=going_on)
-    model, test = device.place(base.model), images.test.to(device.name)
+    model, test, unit = device.place(base.model), images.test.to(device.name), prices.cost.unit
     print(f"{base.network.title}; {prices.about}\n"
-          f"{origin['initial_latency_s'] * 1e3:.4f} ms to be brought to {origin['target_latency_s'] * 1e3:.4f} ms; "
+          f"{unit.words(origin['initial_latency_s'])} to be brought to {unit.words(origin['target_latency_s'])}; "
           f"{len(workshop.source.images):,} images to fine-tune on, {len(workshop.held_out):,} to judge on; on "
           f"{device.name} in {device.precision}", flush=True)
     before = _errors(workshop, model, test)
     carried = {"epoch": base.content["epoch"], "holdout_prop": asked.data.holdout_prop, "flags": flags,
                "classes": base.content.get("classes") or list(images.classes)}
     with Journal(files.journal) as log, _crew(asked, workshop, model) as crew:
-        run = Run(files, log, crew, rungs, asked.settings.criterion, carried, model, [before.held_out],
+        run = Run(files, log, crew, rungs, asked.settings.criterion, unit, carried, model, [before.held_out],
                   [origin["initial_latency_s"]])
         run.go_on(content, done)
         with run.tidied():
             if asked.method == "netadapt":
-                _search(run, asked.settings, origin["initial_latency_s"], prices.latency)
+                _search(run, asked.settings, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history:
-                _prune_at_once(asked, run, origin["target_latency_s"], prices.latency)
+                _prune_at_once(asked, run, origin["target_latency_s"], prices.cost)
         after = _finish(run, asked.long_term_fine_tune, model.widths, header, test)
     return Pruned(run.model.widths, run.table_costs_history[-1], origin["initial_latency_s"], before, after)
 
@@ -213,31 +202,32 @@ def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, goin
     return True
 
 
-def _search(run: Run, settings: netadapt.Settings, initial_s: float, latency: netadapt.Latency) -> None:
+def _search(run: Run, settings: netadapt.Settings, initial_s: float, cost: Cost) -> None:
     """Prune step by step, and print the progress."""
     budget_s = netadapt.budget_s(settings, initial_s)
     state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
     began, first_s = time.monotonic(), run.table_costs_history[-1]
-    for step in netadapt.search(run.model.network, state, settings, latency, run.evaluate):
+    for step in netadapt.search(run.model.network, state, settings, cost, run.evaluate):
         run.adopt(step)
         chosen, gained = step.chosen.proposal, first_s - step.latency_s
         left = (time.monotonic() - began) * max(step.latency_s - budget_s, 0) / gained
         print(f"step {step.state.step}: {chosen.group} {chosen.width} -> {chosen.proposed_width}; "
-              f"{step.latency_s * 1e3:.4f} ms, asked for {budget_s * 1e3:.4f}; held-out error "
+              f"{cost.unit.words(step.latency_s)}, asked for {budget_s * cost.unit.scale:.4f}; held-out error "
               f"{step.state.error_pct:.2f}%; about {left / 60:.1f} min left", flush=True)
 
 
-def _prune_at_once(asked: Pruning, run: Run, budget_s: float, latency: netadapt.Latency) -> None:
+def _prune_at_once(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
     """Prune by a method that tries no candidates."""
     network, widths = run.model.network, run.model.widths
     if asked.method in baselines.BY_WORTH:
         saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
-        chosen = baselines.BY_WORTH[asked.method](network, widths, latency, budget_s, saliency)
+        chosen = baselines.BY_WORTH[asked.method](network, widths, cost, budget_s, saliency)
     else:
-        chosen = baselines.BY_LATENCY[asked.method](network, widths, latency, budget_s, asked.compute.seed)
-    run.adopt_at_once(asked.method, chosen, latency(chosen))
-    print(f"{asked.method}: {run.table_costs_history[-1] * 1e3:.4f} ms, asked for {budget_s * 1e3:.4f}; held-out error "
-          f"{run.error_history[-1]:.2f}% with batch norms measured anew, before any fine-tuning", flush=True)
+        chosen = baselines.BY_LATENCY[asked.method](network, widths, cost, budget_s, asked.compute.seed)
+    run.adopt_at_once(asked.method, chosen, cost(chosen))
+    print(f"{asked.method}: {cost.unit.words(run.table_costs_history[-1])}, asked for "
+          f"{budget_s * cost.unit.scale:.4f}; held-out error {run.error_history[-1]:.2f}% with batch norms measured "
+          "anew, before any fine-tuning", flush=True)
 
 
 def _finish(run: Run, long_term_fine_tune: int, before: Widths, header: Record, test: Images) -> Errors:
@@ -251,10 +241,10 @@ def _finish(run: Run, long_term_fine_tune: int, before: Widths, header: Record, 
     run.write_checkpoint(after.test)
     write_channels(files.channels, network, run.model.widths)
     plot_pruning(files.picture, latencies_s=run.table_costs_history, errors_pct=run.error_history,
-                 target_s=header["target_latency_s"], before=network.conv_channels(before),
+                 target_s=header["target_latency_s"], unit=run.unit, before=network.conv_channels(before),
                  after=network.conv_channels(run.model.widths),
-                 title=f"{files.checkpoint.stem}: {header['base_model']} pruned by the latencies of "
-                       f"{header['perf_table']}")
+                 title=f"{files.checkpoint.stem}: {header['base_model']} pruned by "
+                       + (f"the latencies of {header['perf_table']}" if run.unit == LATENCY else run.unit.quantity))
     run.finish({"held_out_error_pct": after.held_out, "test_error_pct": after.test,
                 "latency_s": run.table_costs_history[-1]})
     return after

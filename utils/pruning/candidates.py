@@ -194,8 +194,9 @@ def _advance(model: TorchNet, measured: Values, seen: Values, first: int, last: 
     """Run all batches through layers ``first`` to ``last`` - 1: ``measured`` sets the batch-norm statistics that
     ``seen`` is judged with."""
     for layer in model.layers[first:last]:
-        if layer.node.bn:
-            training.measure_anew(getattr(model, layer.node.name + "_bn"))
+        for norm in model.batch_norms(layer):
+            training.measure_anew(norm)
+    training.without_dropout(model)
     measured = [model.advance(values, first, last) for values in measured]
     model.eval()
     return measured, [model.advance(values, first, last) for values in seen]

@@ -13,6 +13,7 @@ from utils.pruning.history import Trials
 from utils.pruning.scores import Scores
 from utils.pruning.store import CandidateStore
 from utils.search import halving, netadapt
+from utils.search.costs import Unit
 from utils.search.halving import Fate, Rung
 from utils.search.netadapt import Candidate, Key, Proposal
 
@@ -29,6 +30,7 @@ class Evaluation:
     make: Make
     rungs: Sequence[Rung]
     criterion: str
+    unit: Unit  # of gains, for people
     scores: Callable[[], Scores]  # of the parent's channels
     log: Journal
     store: CandidateStore
@@ -98,8 +100,8 @@ class Evaluation:
         self.trials[proposal.key, rung.name] = error, candidate.loss
         self.log.append(history.trial(self.step, rung, candidate))
         print(f"  {proposal.group:<12}{proposal.width:>4} -> {proposal.proposed_width:<4} gains "
-              f"{proposal.gain_s * 1e3:8.4f} ms   error " + (f"{error:6.2f}%" if error == error else
-                                                              "NaN, out of this step"), flush=True)
+              f"{self.unit.words(proposal.gain_s):>11}   error "
+              + (f"{error:6.2f}%" if error == error else "NaN, out of this step"), flush=True)
 
 
 def _candidate(proposal: Proposal, judged: Judged, before: Judged) -> Candidate:

@@ -1,5 +1,6 @@
 """How much memory there is, and how much a process that fine-tunes a network takes."""
 
+import math
 from pathlib import Path
 from typing import Optional
 
@@ -15,7 +16,7 @@ def needed_bytes(network: Network, widths: Widths, batch_size: int, search: str)
 
     Fine-tuning keeps every layer's output for one batch; scoring keeps one layer's output for all its images.
     """
-    outputs = [layer.cout * layer.out_size ** 2 for layer in network.layers(widths)]
+    outputs = [layer.cout * math.prod(layer.out_sides) for layer in network.layers(widths)]
     scored = max(rung.images or 0 for rung in ladder(search, 1)) + RECALIBRATION * batch_size * (search == "halving")
     return PROCESS_BYTES + BYTES_PER_VALUE * max(batch_size * sum(outputs), scored * max(outputs))
 

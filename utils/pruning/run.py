@@ -18,6 +18,7 @@ from utils.pruning.run_files import RunFiles
 from utils.pruning.scores import Scores
 from utils.pruning.store import CandidateStore
 from utils.search import halving, netadapt
+from utils.search.costs import Unit
 from utils.search.halving import Rung
 from utils.search.netadapt import Candidate, Proposal
 
@@ -31,6 +32,7 @@ class Run:
     crew: Crew
     rungs: tuple[Rung, ...]
     criterion: str
+    unit: Unit  # of costs, for people
     carried: dict[str, Any]  # keys of the checkpoint that pruning does not change: epoch, classes, flags, ...
     model: TorchNet  # after the last step, on its device
     error_history: list[float]  # held-out error, %: of the unpruned network, then after every step
@@ -59,7 +61,8 @@ class Run:
         if self.criterion != "loss":
             known[None] = self.error_history[-1], float("nan")
         self.evaluation = Evaluation(step, self.model, self.crew.workshop, self.crew.of_step(self.model), self.rungs,
-                                     self.criterion, self.scores_of_step, self.log, self.store, self.trials, known)
+                                     self.criterion, self.unit, self.scores_of_step, self.log, self.store, self.trials,
+                                     known)
         return self.evaluation.finalists(proposals)
 
     def adopt(self, step: netadapt.Step) -> None:

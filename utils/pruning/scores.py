@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.network import Layer
+from model.operators import Channels, Widths, parameters_of
 from model.torch_net import TorchNet
 
 Scores = dict[str, Tensor]  # {prunable group: [width], larger is better}
@@ -37,15 +38,32 @@ def channel_scores(model: TorchNet, method: str, batches: Batches, generator: to
 def filter_norms(model: TorchNet, group: str) -> Tensor:
     """L2 norm of each channel's filters: the mean over all live layers that write it, a stream's skip included."""
     alive = {layer.node.name for layer in model.layers}
-    norms = [getattr(model, node.name).weight.detach().flatten(1).norm(dim=1)
+    norms = [_of_units(getattr(model, node.name).weight.detach(), node.channels, group, model.widths).norm(dim=1)
              for node in model.network.producers(group) if node.name in alive]
+    if not norms:  # its branch is gone with another group
+        return torch.zeros(model.widths[group], device=model.device)
     return torch.stack(norms).mean(0)
+
+
+def _of_units(weight: Tensor, channels: Channels, group: str, widths: Widths) -> Tensor:
+    """The part of a weight, [channels, ...], that belongs to each unit of the group: [units, values]."""
+    parts, first = [], 0
+    for name, repeat in channels:
+        last = first + widths[name] * repeat
+        if name == group:
+            parts.append(weight[first:last].reshape(widths[name], -1))
+        first = last
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _batch_norm_scales(model: TorchNet, group: str) -> Tensor:
     """Absolute scale of each channel's batch norms, the mean over all of them; without any, the filters' norm."""
-    scales = [getattr(model, layer.node.name + "_bn").weight.detach().abs()
-              for layer in model.layers if layer.node.group == group and layer.node.bn]
+    scales = []
+    for layer in model.layers:
+        channels = model.network.tensors[layer.node.name].channels
+        if any(s.group == group for s in channels):
+            scales += [_of_units(norm.weight.detach().abs(), channels, group, model.widths).mean(1)
+                       for norm in model.batch_norms(layer)]
     if not scales:  # a stream whose blocks are all removed: its bare skip is left
         return filter_norms(model, group)
     return torch.stack(scales).mean(0)
@@ -86,14 +104,23 @@ def _gate_slopes(model: TorchNet, groups: Sequence[str], images: Tensor, labels:
         after = model.advance({**values, **_gated(model, layer, values, gates)}, number, number + 1)
         values = {name: values.get(name, value) for name, value in after.items()}  # others read it without the gate
     loss = F.cross_entropy(values[model.layers[-1].node.name], labels, reduction="sum")
-    return dict(zip(groups, torch.autograd.grad(loss, [gates[group] for group in groups])))
+    slopes = torch.autograd.grad(loss, [gates[group] for group in groups], allow_unused=True)
+    return {group: torch.zeros_like(gates[group]) if slope is None else slope  # gone with another group
+            for group, slope in zip(groups, slopes)}
 
 
 def _gated(model: TorchNet, layer: Layer, values: dict[str, Tensor], gates: Scores) -> dict[str, Tensor]:
     """The layer's gated input, {name: tensor}; {} if the layer only passes channels on, as an addition, a pool or a
     depthwise convolution does."""
-    if layer.node.kind not in ("conv", "linear"):
+    weights = parameters_of(layer.node, layer.cin, layer.cout).values()
+    if not any(weight.in_axis is not None for weight in weights):
         return {}
     (name,) = layer.inputs
-    gate = gates.get(model.network.group_of[name])
-    return {} if gate is None else {name: values[name] * gate.view(*gate.shape, *[1] * (values[name].dim() - 2))}
+    channels, x = model.network.tensors[layer.node.inputs[0]].channels, values[name]
+    if not any(s.group in gates for s in channels):
+        return {}
+    parts = [gates[group].repeat_interleave(repeat, 1) if group in gates and repeat > 1 else gates[group]
+             if group in gates else torch.ones(len(x), model.widths[group] * repeat, device=x.device)
+             for group, repeat in channels]
+    gate = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return {name: x * gate.view(*gate.shape, *[1] * (x.dim() - 2))}

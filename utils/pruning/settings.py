@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from utils.learning.settings import Compute, Data, Recipe
+from utils.search.costs import Cost
 from utils.search.netadapt import Settings
 
 SCORES = ("l2", "fisher", "taylor", "bn", "random")  # what a channel's score may be; scores.py has a function for each
@@ -23,3 +24,13 @@ class Pruning:
     compute: Compute
     jobs: int  # processes that make candidates
     backend: str  # "local" or "ray"
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The costs of networks, and where they come from."""
+
+    cost: Cost  # of the base network at widths: seconds by a table, or a count
+    table: str  # its file's name, or one of costs.COUNTS
+    sha256: str  # of its entries; "" of a count
+    about: str  # the table in words

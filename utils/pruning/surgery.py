@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from model.network import Network
+from model.operators import Channels, Widths, parameters_of
 from model.torch_net import TorchNet
 
 Keep = Mapping[str, Tensor]  # {group: sorted indices of the channels that stay}, int64
@@ -21,7 +22,7 @@ def slice_channels(model: TorchNet, keep: Keep) -> TorchNet:
     Weights, biases and batch-norm statistics are sliced, on the model's device. Raises ValueError for an unknown
     group, an index out of range or given twice, or widths that the network does not allow.
     """
-    network, state = model.network, model.state_dict()
+    state = model.state_dict()
     for group, index in keep.items():
         width = model.widths.get(group)
         if width is None:
@@ -29,21 +30,30 @@ def slice_channels(model: TorchNet, keep: Keep) -> TorchNet:
         if len(index) and (index.min() < 0 or index.max() >= width or len(index.unique()) < len(index)):
             raise ValueError(f"{group}: expected different channels in 0..{width - 1}, found {index.tolist()}")
     widths = dict(model.widths, **{g: len(i) for g, i in keep.items()})
-    narrow = TorchNet(network, widths).to(model.device)
-    narrow.load_state_dict(_sliced(network, narrow, state, keep))
+    narrow = TorchNet(model.network, widths).to(model.device)
+    narrow.load_state_dict(_sliced(narrow, state, keep, model.widths))
     return narrow
 
 
-def _sliced(network: Network, narrow: TorchNet, state: Mapping[str, Tensor], keep: Keep) -> dict[str, Tensor]:
-    sliced = {}
+def _sliced(narrow: TorchNet, state: Mapping[str, Tensor], keep: Keep, widths: Widths) -> dict[str, Tensor]:
+    network = narrow.network
+    sliced = {name: state[name] for name in narrow.state_dict()}  # a batch norm counts its batches in a scalar
     for layer in narrow.layers:
         node = layer.node
-        for name in [n for n in state if n.startswith((node.name + ".", node.name + "_bn."))]:
-            value = state[name]
-            if value.dim() > 0 and node.group in keep:  # outputs; a batch norm counts its batches in a scalar
-                value = value[keep[node.group].to(value.device)]
-            read = network.group_of[node.inputs[0]]
-            if value.dim() > 1 and node.kind in ("conv", "linear") and read in keep:  # inputs
-                value = value[:, keep[read].to(value.device)]
-            sliced[name] = value
+        written, read = (network.tensors[name].channels for name in (node.name, node.inputs[0]))
+        for name, weight in parameters_of(node, layer.cin, layer.cout).items():
+            for axis, channels in ((weight.out_axis, written), (weight.in_axis, read)):
+                if axis is not None and any(s.group in keep for s in channels):
+                    index = channel_index(channels, keep, widths).to(sliced[name].device)
+                    sliced[name] = sliced[name].index_select(axis, index)
     return sliced
+
+
+def channel_index(channels: Channels, keep: Keep, widths: Widths) -> Tensor:
+    """Indices of a tensor's channels that stay: the units ``keep``, and other groups whole; widths: before."""
+    found, first = [], 0
+    for group, repeat in channels:
+        units = keep.get(group, torch.arange(widths[group])).cpu()
+        found.append((first + units[:, None] * repeat + torch.arange(repeat)).flatten())
+        first += widths[group] * repeat
+    return torch.cat(found)

@@ -12,7 +12,8 @@ from typing import Callable, Optional
 import numpy as np
 
 from model.network import Network, Widths
-from utils.search.netadapt import Latency, NoWayOn
+from utils.search.costs import Latency, unit_of
+from utils.search.netadapt import NoWayOn
 
 Saliency = Mapping[str, Sequence[float]]  # {group: worth of each channel}
 
@@ -31,7 +32,7 @@ def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float)
     for factor in range(FACTORS, -1, -1):
         if latency(scaled(factor)) <= budget_s:
             return scaled(factor)
-    raise _out_of_reach("uniform", latency(scaled(0)), budget_s)
+    raise _out_of_reach("uniform", latency, scaled(0), budget_s)
 
 
 def at_random(network: Network, widths: Widths, latency: Latency, budget_s: float, seed: int) -> dict[str, int]:
@@ -40,7 +41,7 @@ def at_random(network: Network, widths: Widths, latency: Latency, budget_s: floa
     while latency(widths) > budget_s:
         left = [g.name for g in network.groups if g.prunable and widths[g.name] > 1]
         if not left:
-            raise _out_of_reach("random", latency(widths), budget_s)
+            raise _out_of_reach("random", latency, widths, budget_s)
         group = draw.choice(left)
         widths[group] = max(widths[group] - max(network.group[group].width // PARTS, 1), 1)
     return widths
@@ -68,7 +69,7 @@ def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float
         low, high = high, high * 2
         best = _at_price(network, best, latency, worth, high)
     else:
-        raise _out_of_reach("knapsack", latency(best), budget_s)
+        raise _out_of_reach("knapsack", latency, best, budget_s)
     start = dict(widths)
     for _ in range(HALVINGS):
         price = (low + high) / 2
@@ -118,15 +119,16 @@ def _at_price(network: Network, widths: Widths, latency: Latency, worth: Mapping
     for _ in range(SWEEPS):
         before = dict(widths)
         for group, totals in worth.items():
-            widths[group] = max(_choices(network, group, totals),
+            widths[group] = max(_choices(network, widths, group, totals),
                                 key=lambda w: totals[w] - price * latency({**widths, group: w}))
         if widths == before:
             break
     return widths
 
 
-def _choices(network: Network, group: str, totals: Sequence[float]) -> range:
-    return range(0 if network.group[group].removable else 1, len(totals))
+def _choices(network: Network, widths: Widths, group: str, totals: Sequence[float]) -> range:
+    may_go = network.group[group].removable and network.lives({**widths, group: 0})
+    return range(0 if may_go else 1, len(totals))
 
 
 def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
@@ -138,7 +140,7 @@ def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
     """
     now = latency(widths)
     changes = [(group, width, latency({**widths, group: width}) - now, totals[width] - totals[widths[group]])
-               for group, totals in worth.items() for width in _choices(network, group, totals)
+               for group, totals in worth.items() for width in _choices(network, widths, group, totals)
                if width != widths[group]]
     less, more = ([c for c in changes if (c[1] > widths[c[0]]) == wider] for wider in (False, True))
     if not less or not more:
@@ -168,6 +170,7 @@ def _filled(widths: Widths, latency: Latency, budget_s: float, worth: Mapping[st
         widths[group] = width
 
 
-def _out_of_reach(method: str, latency_s: float, budget_s: float) -> NoWayOn:
-    return NoWayOn(f"--method={method}: the least latency is {latency_s * 1e3:.4g} ms, asked for "
-                   f"{budget_s * 1e3:.4g}; lower --pruning_fact")
+def _out_of_reach(method: str, latency: Latency, widths: Widths, budget_s: float) -> NoWayOn:
+    short = unit_of(latency).short
+    return NoWayOn(f"--method={method}: the least {unit_of(latency).quantity} is {short(latency(widths))}, asked for "
+                   f"{short(budget_s)}; lower --pruning_fact")

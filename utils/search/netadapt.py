@@ -15,8 +15,7 @@ from typing import Callable, Optional
 
 from model.network import Network, Widths
 from utils.common.errors import UserError
-
-Latency = Callable[[Widths], float]
+from utils.search.costs import Latency, unit_of
 
 Key = tuple[str, int]  # a group and its proposed width, which identify a candidate of a step
 
@@ -155,9 +154,10 @@ def propose(network: Network, widths: Widths, group: str, latency: Latency, targ
 def removal(network: Network, widths: Widths, group: str, latency: Latency, target_s: float,
             allow_small: bool) -> Optional[Proposal]:
     """A removable group at width 0, if that gains more than ``target_s``, or with ``allow_small`` more than nothing."""
-    if not network.group[group].removable or not widths[group]:
+    without = {**widths, group: 0}
+    if not network.group[group].removable or not widths[group] or not network.lives(without):
         return None
-    gain = latency(widths) - latency({**widths, group: 0})
+    gain = latency(widths) - latency(without)
     return Proposal(group, widths[group], 0, gain) if gain > (0 if allow_small else target_s) else None
 
 
@@ -188,8 +188,9 @@ def proposals_of_step(network: Network, state: State, settings: Settings, latenc
     besides = removals(network, state.widths, narrower, latency, target_s, settings)
     found = [replace(p, missing_s=missing_s) for group, one in narrower for p in (one, besides.get(group)) if p]
     if not found:
-        raise NoWayOn(f"step {state.step + 1}: no layer can gain {target_s * 1e3:.4g} ms of the "
-                      f"{latency(state.widths) * 1e3:.4g} ms that are left; raise --init_red_fact, lower "
+        short = unit_of(latency).short
+        raise NoWayOn(f"step {state.step + 1}: no layer can gain {short(target_s)} of the "
+                      f"{short(latency(state.widths))} that are left; raise --init_red_fact, lower "
                       "--pruning_fact or try --allow_small_prunings")
     return found
 
