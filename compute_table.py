@@ -120,6 +120,7 @@ def main() -> None:
     tool = Tool(args.benchmark_lite_loc, args.num_threads, args.timeout)
     pace = Pace(args.num_measures, args.num_passes, args.spread, args.drift, args.patience, args.max_temp, args.seed)
     table = tables.table_path(args.perf_table) if args.perf_table else None
+    cli.note_shadowed(args.net)
     sizes = {k: getattr(args, k) for k in ("net", "depth", "width", "img_size", "num_classes")}
     if args.mode == "measure":  # the model says which network it is
         network = cli.describe_or_fail(**sizes) if args.channels else None
@@ -128,6 +129,9 @@ def main() -> None:
         measure_models(about, table, tool, pace, as_json=args.json)
         return
     network = cli.describe_or_fail(**sizes)
+    if not network.tables:
+        raise UserError(f"--net={args.net}: no layer of it names a latency table; prune it by --perf_table=macs or "
+                        "params")
     asked = assembly.Measuring(network, args.num_images, args.sample, args.calibrate, pace)
     if args.mode == "save":
         if args.offset_process >= args.num_process:

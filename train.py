@@ -23,6 +23,7 @@ from utils.common.cli import (
     describe_or_fail,
     fraction,
     new_parser,
+    note_shadowed,
     optimiser_flags,
     run,
     within,
@@ -75,7 +76,8 @@ def main() -> None:
         network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, num_classes=num_classes)
         return network, read_channels(channels_path(args.channels), network) if args.channels else network.full_widths
 
-    network_of(num_classes=10)  # reports wrong flags before torch is loaded and images are read
+    note_shadowed(args.net)
+    unpruned, _ = network_of(num_classes=10)  # reports wrong flags before torch is loaded and images are read
     path = writable_folder("checkpoints") / f"{save_name(args.save_file)}.t7"
     teaching = None
     if args.teacher:
@@ -86,7 +88,8 @@ def main() -> None:
     schedule = Schedule(args.epochs, args.lr_type, tuple(args.epoch_step), args.lr_decay_ratio)
     data = Data(args.dataset, args.data_loc, args.workers, 0.0 if args.full_train else args.holdout_prop)
     compute = Compute(args.device, args.precision, args.threads, args.seed)
-    flags = {flag: value for flag, value in vars(args).items() if flag != "resume"}
+    sizes = {k: v for k, v in unpruned.arguments.items() if k in ("depth", "width")}
+    flags = {**{flag: value for flag, value in vars(args).items() if flag != "resume"}, **sizes}
 
     from utils.learning import assembly, device  # torch takes seconds to load: first what does not need it
     with journal.locked(path), device.memory_errors():

@@ -7,10 +7,11 @@ for the same images, from the width of ``network`` down; and ``EXAMPLES``, argum
 
 from collections.abc import Iterator
 
-from model import wideresnet
+from model import resnet, wideresnet
+from model.description import from_dict
 from model.network import Network
 
-ARCHITECTURES = {"res": wideresnet}
+ARCHITECTURES = {"res": wideresnet, "resnet": resnet}
 
 
 def describe(net: str, **arguments) -> Network:
@@ -18,6 +19,8 @@ def describe(net: str, **arguments) -> Network:
 
     Raises ValueError saying which values are valid.
     """
+    if "description" in arguments:  # of no architecture: it says itself what it is
+        return from_dict(arguments["description"])
     if net not in ARCHITECTURES:
         raise ValueError(f"--net={net}: expected one of {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[net].describe(**arguments)

@@ -79,7 +79,7 @@ def test_help_has_a_default_for_every_flag_that_has_one(capsys):
         parser.parse_args(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "What it is for." in text and "More of it" not in text
-    for words in ("(default: 40)", "(default: 2.0)", "(default: cifar10)", "(default: 0.1)"):
+    for words in ("res: 6n + 4, default 40", "resnet: 6n + 2", "default 2;", "(default: cifar10)", "(default: 0.1)"):
         assert words in text
     assert "(default: None)" not in text and "(default: False)" not in text
 
@@ -112,6 +112,16 @@ def test_a_network_that_cannot_be_is_the_users_to_put_right():
     assert cli.describe_or_fail(net="res", depth=10, width=1.0).short_name == "res-10-1"
     with pytest.raises(UserError, match="--depth=11: "):
         cli.describe_or_fail(net="res", depth=11, width=1.0)
+
+
+def test_each_architecture_has_its_own_flags_and_defaults(monkeypatch):
+    assert cli.describe_or_fail(net="res", depth=None, width=None).short_name == "res-40-2"
+    assert cli.describe_or_fail(net="resnet", depth=20, width=None, num_classes=5).short_name == "resnet-20-1"
+    with pytest.raises(UserError, match="--net=resnet: needs --depth, 6n \\+ 2"):
+        cli.describe_or_fail(net="resnet", depth=None, width=None)
+    monkeypatch.setattr(cli.ARCHITECTURES["resnet"], "FLAGS", {"depth": (None, "6n + 2")})
+    with pytest.raises(UserError, match="--net=resnet: takes no --width"):
+        cli.describe_or_fail(net="resnet", depth=20, width=2.0)
 
 
 def test_help_shows_a_default_of_zero(capsys):

@@ -15,7 +15,7 @@ import torch
 
 from model.architectures import describe
 from model.torch_net import TorchNet
-from tests.helpers import ROOT, TINY, contents, environment, proportional_table, refused
+from tests.helpers import ROOT, TINY, contents, environment, proportional_table, refused, run_here
 from utils.common.errors import UserError
 from utils.comparison import results
 from utils.latency.tables import latency_s, write_table
@@ -91,10 +91,9 @@ def test_killed_and_resumed_no_network_is_trained_twice(priced):
         process.kill()
         process.wait()
         wait_for_the_workers_end(process.pid)
-    refused(subprocess.run(flags, cwd=priced, env=environment(), capture_output=True, text=True), "journal.jsonl",
-            "add --resume")
-    done = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True,
-                          timeout=300)
+    flags = [COMPARE[0], *flags[2:]]
+    refused(run_here(*flags, cwd=priced), "journal.jsonl", "add --resume")
+    done = run_here(*flags, "--resume", cwd=priced)
     assert done.returncode == 0, done.stderr
     assert {r.file_name for r in rows_of(priced)} == NAMES
     epochs = trained_epochs(priced)
@@ -108,14 +107,12 @@ def test_killed_and_resumed_no_network_is_trained_twice(priced):
         full = latency_s(TINY, TINY.full_widths, proportional_table(TINY))
         assert row.table_time == pytest.approx(full) if row.method == "unpruned" else row.table_time <= 0.7 * full
     before = trained_epochs(priced)
-    again = subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), capture_output=True, text=True,
-                           timeout=300)
+    again = run_here(*flags, "--resume", cwd=priced)
     assert "8 networks, 0 to be made" in again.stdout and trained_epochs(priced) == before
     csv = (priced / "comparisons/c/c.csv").read_bytes()
     for lost in ("c.csv", "c.png"):  # a kill may come between a network's line in the journal and these
         (priced / "comparisons/c" / lost).unlink()
-    subprocess.run([*flags, "--resume"], cwd=priced, env=environment(), check=True, stdout=subprocess.DEVNULL,
-                   timeout=300)
+    assert run_here(*flags, "--resume", cwd=priced).returncode == 0
     assert (priced / "comparisons/c/c.csv").read_bytes() == csv
     assert (priced / "comparisons/c/c.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -1,6 +1,7 @@
 """prune.py --method and --pruning_method: each meets its target and leaves the same files."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -58,3 +59,35 @@ def test_a_name_may_hold_what_matplotlib_takes_for_mathematics(priced, script):
     assert (priced / "history/a$b_$.png").stat().st_size and not list(priced.glob("*/*.unfinished*"))
     plots.plot_validation(priced / "v.png", [1e-3, 2e-3], [1e-3, 2e-3], title="a$b_$")
     assert (priced / "v.png").stat().st_size
+
+
+@pytest.mark.parametrize("count, unit, cost", [("macs", "M MACs", TINY.multiply_adds),
+                                               ("params", "k parameters", TINY.parameter_count)])
+def test_counts_need_no_table(ready, script, count, unit, cost):
+    shutil.rmtree(ready / "perf_tables")
+    said = script("prune.py", "--base_model=base", f"--perf_table={count}", "--save_file=pruned", "--pruning_fact=0.4",
+                  "--method=uniform", check=True).stdout
+    assert f" {unit} to be brought to " in said and f", {unit} " in said and " ms" not in said
+    start, step, _ = map(json.loads, (ready / "history/pruned.jsonl").read_text().splitlines())
+    assert start["perf_table"] == count and start["counts"] and start["initial_latency_s"] == cost(TINY.full_widths)
+    widths = torch.load(ready / "checkpoints/pruned.t7", weights_only=True)["widths"]
+    assert step["latency_s"] == cost(widths) <= 0.6 * cost(TINY.full_widths)
+
+
+def test_netadapt_by_macs_resumes_and_a_table_of_that_name_is_said(ready, script):
+    table = ready / "perf_tables/macs.pickle"
+    table.write_bytes((ready / "perf_tables/table.pickle").read_bytes())
+    flags = [*PRUNE[:2], "--perf_table=macs", *PRUNE[3:]]
+    found = script(*flags, check=True)
+    assert "note: --perf_table=macs counts; perf_tables/macs.pickle is not read" in found.stderr
+    assert "M MACs, asked for" in found.stdout and (ready / "history/pruned.png").read_bytes()[:4] == b"\x89PNG"
+    assert "finished already" in script(*flags, "--resume", check=True).stdout
+    refused(script(*PRUNE, "--resume"), "--perf_table was 'macs', now 'table'")
+    by_file = script("prune.py", "--plan", "--base_model=base", "--perf_table=perf_tables/macs.pickle",
+                     "--pruning_fact=0.3", check=True).stdout
+    assert "total latency " in by_file and " ms" in by_file
+    plan = script("prune.py", "--plan", "--base_model=base", "--perf_table=macs", "--pruning_fact=0.3",
+                  check=True).stdout
+    assert "total multiply-accumulate operations " in plan and "gain (M MACs)" in plan
+    refused(script("prune.py", "--base_model=base", "--perf_table=params", "--save_file=x", "--pruning_fact=0.99",
+                   "--method=uniform"), "the least trainable parameters is ", "k parameters, asked for")

@@ -13,8 +13,13 @@ from pathlib import Path
 import pytest
 
 from model.architectures import describe
-from tests.helpers import ROOT, environment, proportional_table, run_here
+from model.description import as_dict
+from model.network import Group, Input, Network
+from model.operators import Node, units
+from tests.helpers import ROOT, environment, proportional_table, refused, run_here
+from utils.common.files import write_whole
 from utils.latency.tables import write_table
+from utils.pruning import assembly
 
 pytestmark = pytest.mark.slow  # kills, and a real Ray cluster
 
@@ -74,7 +79,7 @@ def test_a_history_with_several_rungs(whole):
 
 
 def test_two_workers_find_what_one_finds(whole, ready):
-    found = run(ready, *PRUNE, "--jobs=2")
+    found = run_here(*PRUNE, "--jobs=2", cwd=ready)
     assert found.returncode == 0, found.stderr
     assert history(ready) == history(whole)
 
@@ -98,7 +103,7 @@ def test_killed_in_the_middle_of_a_round_nothing_is_tried_twice(whole, ready, jo
     process.communicate()
     done = trials(ready)
     assert done
-    found = run(ready, *PRUNE, f"--jobs={jobs}", "--resume")
+    found = run_here(*PRUNE, f"--jobs={jobs}", "--resume", cwd=ready)
     assert found.returncode == 0, found.stderr
     assert history(ready) == history(whole)
     in_hand = int(re.search(r"^ step (\d+), ", found.stdout, re.M)[1])  # where the resumed process went on
@@ -118,7 +123,7 @@ def test_resumed_with_lost_or_broken_candidates(whole, ready):
     assert states
     for number, path in enumerate(states):
         path.write_bytes(path.read_bytes()[:100]) if number % 2 else path.unlink()
-    assert run(ready, *PRUNE, "--resume").returncode == 0
+    assert run_here(*PRUNE, "--resume", cwd=ready).returncode == 0
     assert history(ready) == history(whole)
 
 
@@ -129,7 +134,7 @@ def test_resumed_after_a_power_failure_that_the_candidates_survived_but_the_jour
     process.communicate()
     path = ready / "history/pruned.unfinished.jsonl"
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if '"trial"' not in line))
-    assert run(ready, *PRUNE, "--resume").returncode == 0
+    assert run_here(*PRUNE, "--resume", cwd=ready).returncode == 0
     assert history(ready) == history(whole)
 
 
@@ -149,18 +154,17 @@ def odd_group(records):
     return [records[0], dict(records[1], group=["Conv_0"]), *records[2:]]
 
 
-@pytest.mark.parametrize("damage", [odd_header, odd_step, odd_error, odd_group])
-def test_an_odd_journal_is_refused_in_a_line(ready, damage):
+def test_an_odd_journal_is_refused_in_a_line(ready):
     process = begun(ready, "score", 1)
     process.kill()
     process.communicate()
     path = ready / "history/pruned.unfinished.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    path.write_text("".join(json.dumps(r) + "\n" for r in damage(records)))
-    before = path.read_text()
-    found = run(ready, *PRUNE, "--resume")
-    assert found.returncode == 2 and found.stderr.startswith("error: history/pruned.unfinished.jsonl: "), found.stderr
-    assert len(found.stderr.strip().splitlines()) == 1 and path.read_text() == before
+    for damage in (odd_header, odd_step, odd_error, odd_group):
+        path.write_text("".join(json.dumps(r) + "\n" for r in damage(records)))
+        before = path.read_text()
+        refused(run_here(*PRUNE, "--resume", cwd=ready), "history/pruned.unfinished.jsonl: ")
+        assert path.read_text() == before, damage
 
 
 def test_no_room_for_the_workers_arrays(ready, tmp_path):
@@ -239,10 +243,11 @@ def stop_ray():
 
 
 @one_cluster
-def test_a_ray_cluster_finds_what_one_process_finds(whole, ready, cluster):
-    found = run(ready, *PRUNE, "--backend=ray", "--jobs=2", RAY_ADDRESS=cluster)
+def test_a_ray_cluster_finds_what_one_process_finds_also_if_it_is_smaller_than_asked_for(whole, ready, cluster):
+    found = run(ready, *PRUNE, "--backend=ray", "--jobs=5", RAY_ADDRESS=cluster)
     assert found.returncode == 0, found.stderr
     assert history(ready) == history(whole)
+    assert "--jobs=5: the cluster has 2 CPUs; going on with 2 workers" in found.stdout
 
 
 @one_cluster
@@ -254,18 +259,34 @@ def test_a_cluster_that_goes_is_said_and_resume_goes_on_here(whole, ready, clust
     said = [e for e in errors.splitlines() if e.startswith("error: --backend=ray: ")]
     assert len(said) == 1 and "what was finished is kept. To go on here, run the same command with --resume" in said[0]
     assert "Traceback" not in errors and "leaked" not in errors, errors
-    found = run(ready, *PRUNE, "--resume")
+    found = run_here(*PRUNE, "--resume", cwd=ready)
     assert found.returncode == 0, found.stderr
     assert history(ready) == history(whole)
 
 
-@one_cluster
-def test_more_jobs_than_there_is_work_or_cluster_for(whole, ready, cluster):
-    found = run(ready, *PRUNE, "--jobs=4096")
-    assert found.returncode == 0 and history(ready) == history(whole), found.stderr
-    found = run(ready, *PRUNE, "--jobs=5", "--backend=ray", RAY_ADDRESS=cluster)
-    assert found.returncode == 0 and history(ready) == history(whole), found.stderr
-    assert "--jobs=5: the cluster has 2 CPUs; going on with 2 workers" in found.stdout
+def test_more_jobs_than_there_is_work_for(ready, monkeypatch):
+    """A step of this network has two candidates, so there are two workers."""
+    groups = [Group("image", 3, prunable=False), Group("a", 8), Group("b", 8), Group("classes", 10, prunable=False)]
+    nodes = [Node("A", "conv", ("image",), units("a"), kernel=3, stride=4, bn=True, activation="relu"),
+             Node("B", "conv", ("A",), units("b"), kernel=3, stride=2, bn=True, activation="relu"),
+             Node("P", "pool", ("B",)), Node("Y", "linear", ("P",), units("classes"))]
+    network = Network({}, (Input("image", "image", 32),), tuple(groups), tuple(nodes))
+    (ready / "networks").mkdir()
+    write_whole(ready / "networks/two.json", json.dumps(as_dict(network, "two")))
+    assert run_here("train.py", "--net=two", "--dataset=digits", "--epochs=1", "--save_file=two",
+                    cwd=ready).returncode == 0
+    counted = []
+    real = assembly.Workers
+    monkeypatch.setattr(assembly, "Workers", lambda jobs, *rest, **more: counted.append(jobs) or real(
+        jobs, *rest, **more))
+    flags = ["prune.py", "--base_model=two", "--perf_table=macs", "--pruning_fact=0.5", "--init_red_fact=3",
+             "--criterion=error", "--short_term_fine_tune=4", "--batch_size=64", "--threads=1"]
+    for name, jobs in (("one", 1), ("many", 4096)):
+        found = run_here(*flags, f"--save_file={name}", f"--jobs={jobs}", cwd=ready)
+        assert found.returncode == 0, found.stderr
+    assert counted == [2]
+    one, many = ((ready / f"history/{name}.jsonl").read_text().splitlines()[1:] for name in ("one", "many"))
+    assert one == many and len(one) > 4
 
 
 @one_cluster
@@ -276,7 +297,7 @@ def test_without_a_cluster_the_message_says_what_to_do(ready):
     assert len(found.stderr.strip().splitlines()) == 1, found.stderr
     alone = run(ready, *PRUNE, "--backend=ray")
     assert alone.returncode == 2 and "--backend=ray: needs --jobs=2 or more" in alone.stderr
-    assert run(ready, *PRUNE, "--resume").returncode == 0
+    assert run_here(*PRUNE, "--resume", cwd=ready).returncode == 0
 
 
 def test_without_ray_the_message_says_what_to_install(ready):

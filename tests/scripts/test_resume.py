@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from model.architectures import describe
-from tests.helpers import ROOT, arithmetic_table, environment
+from tests.helpers import ROOT, arithmetic_table, environment, run_here
 from utils.common.pickles import read_pickle
 from utils.latency.tables import write_table
 
@@ -31,8 +31,7 @@ def command(name, *flags):
 
 
 def finish(folder, name, *flags):
-    found = subprocess.run(command(name, *flags), cwd=folder, capture_output=True, text=True, env=environment(),
-                           timeout=300)
+    found = run_here(name, *flags, cwd=folder)
     assert found.returncode == 0, found.stderr
     return found.stdout
 

@@ -1,15 +1,20 @@
 """Flags that several scripts share, and how a script begins and ends. Standard library alone."""
 
 import argparse
+import json
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Callable, NoReturn, Optional
 
 from model.architectures import ARCHITECTURES, describe
+from model.description import from_dict
 from model.network import Network
-from utils.common.errors import UserError
+from utils.common.errors import UserError, first_line
+from utils.common.files import locate
 
+NETWORKS = "networks"  # folder of descriptions
 DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # if no flag or checkpoint sets them
 
 
@@ -37,12 +42,19 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
     """Add --net, --depth and --width. Without ``defaults`` they are None unless given: the checkpoint has them."""
     group = parser.add_argument_group("network")
-    group.add_argument("--net", choices=sorted(ARCHITECTURES), default="res" if defaults else None,
-                       help="architecture: res is WideResNet")
-    group.add_argument("--depth", type=int, default=40 if defaults else None,
-                       help="layers: 6n + 4 for a WideResNet" + ("" if defaults else " (default: the checkpoint's)"))
-    group.add_argument("--width", type=float, default=2.0 if defaults else None,
-                       help="width factor k" + ("" if defaults else " (default: the checkpoint's)"))
+    group.add_argument("--net", default="res" if defaults else None,
+                       help=f"architecture: {', '.join(sorted(ARCHITECTURES))} (res is WideResNet); or a description: "
+                            "NAME of networks/NAME.json, or a path")
+    for flag, kind, words in (("depth", int, "number of layers"), ("width", float, "width")):
+        group.add_argument(f"--{flag}", type=kind, help=f"{words} ({_by_architecture(flag)}"
+                           + (")" if defaults else "; default: the checkpoint's)"))
+
+
+def _by_architecture(flag: str) -> str:
+    """What each architecture takes for a flag, and its default."""
+    takes = {net: module.FLAGS[flag] for net, module in ARCHITECTURES.items() if flag in module.FLAGS}
+    return "; ".join(f"{net}: {words}, default {default:g}" if default else f"{net}: {words}"
+                     for net, (default, words) in takes.items())
 
 
 def add_data_flags(parser: argparse.ArgumentParser, *, defaults: bool = True, holdout: bool = True) -> None:
@@ -79,12 +91,44 @@ def parsed(parser: argparse.ArgumentParser, flags: list[str], where: str) -> arg
     return parser.parse_args(flags)
 
 
-def describe_or_fail(**arguments) -> Network:
-    """The network of these flags. Raises UserError for a wrong value."""
+def describe_or_fail(net: str, **arguments) -> Network:
+    """The network of these flags: of an architecture, or of a description, which has its sizes. Raises UserError."""
+    path = locate(net, NETWORKS, ".json")
+    if net not in ARCHITECTURES and (path.exists() or path != Path(NETWORKS) / f"{net}.json"):
+        return read_description(path)
+    if net not in ARCHITECTURES:
+        raise UserError(f"--net={net}: expected one of {', '.join(ARCHITECTURES)}, or a description, but {path} is not "
+                        "there")
+    for flag in ("depth", "width"):
+        default, words = ARCHITECTURES[net].FLAGS.get(flag, (None, ""))
+        if arguments.get(flag) is None:
+            arguments[flag] = default
+        if words and arguments[flag] is None:
+            raise UserError(f"--net={net}: needs --{flag}, {words}")
+        if not words and arguments.pop(flag) is not None:
+            raise UserError(f"--net={net}: takes no --{flag}")
     try:
-        return describe(**arguments)
+        return describe(net, **arguments)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def note_shadowed(net: str) -> None:
+    """Report a description that has the name of an architecture."""
+    path = locate(net, NETWORKS, ".json")
+    if net in ARCHITECTURES and path.exists():
+        print(f"note: --net={net} is an architecture; {path} is not read, unless it is named with its folder",
+              file=sys.stderr)
+
+
+def read_description(path: Path) -> Network:
+    """The network that a file of networks/ describes. Raises UserError naming the file."""
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; expected a description of a network") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {first_line(error)}; restore the file or make it again") from error
 
 
 def within(kind: type, low: float, high: float) -> Callable[[str], float]:

@@ -27,6 +27,9 @@ def open_base(path: Path, table_path: Path, grid_table: Optional[str]) -> Base:
     """Load the base network and its table. grid_table: the name of the table of a wider network, if there is one."""
     content = checkpoint.load(path)
     model = checkpoint.build(content, path)
+    if "description" in model.network.arguments:
+        raise UserError(f"{path}: a network of a description, not of an architecture; compare its methods one by one, "
+                        "with prune.py and train.py")
     network, table = model.network, tables.read_table(table_path, model.network)
     wider = grid.open_table(grid_table, network) if grid_table else (network, table)
     return Base(content, path, table_path, network, model.widths, table, *wider)

@@ -1,0 +1,97 @@
+"""A network that a file of networks/ describes is trained, pruned, and retrained; what cannot take it says so."""
+
+import json
+
+import pytest
+import torch
+
+from model.description import as_dict, from_dict
+from tests.helpers import TINY, contents, every_operator, proportional_table, refused
+from utils.common.files import write_whole
+from utils.latency.tables import write_table
+
+TRAIN = ["train.py", "--net=mine", "--dataset=digits", "--epochs=1", "--batch_size=64", "--threads=1"]
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """networks/mine.json, of all operators, for the digits in 12 x 12 pixels."""
+    content = as_dict(every_operator(), "mine")
+    content["inputs"][0]["size"] = 12
+    content["groups"][-1]["width"] = 10
+    (tmp_path / "networks").mkdir()
+    write_whole(tmp_path / "networks/mine.json", json.dumps(content))
+    return content
+
+
+@pytest.mark.slow
+def test_it_is_trained_pruned_retrained_and_exported(mine, script, process, tmp_path):
+    network = from_dict(mine)
+    said = script(*TRAIN, "--save_file=base", check=True).stdout
+    assert f"mine: {network.parameter_count(network.full_widths):,} parameters" in said
+    pruning = ["prune.py", "--base_model=base", "--perf_table=macs", "--save_file=pruned", "--pruning_fact=0.4",
+               "--init_red_fact=3", "--short_term_fine_tune=2", "--batch_size=64", "--removals=always", "--threads=1"]
+    script(*pruning, check=True)
+    pruned = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True)
+    assert network.multiply_adds(pruned["widths"]) <= 0.6 * network.multiply_adds(network.full_widths)
+    (tmp_path / "networks/mine.json").unlink()  # the checkpoint has the description
+    assert "finished already" in script(*pruning, "--resume", check=True).stdout
+    write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
+    script(*TRAIN, "--channels=pruned", "--save_file=again", check=True)
+    again = torch.load(tmp_path / "checkpoints/again.t7", weights_only=True)
+    assert again["widths"] == pruned["widths"] and again["arguments"] == json.loads(json.dumps(network.arguments))
+    found = process("export.py", "--checkpoint=again", "--output=a.onnx", "--no_measure")
+    assert found.returncode == 0 and "the same top class" in found.stdout and (tmp_path / "a.onnx").exists()
+    refused(process("export.py", "--checkpoint=again", "--output=a.tflite"), "a.tflite: ", "a Keras model cannot be "
+            "written with", "yet")  # TensorFlow and the exporter of torch do not live in one process
+
+
+def test_what_is_for_architectures_alone_says_so(mine, script, tmp_path):
+    (tmp_path / "perf_tables").mkdir()
+    write_table(tmp_path / "perf_tables/t.pickle", proportional_table(TINY), {})
+    before = contents(tmp_path)
+    refused(script("compute_table.py", "--mode=build", "--net=mine", "--save_file=x"),
+            "--net=mine: no layer of it names a latency table", "--perf_table=macs")
+    assert contents(tmp_path) == before
+    script(*TRAIN, "--save_file=base", check=True)
+    refused(script("compare.py", "--base_model=base", "--perf_table=t", "--pruning_facts", "0.4", "--save_file=c"),
+            "checkpoints/base.t7: a network of a description")
+    refused(script("prune.py", "--base_model=base", "--perf_table=t", "--pruning_fact=0.4", "--save_file=x"),
+            "perf_tables/t.pickle: not a table of net mine")
+
+
+def test_a_layer_that_cannot_be_written_yet_is_named(mine, script, tmp_path):
+    mine["nodes"][4]["table"] = "max"
+    write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
+    refused(script("compute_table.py", "--mode=build", "--net=mine", "--save_file=x"), "max: a .tflite file cannot be "
+            "written with kind 'max_pool' yet")
+
+
+@pytest.mark.parametrize("net, words", [
+    ("other", ", or a description, but networks/other.json is not there"),
+    ("./other.json", "other.json: No such file or directory; expected a description"),
+    ("networks/broken.json", "networks/broken.json: nodes[0].kernel: expected a whole number"),
+    ("torn", "networks/torn.json: "), ("networks", "--net=networks: expected one of res")])
+def test_what_is_no_network_is_said(mine, script, tmp_path, net, words):
+    mine["nodes"][0]["kernel"] = 0
+    write_whole(tmp_path / "networks/broken.json", json.dumps(mine))
+    write_whole(tmp_path / "networks/torn.json", json.dumps(mine)[:100])
+    refused(script("train.py", f"--net={net}", "--dataset=digits", "--save_file=x"), words)
+    refused(script("compute_table.py", "--mode=build", f"--net={net}", "--save_file=x"), words)
+
+
+def test_a_network_for_other_images_is_refused_before_training(mine, script, tmp_path):
+    def written(size, classes):
+        mine["inputs"][0]["size"], mine["groups"][-1]["width"] = size, classes
+        write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
+    written([12, 10], 10)
+    refused(script(*TRAIN, "--save_file=x"), "a network for images of 12x10 pixels")
+    written(12, 7)
+    refused(script(*TRAIN, "--save_file=x"), "--net=mine: tells 7 classes apart, but the data has 10")
+
+
+def test_a_file_with_the_name_of_an_architecture_is_said(mine, script, tmp_path):
+    write_whole(tmp_path / "networks/res.json", json.dumps(mine))
+    found = script("train.py", "--depth=10", "--width=0.0625", "--dataset=digits", "--epochs=1", "--save_file=x",
+                   check=True)
+    assert "note: --net=res is an architecture; networks/res.json is not read" in found.stderr
