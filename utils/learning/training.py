@@ -35,7 +35,8 @@ class BatchSource:
     """Augmented, normalised batches of the training images, reproducible from the numbers in ``seeds``.
 
     A generator on the CPU draws all random numbers of a pass before it begins, and they move to the images' device at
-    once. The device then makes the batches without waiting. Every batch seeds torch's global generator, for dropout.
+    once. The device then makes the batches without waiting. Every batch also seeds torch's global generators, which
+    dropout draws from.
     """
 
     images: Images  # on the device
@@ -49,7 +50,7 @@ class BatchSource:
         for start in range(0, len(order), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             if len(order[chosen]) > 1:  # batch norm has no variance over one image of one pixel
-                torch.manual_seed(_mixed((*seeds, start)))
+                _seed_dropout((*seeds, start))
                 yield self._batch(order, draws, chosen)
 
     def batches(self, first: int, last: int, *seeds: int) -> Iterator[Batch]:
@@ -60,7 +61,7 @@ class BatchSource:
             turn, place = divmod(number, len(self.images) // size)
             if drawn is None or place == 0:
                 drawn = self._draw((*seeds, turn))
-            torch.manual_seed(_mixed((*seeds, number)))
+            _seed_dropout((*seeds, number))
             yield self._batch(*drawn, slice(place * size, (place + 1) * size))
 
     def _draw(self, seeds: Sequence[int]) -> tuple[Tensor, Draws]:
@@ -84,6 +85,13 @@ class BatchSource:
 def seeded(seeds: Sequence[int]) -> torch.Generator:
     """A generator seeded from several numbers; sequences of one length differ unless they are equal."""
     return torch.Generator().manual_seed(_mixed(seeds))
+
+
+def _seed_dropout(seeds: Sequence[int]) -> None:
+    """Seed the global generators that this process uses."""
+    torch.default_generator.manual_seed(_mixed(seeds))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(_mixed(seeds))
 
 
 def _mixed(seeds: Sequence[int]) -> int:
