@@ -162,9 +162,11 @@ def images(network, number=8):
 
 def apart(found, expected):
     """How far two outputs are apart, relative to how far those of different images are."""
-    spread = float((expected.max(0).values - expected.min(0).values).max())
-    assume(spread > 1e-6)  # else the network says nothing of its images
-    return float((found - expected).abs().max()) / spread
+    return float((found - expected).abs().max()) / spread(expected)
+
+
+def spread(outputs):
+    return float((outputs.max(0).values - outputs.min(0).values).max())
 
 
 @st.composite
@@ -192,12 +194,14 @@ def test_pruning_random_networks_is_zeroing(data):
     network = data.draw(networks())
     keep = data.draw(kept(network))
     found, expected = outputs(network, keep)
+    assume(spread(expected) > 1e-6)  # else the network says nothing of its images
     assert apart(found, expected) < EXACT
 
 
 @given(data=st.data())
 def test_pruning_all_operators_at_once_is_zeroing(data):
     found, expected = outputs(EVERY_OPERATOR, data.draw(kept(EVERY_OPERATOR)))
+    assume(spread(expected) > 1e-6)  # else the network says nothing of its images
     assert apart(found, expected) < EXACT
 
 
@@ -208,6 +212,7 @@ def test_pruning_an_architecture_is_zeroing(network, data):
     transparent = any(node.transparent for node in network.nodes)
     keep = {g: index for g, index in data.draw(kept(network)).items() if len(index) or not transparent}
     found, expected = outputs(network, keep)
+    assume(spread(expected) > 1e-6)  # else the network says nothing of its images
     assert apart(found, expected) < EXACT
 
 
