@@ -1,7 +1,7 @@
 """The architectures by their --net name. To add one, write a file beside wideresnet.py, import and register it here.
 
-Each module has ``describe(**arguments) -> Network``; ``narrower(network, depth)``, which yields networks of this depth
-for the same images, from the width of ``network`` down; and ``EXAMPLES``, arguments of small networks for the tests.
+Each module has ``describe(**arguments) -> Network``; ``FLAGS``, {an argument that is a flag: (its default, None if it
+must be given; its valid values in words)}; and ``EXAMPLES``, arguments of small networks for the tests.
 ``network.arguments`` holds "net" and the arguments of ``describe``.
 """
 
@@ -27,8 +27,7 @@ def describe(net: str, **arguments) -> Network:
 
 
 def narrower(network: Network, depth: int) -> Iterator[Network]:
-    """Yield networks of this depth, with the architecture and images of ``network``, from its width down.
-
-    Raises ValueError saying which depths are valid.
-    """
-    return ARCHITECTURES[network.arguments["net"]].narrower(network, depth)
+    """Yield networks of this depth, with the architecture and images of ``network``, from its width down, in steps of
+    1/16. Raises ValueError saying which depths are valid."""
+    for sixteenths in range(int(16 * network.arguments["width"]), 0, -1):
+        yield describe(**{**network.arguments, "depth": depth, "width": sixteenths / 16})

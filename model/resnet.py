@@ -6,10 +6,9 @@ is a 1x1 convolution with batch norm. Groups: every block's inner channels ``Inn
 stage's residual stream ``Stream_s``.
 """
 
-from collections.abc import Iterator
-
 from model.network import Group, Input, Network
 from model.operators import Node, units
+from model.sizes import check_sizes
 
 EXAMPLES = ({"depth": 8, "width": 0.5},)
 FLAGS = {"depth": (None, "6n + 2"), "width": (1.0, "factor k of all channels")}
@@ -23,13 +22,7 @@ def describe(depth: int, width: float = 1.0, img_size: int = 32, num_classes: in
     """
     if not 8 <= depth <= 1000 or depth != int(depth) or (depth - 2) % 6:
         raise ValueError(f"--depth={depth}: a ResNet has depth 6n + 2: 8, 14, 20, 32, 44, 56, 110, ... up to 1000")
-    if not 0 < width < 1000 or 16 * width != int(16 * width):
-        raise ValueError(f"--width={width:g}: must be positive and 16 * width a whole number of channels: "
-                         "0.5, 1, 1.5, 2, 4, ...")
-    if img_size < 4:
-        raise ValueError(f"--img_size={img_size}: expected at least 4 pixels")
-    if num_classes < 2:
-        raise ValueError(f"--num_classes={num_classes}: expected at least 2")
+    check_sizes(width, img_size, num_classes)
     groups = [Group("image", 3, prunable=False), Group("Stream_1", int(16 * width))]
     nodes = [Node("Stem", "conv", ("image",), units("Stream_1"), kernel=3, bn=True, activation="relu", table="Stem")]
     read = "Stem"  # the tensor that the next block reads
@@ -54,10 +47,3 @@ def describe(depth: int, width: float = 1.0, img_size: int = 32, num_classes: in
     arguments = {"net": "resnet", "depth": int(depth), "width": float(width), "img_size": int(img_size),
                  "num_classes": int(num_classes)}
     return Network(arguments, (Input("image", "image", img_size),), tuple(groups), tuple(nodes))
-
-
-def narrower(network: Network, depth: int) -> Iterator[Network]:
-    """ResNets for the same images, of this depth, from the width of ``network`` down, by 16 * width."""
-    arguments = {k: v for k, v in network.arguments.items() if k != "net"}
-    for channels in range(int(16 * arguments["width"]), 0, -1):
-        yield describe(**{**arguments, "depth": depth, "width": channels / 16})

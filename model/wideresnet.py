@@ -6,10 +6,9 @@ skip, and halves the feature map in stages 2 and 3. Groups: ``Conv_0``, every bl
 (width 0 removes the block), every stage's residual stream ``Conv_s_0_2``.
 """
 
-from collections.abc import Iterator
-
 from model.network import Group, Input, Network
 from model.operators import Node, units
+from model.sizes import check_sizes
 
 EXAMPLES = ({"depth": 16, "width": 0.5}, {"depth": 10, "width": 1.0})
 FLAGS = {"depth": (40, "6n + 4"), "width": (2.0, "factor k of the channels of all stages")}
@@ -23,13 +22,7 @@ def describe(depth: int, width: float, img_size: int = 32, num_classes: int = 10
     """
     if not 10 <= depth <= 1000 or depth != int(depth) or (depth - 4) % 6:
         raise ValueError(f"--depth={depth}: a WideResNet has depth 6n + 4: 10, 16, 22, 28, 34, 40, ... up to 1000")
-    if not 0 < width < 1000 or 16 * width != int(16 * width):
-        raise ValueError(f"--width={width:g}: must be positive and 16 * width a whole number of channels: "
-                         "0.5, 1, 1.5, 2, 4, 10, ...")
-    if img_size < 4:
-        raise ValueError(f"--img_size={img_size}: expected at least 4 pixels")
-    if num_classes < 2:
-        raise ValueError(f"--num_classes={num_classes}: expected at least 2")
+    check_sizes(width, img_size, num_classes)
     base, blocks = int(16 * width), int(depth - 4) // 6
     groups = [Group("image", 3, prunable=False), Group("Conv_0", 16)]
     nodes = [Node("Conv_0", "conv", ("image",), units("Conv_0"), kernel=3, bn=True, activation="relu", table="Conv_0")]
@@ -56,10 +49,3 @@ def describe(depth: int, width: float, img_size: int = 32, num_classes: int = 10
     arguments = {"net": "res", "depth": int(depth), "width": float(width), "img_size": int(img_size),
                  "num_classes": int(num_classes)}
     return Network(arguments, (Input("image", "image", img_size),), tuple(groups), tuple(nodes))
-
-
-def narrower(network: Network, depth: int) -> Iterator[Network]:
-    """Yield WideResNets of this depth for the same images, from the width of ``network`` down, in steps of 1/16."""
-    arguments = {k: v for k, v in network.arguments.items() if k != "net"}
-    for channels in range(int(16 * arguments["width"]), 0, -1):
-        yield describe(**{**arguments, "depth": depth, "width": channels / 16})

@@ -174,6 +174,8 @@ def test_onnx(script, checkpoints, digits, tmp_path):
         np.testing.assert_allclose(found, expected[:count], atol=1e-4, rtol=0)
     about = session.get_modelmeta().custom_metadata_map
     assert about["labels"].split() == list("0123456789")
+    raw = (tmp_path / "a.onnx").read_bytes()  # no file of this machine is named in it
+    assert str(ROOT).encode() not in raw and b"torch_net.py" not in raw and b"site-packages" not in raw
     assert json.loads(about["network"])["network"] == NETWORK.arguments
 
 
