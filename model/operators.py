@@ -140,7 +140,8 @@ def same_padding(node: Node, sides: Sides) -> Padding:
 def convolved(node: Node, sides: Sides) -> Sides:
     """The sides of a convolution's output."""
     if node.padding is None:
-        return tuple(-(-side // stride) for side, stride in zip(sides, pair(node.stride)))  # type: ignore[return-value]
+        down, right = pair(node.stride)
+        return -(-sides[0] // down), -(-sides[1] // right)
     return _windows(node, sides, node.padding)
 
 
@@ -274,12 +275,12 @@ def _with_bias(node: Node, cout: int, weight: Weight) -> dict[str, Weight]:
 
 def _conv_weights(node: Node, cin: int, cout: int) -> dict[str, Weight]:
     if node.grouped:  # a unit's filters read that unit alone
-        return _with_bias(node, cout, Weight((cout, node_repeat_in(node, cin, cout), *pair(node.kernel))))
+        return _with_bias(node, cout, Weight((cout, _inputs_per_unit(node, cin, cout), *pair(node.kernel))))
     return _with_bias(node, cout, Weight((cout, cin, *pair(node.kernel)), 0, 1))
 
 
-def node_repeat_in(node: Node, cin: int, cout: int) -> int:
-    """Input channels per unit of a grouped convolution."""
+def _inputs_per_unit(node: Node, cin: int, cout: int) -> int:
+    """Of a grouped convolution: its units are cout / repeat, each reads as many of the cin channels."""
     return cin * node.channels[0].repeat // cout
 
 

@@ -28,7 +28,7 @@ def said(tmp_path):
     """(stdout, stderr) of code after SPOKEN, in sorted lines."""
     def run(code):
         found = subprocess.run([sys.executable, "-c", SPOKEN + code], cwd=tmp_path, capture_output=True, text=True,
-                               env=environment())
+                               env=environment(PYTHONUNBUFFERED=""))  # what is held back matters
         assert found.returncode == 0, found.stderr
         return sorted(found.stdout.splitlines()), sorted(found.stderr.splitlines())
     return run

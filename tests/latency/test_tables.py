@@ -88,3 +88,12 @@ def test_missing_garbage_and_every_truncation_are_refused(table_file, tmp_path):
         (tmp_path / "cut.pickle").write_bytes(whole[:length])
         with pytest.raises(UserError, match="cut.pickle"):
             tables.read_arrays(tmp_path / "cut.pickle")
+
+
+def test_a_missing_addition_is_free_and_another_missing_layer_is_refused():
+    table = arithmetic_table(NETWORK)
+    whole = tables.latency_s(NETWORK, NETWORK.full_widths, table)
+    without = {k: v for k, v in table.items() if not k.startswith("Join_")}
+    assert 0 < tables.latency_s(NETWORK, NETWORK.full_widths, without) < whole
+    with pytest.raises(UserError, match=r"the table has no Skip_2, which the network \(net res, depth 10"):
+        tables.latency_s(NETWORK, NETWORK.full_widths, {k: v for k, v in table.items() if k != "Skip_2"})

@@ -41,8 +41,8 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
         if key is not None and key in table:
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
         elif key is not None and layer.node.kind != "add":
-            raise UserError(f"the table has no {key}, which a {network.title} needs: expected one of this network, or "
-                            "of a wider one of its kind")
+            raise UserError(f"the table has no {key}, which the network ({network.title}) needs: expected a table of "
+                            "this network, or of a wider one of its kind")
     return float(total)
 
 
