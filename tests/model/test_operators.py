@@ -45,6 +45,15 @@ def test_sides_are_what_torch_computes(kind, kernel, stride, sides, dilation, ce
     assert tuple(run(net).shape[2:]) == net.tensors["n"].sides == net.layers(net.full_widths)[0].out_sides
 
 
+@pytest.mark.parametrize("kernel, stride, padding", [(1, 4, 0), (2, 3, 0), (2, 3, 1), (3, 2, 1), (3, 4, 1), (2, 5, 1)])
+@pytest.mark.parametrize("kind", ["max_pool", "average_pool"])
+def test_a_last_window_begins_inside_the_map_or_the_padding_before_it(kind, kernel, stride, padding):
+    for side in range(5, 14):
+        net = network(Node("n", kind, ("x",), kernel=kernel, stride=stride, padding=(padding,) * 4, ceil_mode=True),
+                      size=side)
+        assert tuple(run(net).shape[2:]) == net.tensors["n"].sides, side
+
+
 def test_every_operators_shape_is_what_torch_computes():
     seen, net = {}, TorchNet(EVERYTHING, EVERYTHING.full_widths).eval()
     real = net._run
