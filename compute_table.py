@@ -48,8 +48,9 @@ NEEDED = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tf
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__)
     cli.add_network_flags(parser)
-    parser.add_argument("--img_size", type=cli.within(int, 4, 4096), default=32, help="side of the input, pixels")
-    parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000), default=10, help="classes of the classifier")
+    cli.add_size_flag(parser)
+    parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000),
+                        help="classes of the classifier (default: 10, or the description's)")
     parser.add_argument("--num_images", type=cli.within(int, 1, 4096), default=1, help="images per inference")
     parser.add_argument("--mode", choices=("build", "validate", "measure", "save", "load"), required=True,
                         help="build: measure a table with LiteRT in this process; validate: time whole networks and "
@@ -159,7 +160,7 @@ def write_files(network: Network, folder: Path, num_images: int, converter: str,
     written, whole = 0, 0
     for new, old in progress(work, f"writing, {variants.CHUNK} files at a time", chunks):
         written, whole = written + new, whole + old
-    joins = sum(t.rows for t in network.tables.values() if t.kind == "add")
+    joins = sum(t.rows for t in network.tables.values() if t.optional)
     print(f"{folder}: {written:,} files written, {whole:,} were whole already, in {time.monotonic() - began:.0f} s "
           f"(share {offset + 1} of {shells}; the whole network has {joins} joins among its {count:,} files)")
 

@@ -12,7 +12,9 @@ ends with the same result as an uninterrupted run.
 
 import argparse
 import ast
+from typing import Optional
 
+from model.architectures import describe
 from model.network import Network, Widths
 from utils.common import journal
 from utils.common.channels import channels_path, read_channels
@@ -20,6 +22,7 @@ from utils.common.cli import (
     add_data_flags,
     add_network_flags,
     add_run_flags,
+    add_size_flag,
     describe_or_fail,
     fraction,
     new_parser,
@@ -36,6 +39,7 @@ from utils.learning.settings import Compute, Data, Recipe, Schedule, Teaching
 def get_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__)
     add_network_flags(parser)
+    add_size_flag(parser)
     parser.add_argument("--channels",
                         help="train the channels that pruning left, nbr_channels/CHANNELS.pickle or a path")
     add_data_flags(parser)
@@ -72,12 +76,14 @@ def epoch_list(text: str) -> list[int]:
 def main() -> None:
     args = get_parser().parse_args()
 
-    def network_of(num_classes: int) -> tuple[Network, Widths]:
-        network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, num_classes=num_classes)
+    def network_of(num_classes: Optional[int]) -> tuple[Network, Widths]:
+        network = describe_or_fail(net=args.net, depth=args.depth, width=args.width, img_size=args.img_size)
+        if num_classes is not None and "description" not in network.arguments:  # which has its classes
+            network = describe(**{**network.arguments, "num_classes": num_classes})
         return network, read_channels(channels_path(args.channels), network) if args.channels else network.full_widths
 
     note_shadowed(args.net)
-    unpruned, _ = network_of(num_classes=10)  # reports wrong flags before torch is loaded and images are read
+    unpruned, _ = network_of(num_classes=None)  # reports wrong flags before torch is loaded and images are read
     path = writable_folder("checkpoints") / f"{save_name(args.save_file)}.t7"
     teaching = None
     if args.teacher:

@@ -5,13 +5,15 @@ must be given; its valid values in words)}; and ``EXAMPLES``, arguments of small
 ``network.arguments`` holds "net" and the arguments of ``describe``.
 """
 
+import math
 from collections.abc import Iterator
+from typing import Optional
 
-from model import resnet, wideresnet
+from model import mobilenet_v2, resnet, wideresnet
 from model.description import from_dict
 from model.network import Network
 
-ARCHITECTURES = {"res": wideresnet, "resnet": resnet}
+ARCHITECTURES = {"res": wideresnet, "resnet": resnet, "mobilenet_v2": mobilenet_v2}
 
 
 def describe(net: str, **arguments) -> Network:
@@ -26,8 +28,24 @@ def describe(net: str, **arguments) -> Network:
     return ARCHITECTURES[net].describe(**arguments)
 
 
-def narrower(network: Network, depth: int) -> Iterator[Network]:
-    """Yield networks of this depth, with the architecture and images of ``network``, from its width down, in steps of
-    1/16. Raises ValueError saying which depths are valid."""
-    for sixteenths in range(int(16 * network.arguments["width"]), 0, -1):
-        yield describe(**{**network.arguments, "depth": depth, "width": sixteenths / 16})
+def has_depths(network: Network) -> bool:
+    """Whether the network's architecture comes in several depths."""
+    return "depth" in network.arguments
+
+
+def narrower(network: Network, depth: Optional[int] = None) -> Iterator[Network]:
+    """Yield ever smaller networks with the architecture and images of ``network``, from its width down, in steps of
+    1/16.
+
+    depth: of an architecture that comes in several. Raises ValueError saying which depths are valid, or that the
+    network is of no architecture.
+    """
+    if "width" not in network.arguments:
+        raise ValueError(f"{network.short_name} is of no architecture that has smaller networks")
+    depths, last = {} if depth is None else {"depth": depth}, None
+    widest = network.arguments["width"]
+    for width in (widest, *(n / 16 for n in range(math.ceil(16 * widest) - 1, 0, -1))):
+        found = describe(**{**network.arguments, **depths, "width": width})
+        if found.full_widths != last:  # channels may be rounded
+            last = found.full_widths
+            yield found

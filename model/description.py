@@ -21,6 +21,7 @@ MOST_NODES, MOST_CHANNELS, MOST_PIXELS = 10_000, 1_000_000, 100_000
 MOST_PARAMETERS = 4_000_000_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_PATH = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100}){0,30}")  # of a module, such as layer1.0.conv2
 
 
 def as_dict(network: Network, name: str) -> dict[str, Any]:
@@ -107,6 +108,12 @@ def _name(place: str, value: Any) -> str:
     return value
 
 
+def _path(place: str, value: Any) -> str:
+    if not isinstance(value, str) or not _PATH.fullmatch(value):
+        raise ValueError(f"{place}: expected names joined by dots, found {str(value)[:100]!r}")
+    return value
+
+
 def _text(place: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > 200:
         raise ValueError(f"{place}: expected a word, found {str(value)[:100]!r}")
@@ -172,7 +179,7 @@ _FIELDS: dict[str, Callable[[str, Any], Any]] = {
     "padding": _or_none(_several(4, 0, MOST_PIXELS)), "grouped": _flag, "multiplier": _whole(1, MOST_CHANNELS),
     "ceil_mode": _flag, "count_include_pad": _flag, "size": _sides, "part": _several(2, 0, MOST_NODES),
     "blocks": _whole(1, MOST_CHANNELS), "rate": _real(0, 1), "slope": _real(-10, 10), "bn_epsilon": _real(0, 1),
-    "bn_momentum": _or_none(_real(0, 1)), "transparent": _flag,
+    "bn_momentum": _or_none(_real(0, 1)), "transparent": _flag, "module": _or_none(_path), "bn_module": _or_none(_path),
     "group": _name, "width": _whole(1, MOST_CHANNELS), "prunable": _flag, "removable": _flag}
 
 

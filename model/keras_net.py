@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -36,36 +36,62 @@ def _normalised(x, mean: Sequence[float], std: Sequence[float]):
     return tf.keras.layers.Rescaling(np.float32(1 / (255 * stds)), np.float32(-means / stds), name="normalise")(x)
 
 
+# --- operators: a layer and what it reads -> its output, before batch norm and activation ----------------------
+
+def _conv(layer: Layer, inputs):
+    return tf.keras.layers.Conv2D(layer.cout, layer.node.kernel, **_filters(layer))(inputs[0])
+
+
+def _depthwise(layer: Layer, inputs):
+    return tf.keras.layers.DepthwiseConv2D(layer.node.kernel, **_filters(layer))(inputs[0])
+
+
+def _filters(layer: Layer) -> dict[str, Any]:
+    node = layer.node
+    return {"strides": node.stride, "padding": "same", "use_bias": node.bias, "name": node.name}
+
+
+def _linear(layer: Layer, inputs):
+    return tf.keras.layers.Dense(layer.cout, use_bias=layer.node.bias, name=layer.node.name)(inputs[0])
+
+
+def _pool(layer: Layer, inputs):
+    x = tf.keras.layers.AveragePooling2D(layer.in_size, name=layer.node.name)(inputs[0])
+    return tf.keras.layers.Flatten()(x)
+
+
+def _add(layer: Layer, inputs):
+    if len(inputs) == 1:  # its other operands are gone; it is here for its activation
+        return inputs[0]
+    return tf.keras.layers.Add(name=layer.node.name)(inputs)
+
+
+LAYERS: dict[str, Callable[[Layer, Sequence[Any]], Any]] = {
+    "conv": _conv, "depthwise": _depthwise, "linear": _linear, "pool": _pool, "add": _add,
+    "dropout": lambda layer, inputs: inputs[0]}  # nothing in inference
+FROM_TORCH = {"conv": (2, 3, 1, 0), "depthwise": (2, 3, 0, 1), "linear": (1, 0)}  # axes of the filters
+MOST = {"relu": None, "relu6": 6.0}  # what an activation cuts off
+
+
 def _apply(layer: Layer, inputs):
     node = layer.node
-    refuse_beyond_the_basics(node, "a Keras model")
-    same = {"strides": node.stride, "padding": "same", "use_bias": node.bias, "name": node.name}
-    if node.kind == "conv":
-        x = tf.keras.layers.Conv2D(layer.cout, node.kernel, **same)(inputs[0])
-    elif node.kind == "depthwise":
-        x = tf.keras.layers.DepthwiseConv2D(node.kernel, **same)(inputs[0])
-    elif node.kind == "linear":
-        x = tf.keras.layers.Dense(layer.cout, use_bias=node.bias, name=node.name)(inputs[0])
-    elif node.kind == "pool":
-        x = tf.keras.layers.Flatten()(tf.keras.layers.AveragePooling2D(layer.in_size, name=node.name)(inputs[0]))
-    elif len(inputs) == 1:  # an addition whose other operand is gone; it is here for its activation
-        return tf.keras.layers.ReLU(name=node.name)(inputs[0])
-    else:
-        x = tf.keras.layers.Add(name=node.name)(inputs)
+    refuse_beyond_the_basics(node, LAYERS, "a Keras model")
+    x = LAYERS[node.kind](layer, inputs)
     if node.bn:
         x = tf.keras.layers.BatchNormalization(epsilon=node.bn_epsilon, name=node.name + "_bn")(x)
-    return tf.keras.layers.ReLU()(x) if node.activation else x
+    if not node.activation:
+        return x
+    name = node.name if x is inputs[0] else None  # of an addition that is here for its activation
+    return tf.keras.layers.ReLU(max_value=MOST[node.activation], name=name)(x)
 
 
 def _load(model, layer: Layer, weights: Mapping[str, np.ndarray]) -> None:
     node = layer.node
-    axes = {"conv": (2, 3, 1, 0), "depthwise": (2, 3, 0, 1), "linear": (1, 0)}.get(node.kind)
-    if axes:
-        values = [np.transpose(weights[node.name + ".weight"], axes)]
-        model.get_layer(node.name).set_weights(values + ([weights[node.name + ".bias"]] if node.bias else []))
+    if node.kind in FROM_TORCH:
+        values = [np.transpose(weights[node.path + ".weight"], FROM_TORCH[node.kind])]
+        model.get_layer(node.name).set_weights(values + ([weights[node.path + ".bias"]] if node.bias else []))
     if node.bn:
-        model.get_layer(node.name + "_bn").set_weights(
-            [weights[f"{node.name}_bn.{k}"] for k in BATCH_NORM])
+        model.get_layer(node.name + "_bn").set_weights([weights[f"{node.bn_path}.{k}"] for k in BATCH_NORM])
 
 
 def forget_all() -> None:

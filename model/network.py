@@ -105,6 +105,11 @@ class Table:
         return self.node.kind
 
     @property
+    def optional(self) -> bool:
+        """Whether tables of earlier programs lack it, so that it is free without one."""
+        return OPERATORS[self.kind].optional
+
+    @property
     def shape(self) -> tuple[int, int]:
         return (self.rows, self.columns)
 
@@ -163,6 +168,12 @@ class Network:
 
     def __post_init__(self) -> None:
         _ = self.tensors  # what contradicts itself is refused
+        seen: set[str] = set()
+        for node in self.nodes:
+            names = set(parameters_of(node, 1, 1))
+            if names & seen:
+                raise ValueError(f"node {node.name}: {min(names & seen)} is also a parameter of another node")
+            seen |= names
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -284,21 +295,37 @@ class Network:
     @cached_property
     def tables(self) -> dict[str, Table]:
         """The latency tables this network needs, by key. Nodes of one key must be the same operator."""
-        pools = {n.name: n for n in self.nodes if n.kind == "pool"}
+        pools = self._measured_with_reader
         tables: dict[str, Table] = {}
         for layer in self.layers(self.full_widths):
             node = layer.node
             if node.table is None:
                 continue
-            pooled = node.inputs[0] in pools
-            sides = self.tensors[pools[node.inputs[0]].inputs[0]].sides if pooled else layer.in_sides
+            pool = pools.get(self._source(node.inputs[0]))
+            sides = self.tensors[pool.inputs[0]].sides if pool else layer.in_sides
             writes = OPERATORS[node.kind].writes
             fixed = writes and not any(self.group[s.group].prunable for s in node.channels)
             single = fixed or not writes
-            new = Table(node.table, node, sides, pooled, layer.cin, 1 if single else layer.cout,
+            new = Table(node.table, node, sides, pool is not None, layer.cin, 1 if single else layer.cout,
                         layer.cout if fixed else None)
             tables[node.table] = _widest(tables.get(node.table, new), new)
         return tables
+
+    @cached_property
+    def _measured_with_reader(self) -> dict[str, Node]:
+        """Pools without a table of their own, by name. Raises ValueError if one would be priced more than once."""
+        pools = {n.name: n for n in self.nodes if OPERATORS[n.kind].with_reader and n.table is None}
+        for name in pools:
+            readers = [n.name for n in self.nodes if n.table is not None and name in map(self._source, n.inputs)]
+            if len(readers) > 1:
+                raise ValueError(f"{name}: read by {' and '.join(readers)}, each of which would be measured with it; "
+                                 "expected a latency table of its own")
+        return pools
+
+    def _source(self, tensor: str) -> str:
+        """The tensor, seen through operators that do nothing in inference."""
+        node = next((n for n in self.nodes if n.name == tensor), None)
+        return self._source(node.inputs[0]) if node is not None and OPERATORS[node.kind].idle else tensor
 
     def conv_channels(self, widths: Widths) -> dict[str, int]:
         """Channels left in every convolution: {layer name: channels}, 0 for one that is gone.
@@ -315,8 +342,8 @@ class Network:
         found = []
         for node in self.nodes:
             segments = self.tensors[node.name].channels
-            hidden = node.kind == "linear" and any(self.group[s.group].prunable for s in segments)
-            if node.kind in ("conv", "depthwise") or hidden:
+            classifier = self.tensors[node.name].flat and not any(self.group[s.group].prunable for s in segments)
+            if OPERATORS[node.kind].counted and not classifier:
                 keys = [node.name] if len(segments) == 1 else [f"{node.name}:{s.group}" for s in segments]
                 found += [(key, node.name, s) for key, s in zip(keys, segments)]
         return found

@@ -18,7 +18,7 @@ Runs on Python 3.9 with the standard library alone.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable, NamedTuple, Optional, Union
 
@@ -86,6 +86,16 @@ class Node:
     bn_epsilon: float = BN_EPSILON
     bn_momentum: Optional[float] = BN_MOMENTUM  # None: the mean over all batches
     transparent: bool = False  # an addition left with one operand passes it on without batch norm and activation
+    module: Optional[str] = None  # path of its parameters in a state dict; None: its name
+    bn_module: Optional[str] = None  # path of its batch norm's parameters; None: module_bn
+
+    @property
+    def path(self) -> str:
+        return self.module or self.name
+
+    @property
+    def bn_path(self) -> str:
+        return self.bn_module or f"{self.path}_bn"
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,11 @@ class Operator:
     needs: str = "all"  # of its inputs, to live: "all"; "any": it goes on with those that live; "parts": the same, but
     # one that has channels must live, or readers would miss them; or the "first"
     writes: bool = False  # channels of its own: its filters lose outputs when their group shrinks
+    counted: bool = False  # channel files list it
     signs: bool = False  # its output may be negative though no input is
+    with_reader: bool = False  # without a latency table of its own, it is measured with the layer that reads it
+    idle: bool = False  # nothing in inference
+    optional: bool = False  # latency tables of earlier programs lack it; it is free then
 
 
 def pair(value: Union[int, Sides]) -> Sides:
@@ -297,26 +311,26 @@ def _norm_weights(node: Node, cin: int, cout: int) -> dict[str, Weight]:
 
 
 def _scale_weights(node: Node, cin: int, cout: int) -> dict[str, Weight]:
-    return {"weight": Weight((cout,))}
+    return {"": Weight((cout,))}  # named as the node is
 
 
 # --- the vocabulary --------------------------------------------------------------------------------------------
 
 OPERATORS: dict[str, Operator] = {
-    "conv": Operator(_conv, _conv_weights, writes=True, signs=True),
-    "depthwise": Operator(_depthwise, _depthwise_weights, signs=True),
-    "linear": Operator(_linear, _linear_weights, writes=True, signs=True),
+    "conv": Operator(_conv, _conv_weights, writes=True, counted=True, signs=True),
+    "depthwise": Operator(_depthwise, _depthwise_weights, counted=True, signs=True),
+    "linear": Operator(_linear, _linear_weights, writes=True, counted=True, signs=True),
     "batch_norm": Operator(_same, _norm_weights, signs=True),
     "activation": Operator(_same),
-    "dropout": Operator(_same),
+    "dropout": Operator(_same, idle=True),
     "scale": Operator(_same, _scale_weights, signs=True),  # a factor per channel
-    "add": Operator(_add, operands=None, needs="any"),
+    "add": Operator(_add, operands=None, needs="any", optional=True),
     "multiply": Operator(_multiply, operands=2, needs="first"),  # by a map, or by a gate: one number per channel
     "concat": Operator(_concat, operands=None, needs="parts"),
     "split": Operator(_split),
     "shuffle": Operator(_shuffle),  # of channels: reshaped to [blocks, channels / blocks], transposed
     "flatten": Operator(_flatten),
-    "pool": Operator(_global_pool),  # the mean over all pixels, a vector
+    "pool": Operator(_global_pool, with_reader=True),  # the mean over all pixels, a vector
     "max_pool": Operator(_pool),  # padded with minus infinity
     "average_pool": Operator(_pool),
     "adaptive_average_pool": Operator(_adaptive),
@@ -329,13 +343,13 @@ class Unsupported(ValueError):
     """A backend cannot write an operator; says which, and where."""
 
 
-def refuse_beyond_the_basics(node: Node, where: str) -> None:
-    """Raise Unsupported unless the node is what WideResNets need: square, SAME, ungrouped, ReLU or nothing behind it.
+def refuse_beyond_the_basics(node: Node, kinds: Container[str], where: str) -> None:
+    """Raise Unsupported unless the node is of these kinds, square, SAME, ungrouped, with ReLU, ReLU6 or nothing behind.
 
     where: the backend, in words.
     """
-    extras = {"kind": node.kind not in ("conv", "depthwise", "linear", "add", "pool"),
-              "activation": node.activation not in ("", "relu"), "padding": node.padding is not None,
+    extras = {"kind": node.kind not in kinds,
+              "activation": node.activation not in ("", "relu", "relu6"), "padding": node.padding is not None,
               "grouped": node.grouped, "multiplier": node.multiplier != 1, "dilation": pair(node.dilation) != (1, 1),
               "kernel": len(set(pair(node.kernel))) > 1, "stride": len(set(pair(node.stride))) > 1,
               "inputs": node.kind == "add" and len(node.inputs) > 2,
@@ -368,7 +382,8 @@ def non_negative(node: Node, inputs_are: bool) -> bool:
 
 def parameters_of(node: Node, cin: int, cout: int) -> dict[str, Weight]:
     """Every parameter and statistic of the node and of the batch norm behind it, by its name in a state dict."""
-    found = {f"{node.name}.{name}": weight for name, weight in OPERATORS[node.kind].weights(node, cin, cout).items()}
+    found = {f"{node.path}.{name}" if name else node.path: weight
+             for name, weight in OPERATORS[node.kind].weights(node, cin, cout).items()}
     if node.bn:
-        found.update({f"{node.name}_bn.{name}": Weight((cout,)) for name in BATCH_NORM})
+        found.update({f"{node.bn_path}.{name}": Weight((cout,)) for name in BATCH_NORM})
     return found

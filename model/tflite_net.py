@@ -8,7 +8,7 @@ A latency variant is the network of one operator (``Table.network``): the same c
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Optional
+from typing import Callable, Optional
 
 import flatbuffers
 import numpy as np
@@ -19,7 +19,7 @@ except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the pack
     import tflite as schema  # pyright: ignore[reportMissingImports]
 
 from model.network import Layer, Network, Table, Widths
-from model.operators import BATCH_NORM, Node, refuse_beyond_the_basics
+from model.operators import BATCH_NORM, Node, pair, refuse_beyond_the_basics
 
 Weights = Mapping[str, np.ndarray]
 
@@ -39,7 +39,8 @@ def write(network: Network, widths: Widths, weights: Weights, num_images: int = 
     for i in network.inputs:
         graph.tensor(i.name, (num_images, *i.sides, widths[i.group]))
     for layer in network.layers(widths):
-        _add_layer(graph, layer, weights)
+        refuse_beyond_the_basics(layer.node, OPERATORS, "a .tflite file")
+        OPERATORS[layer.node.kind](graph, layer, [graph.index[n] for n in layer.inputs], weights)
     return _serialise(graph, [i.name for i in network.inputs], network.output)
 
 
@@ -56,7 +57,7 @@ def random_weights(network: Network, widths: Widths) -> dict[str, np.ndarray]:
         values = np.resize(_normal_values(), shape)
         if len(shape) > 1:
             weights[name] = values * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        elif name.endswith(("_bn.weight", "_var")):
+        elif name.endswith((".weight", "_var")):
             weights[name] = 0.5 + np.abs(values)
         else:
             weights[name] = values * np.float32(0.1)
@@ -68,7 +69,7 @@ def _normal_values() -> np.ndarray:
     return np.random.default_rng(0).standard_normal(1 << 16, dtype=np.float32)
 
 
-# --- layers to operators ---------------------------------------------------------------------------------------
+# --- layers to operators: the graph, a layer, the tensors that it reads, weights --------------------------------
 
 class _Graph:
     """Tensors (name, shape, data or None) and operators in the order in which they are added."""
@@ -93,61 +94,77 @@ class _Graph:
         return output
 
 
-def _add_layer(graph: _Graph, layer: Layer, weights: Weights) -> None:
+def _conv(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    kernel, bias = _folded(layer, weights)  # [cout, cin, k, k]
+    _filters(graph, "CONV_2D", layer, inputs, kernel.transpose(0, 2, 3, 1), bias)
+
+
+def _depthwise(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    kernel, bias = _folded(layer, weights)  # [cout, 1, k, k]
+    _filters(graph, "DEPTHWISE_CONV_2D", layer, inputs, kernel.transpose(1, 2, 3, 0), bias, DepthMultiplier=1)
+
+
+def _filters(graph: _Graph, kind: str, layer: Layer, inputs: list[int], kernel: np.ndarray, bias: np.ndarray,
+             **options: int) -> None:
+    name, side, (down, right) = layer.node.name, layer.out_size, pair(layer.node.stride)
+    inputs = [*inputs, graph.constant(name + ".weight", kernel), graph.constant(name + ".bias", bias)]
+    graph.operator(kind, inputs, name, (side, side, layer.cout), Padding=schema.Padding.SAME, StrideW=right,
+                   StrideH=down, FusedActivationFunction=_FUSED[layer.node.activation], **options)
+
+
+def _linear(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
     node, name = layer.node, layer.node.name
-    refuse_beyond_the_basics(node, "a .tflite file")
-    inputs = [graph.index[n] for n in layer.inputs]
-    side, relu = layer.out_size, int(bool(node.activation))
-    if node.kind == "pool":
-        graph.operator("AVERAGE_POOL_2D", inputs, name, (1, 1, layer.cout), Padding=schema.Padding.VALID,
-                       StrideW=layer.in_size, StrideH=layer.in_size, FilterWidth=layer.in_size,
-                       FilterHeight=layer.in_size, FusedActivationFunction=relu)
-    elif node.kind == "add":
-        _add_join(graph, layer, inputs, weights)
-    elif node.kind == "linear":
-        inputs.append(graph.constant(name + ".weight", weights[name + ".weight"]))
-        inputs.append(graph.constant(name + ".bias", weights[name + ".bias"]) if node.bias else -1)
-        graph.operator("FULLY_CONNECTED", inputs, name, (layer.cout,), FusedActivationFunction=relu)
-    else:
-        kernel, bias = _folded(layer, weights)
-        inputs += [graph.constant(name + ".weight", kernel), graph.constant(name + ".bias", bias)]
-        options = {"Padding": schema.Padding.SAME, "StrideW": node.stride, "StrideH": node.stride,
-                   "FusedActivationFunction": relu}
-        if node.kind == "depthwise":
-            graph.operator("DEPTHWISE_CONV_2D", inputs, name, (side, side, layer.cout), DepthMultiplier=1, **options)
-        else:
-            graph.operator("CONV_2D", inputs, name, (side, side, layer.cout), **options)
+    kernel = graph.constant(name + ".weight", weights[node.path + ".weight"])
+    bias = graph.constant(name + ".bias", weights[node.path + ".bias"]) if node.bias else -1
+    graph.operator("FULLY_CONNECTED", [*inputs, kernel, bias], name, (layer.cout,),
+                   FusedActivationFunction=_FUSED[node.activation])
 
 
-def _add_join(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+def _pool(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    side = layer.in_size
+    graph.operator("AVERAGE_POOL_2D", inputs, layer.node.name, (1, 1, layer.cout), Padding=schema.Padding.VALID,
+                   StrideW=side, StrideH=side, FilterWidth=side, FilterHeight=side,
+                   FusedActivationFunction=_FUSED[layer.node.activation])
+
+
+def _add(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
     node, name, shape = layer.node, layer.node.name, (layer.out_size, layer.out_size, layer.cout)
     if len(inputs) == 1:  # its other operand is gone; it is here for its activation
-        graph.operator("RELU", inputs, name, shape)
+        graph.operator(node.activation.upper(), inputs, name, shape)
         return
     if not node.bn:
-        graph.operator("ADD", inputs, name, shape, FusedActivationFunction=int(bool(node.activation)))
+        graph.operator("ADD", inputs, name, shape, FusedActivationFunction=_FUSED[node.activation])
         return
     scale, shift = _scale_and_shift(node, weights)
-    x = graph.operator("ADD", inputs, name + ".sum", shape, FusedActivationFunction=0)
+    x = graph.operator("ADD", inputs, name + ".sum", shape, FusedActivationFunction=_FUSED[""])
     x = graph.operator("MUL", [x, graph.constant(name + ".scale", scale)], name + ".scaled", shape,
-                       FusedActivationFunction=0)
+                       FusedActivationFunction=_FUSED[""])
     graph.operator("ADD", [x, graph.constant(name + ".shift", shift)], name, shape,
-                   FusedActivationFunction=int(bool(node.activation)))
+                   FusedActivationFunction=_FUSED[node.activation])
+
+
+def _dropout(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    graph.index[layer.node.name], = inputs  # nothing in inference
+
+
+OPERATORS: dict[str, Callable[[_Graph, Layer, list[int], Weights], None]] = {
+    "conv": _conv, "depthwise": _depthwise, "linear": _linear, "pool": _pool, "add": _add, "dropout": _dropout}
+_FUSED = {"": 0, "relu": schema.ActivationFunctionType.RELU, "relu6": schema.ActivationFunctionType.RELU6}
 
 
 def _folded(layer: Layer, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Filters in TensorFlow Lite's layout ([cout, k, k, cin]; depthwise [1, k, k, cout]) with batch norm folded in."""
-    name = layer.node.name
-    kernel = weights[name + ".weight"]  # [cout, cin, k, k]; depthwise [cout, 1, k, k]
-    bias = weights[name + ".bias"] if layer.node.bias else np.zeros(layer.cout, np.float32)
+    """Filters, in PyTorch's layout, and biases with the batch norm folded in."""
+    path = layer.node.path
+    kernel = weights[path + ".weight"]
+    bias = weights[path + ".bias"] if layer.node.bias else np.zeros(layer.cout, np.float32)
     if layer.node.bn:
         scale, shift = _scale_and_shift(layer.node, weights)
         kernel, bias = kernel * scale[:, None, None, None], bias * scale + shift
-    return kernel.transpose((1, 2, 3, 0) if layer.node.kind == "depthwise" else (0, 2, 3, 1)), bias
+    return kernel, bias
 
 
 def _scale_and_shift(node: Node, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    gamma, beta, mean, variance = (weights[f"{node.name}_bn.{k}"] for k in BATCH_NORM)
+    gamma, beta, mean, variance = (weights[f"{node.bn_path}.{k}"] for k in BATCH_NORM)
     scale = gamma / np.sqrt(variance + np.float32(node.bn_epsilon))
     return scale, beta - mean * scale
 
@@ -157,7 +174,7 @@ def _scale_and_shift(node: Node, weights: Weights) -> tuple[np.ndarray, np.ndarr
 # The schema's table of options of each operator; its generated functions are named after it.
 _OPTIONS = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "ADD": "AddOptions",
             "MUL": "MulOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "FULLY_CONNECTED": "FullyConnectedOptions",
-            "RELU": ""}
+            "RELU": "", "RELU6": ""}
 
 
 def _serialise(graph: _Graph, inputs: Sequence[str], output: str) -> bytes:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.network import Layer, Network, Widths
-from model.operators import Node, Padding, count, pair, same_padding
+from model.operators import OPERATORS, Node, Padding, count, pair, parameters_of, same_padding
 
 BatchNorm = Union[nn.BatchNorm1d, nn.BatchNorm2d]
 
@@ -43,17 +43,6 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
-class Scale(nn.Module):
-    """A factor per channel."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight.view(-1, *[1] * (x.dim() - 2))
-
-
 class TorchNet(nn.Module):
     """``network`` at ``widths``: [N, channels, height, width] normalised images -> [N, num_classes] logits."""
 
@@ -61,13 +50,16 @@ class TorchNet(nn.Module):
         super().__init__()
         self.network, self.widths = network, dict(widths)
         self.layers = network.layers(widths)
+        self._own: dict[str, Any] = {}  # {layer: its module, or its parameter}; where they are registered tells nothing
+        self._norms: dict[str, BatchNorm] = {}  # {layer: the batch norm behind it}
+        self._fresh = {layer.node.name for layer in self.layers if _is_fresh(layer)}
         for layer in self.layers:
             node, flat = layer.node, network.tensors[layer.node.name].flat
             make = MODULES.get(node.kind)
             if make is not None:
-                self.add_module(node.name, make(layer, flat))
+                self._own[node.name] = _register(self, node.path, make(layer, flat))
             if node.bn:
-                self.add_module(node.name + "_bn", _batch_norm(layer, flat))
+                self._norms[node.name] = _register(self, node.bn_path, _batch_norm(layer, flat))
         self._last_reader = {name: layer.node.name for layer in self.layers for name in layer.inputs}
 
     @property
@@ -76,8 +68,13 @@ class TorchNet(nn.Module):
 
     def batch_norms(self, layer: Layer) -> list[BatchNorm]:
         """The batch norms of a layer: the one that it is, and the one behind it."""
-        names = [layer.node.name] * (layer.node.kind == "batch_norm") + [layer.node.name + "_bn"] * layer.node.bn
-        return [getattr(self, name) for name in names]
+        name = layer.node.name
+        found = [self._own.get(name), self._norms.get(name)]
+        return [m for m in found if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+
+    def weight(self, layer: str) -> Tensor:
+        """The filters of a layer."""
+        return self._own[layer].weight
 
     def forward(self, *images: Tensor) -> Tensor:
         values = self.advance({i.name: x for i, x in zip(self.network.inputs, images)}, 0, len(self.layers))
@@ -97,12 +94,28 @@ class TorchNet(nn.Module):
     def _run(self, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
         node = layer.node
         run = RUN.get(node.kind)
-        x = getattr(self, node.name)(inputs[0]) if run is None else run(self, layer, inputs)
+        x = self._own[node.name](inputs[0]) if run is None else run(self, layer, inputs)
         if node.bn:
-            x = getattr(self, node.name + "_bn")(x)
-        if node.activation == "relu" and (node.bn or node.kind in FILTERS or node.kind == "add" and len(inputs) > 1):
-            return F.relu_(x)  # nobody else has it
+            x = self._norms[node.name](x)
+        if node.activation == "relu" and node.name in self._fresh:
+            return F.relu_(x)
         return _activated(node, x) if node.activation else x
+
+
+def _is_fresh(layer: Layer) -> bool:
+    """Whether what it computes before its activation is a tensor that nobody else has."""
+    summed = OPERATORS[layer.node.kind].needs == "any" and len(layer.inputs) > 1
+    return summed or bool(parameters_of(layer.node, layer.cin, layer.cout))
+
+
+def _register(net: nn.Module, path: str, made: Any) -> Any:
+    """Put a module or a parameter at ``path``, such as layer1.0.conv2, whatever attributes ``net`` has. Returns it."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        net._modules.setdefault(parent, nn.Module())  # it only holds others
+        net = cast(nn.Module, net._modules[parent])
+    (net._parameters if isinstance(made, nn.Parameter) else net._modules)[name] = made
+    return made
 
 
 def weights_of(model: nn.Module):
@@ -111,16 +124,20 @@ def weights_of(model: nn.Module):
             if value.dtype != torch.int64}
 
 
-# --- operators with weights: a layer, and whether its tensors are vectors -> the module that holds them --------
+# --- operators with weights: a layer, and whether its tensors are vectors -> the module or parameter that it has ----
 
 def _conv(layer: Layer, flat: bool) -> nn.Module:
+    node = layer.node
+    return _filters(layer, layer.cout // node.channels[0].repeat if node.grouped else 1)
+
+
+def _depthwise(layer: Layer, flat: bool) -> nn.Module:
+    return _filters(layer, layer.cin)
+
+
+def _filters(layer: Layer, groups: int) -> nn.Module:
     """Freshly initialised (He et al., arXiv 1502.01852, fan-out)."""
-    node, groups = layer.node, 1
-    if node.kind == "depthwise":
-        groups = layer.cin
-    elif node.grouped:
-        groups = layer.cout // node.channels[0].repeat
-    module = Conv2d(layer.cin, layer.cout, node, groups)
+    module = Conv2d(layer.cin, layer.cout, layer.node, groups)
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -139,17 +156,17 @@ def _batch_norm(layer: Layer, flat: bool) -> nn.Module:
     return kind(layer.cout, eps=layer.node.bn_epsilon, momentum=layer.node.bn_momentum)
 
 
-def _scale(layer: Layer, flat: bool) -> nn.Module:
-    return Scale(layer.cout)
-
-
-FILTERS = ("conv", "depthwise", "linear")
-MODULES: dict[str, Callable[[Layer, bool], nn.Module]] = {
-    "conv": _conv, "depthwise": _conv, "linear": _linear, "batch_norm": _batch_norm, "scale": _scale,
+MODULES: dict[str, Callable[[Layer, bool], Union[nn.Module, nn.Parameter]]] = {
+    "conv": _conv, "depthwise": _depthwise, "linear": _linear, "batch_norm": _batch_norm,
+    "scale": lambda layer, flat: nn.Parameter(torch.ones(layer.cout)),
     "dropout": lambda layer, flat: nn.Dropout(layer.node.rate)}
 
 
-# --- operators without: the network, a layer and what it reads -> its output ------------------------------------
+# --- operators that are no module: the network, a layer and what it reads -> its output -------------------------
+
+def _scale(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[0] * net._own[layer.node.name].view(-1, *[1] * (inputs[0].dim() - 2))
+
 
 def _add(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, inputs)
@@ -206,7 +223,7 @@ def _pad(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
 
 RUN: dict[str, Callable[[TorchNet, Layer, Sequence[Tensor]], Tensor]] = {
     "add": _add, "multiply": _multiply, "concat": _concat, "split": _split, "shuffle": _shuffle, "pool": _pool,
-    "max_pool": _max_pool, "average_pool": _average_pool, "pad": _pad,
+    "max_pool": _max_pool, "average_pool": _average_pool, "pad": _pad, "scale": _scale,
     "activation": lambda net, layer, inputs: inputs[0],  # it follows, as behind every node
     "flatten": lambda net, layer, inputs: inputs[0].flatten(1),
     "adaptive_average_pool": lambda net, layer, inputs: F.adaptive_avg_pool2d(inputs[0], pair(layer.node.size)),

@@ -17,7 +17,7 @@ from model.architectures import ARCHITECTURES, describe
 from model.network import Group, Input, Network
 from model.operators import Node, Segment, pair, units
 from model.tflite_net import random_weights, write
-from model.torch_net import Scale, TorchNet
+from model.torch_net import TorchNet
 from utils.deploy import metadata
 from utils.learning import data
 from utils.learning.data import Images, Normalisation
@@ -116,14 +116,28 @@ def toy_latency(widths):
 def lively(model: TorchNet) -> TorchNet:
     """The model in eval mode with batch norms that do something."""
     torch.manual_seed(0)
+    for layer in model.layers:
+        if layer.node.kind == "scale":
+            torch.nn.init.uniform_(model.get_parameter(layer.node.path), 0.5, 1.5)
     for module in model.modules():
-        if isinstance(module, Scale):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.3)
             torch.nn.init.normal_(module.running_mean, std=0.3)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def sensitive(model: TorchNet) -> TorchNet:
+    """The same, and its batch norms have the statistics of 32 random images: outputs differ from image to image, even
+    those of a deep network."""
+    lively(model)
+    norms = [m for m in model.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    with torch.no_grad():
+        model.train()(normalised_images(model.network, 32))
     return model.eval()
 
 

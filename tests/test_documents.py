@@ -100,7 +100,7 @@ def test_the_example_architecture_works_as_printed(monkeypatch, capsys):
     module, imports, registry, look = re.findall(r"```python\n(.*?)```", text_of("docs/new-architecture.md"), re.DOTALL)
     plain = ModuleType("model.plain")
     exec(module, plain.__dict__)
-    assert imports == "from model import plain, resnet, wideresnet\n"
+    assert imports == "from model import mobilenet_v2, plain, resnet, wideresnet\n"
     names = dict(vars(architectures), plain=plain)
     exec(registry, names)
     assert set(architectures.ARCHITECTURES) < set(names["ARCHITECTURES"])

@@ -52,7 +52,9 @@ def test_the_split_is_stratified_fixed_and_complete():
 
 
 def test_digits():
-    digits = data.load_images(Data("digits", "unused", 0), 32)
+    grey = data.load_images(Data("digits", "unused", 0), (1, 8, 8))
+    assert grey.train.pixels.shape == (1437, 1, 8, 8)
+    digits = data.load_images(Data("digits", "unused", 0), (3, 32, 32))
     assert digits.train.pixels.shape == (1437, 3, 32, 32) and digits.test.pixels.shape == (360, 3, 32, 32)
     assert digits.train.pixels.dtype == torch.uint8 and digits.train.pixels.max() > 240
     assert digits.classes == tuple("0123456789") and not digits.flip
@@ -72,7 +74,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_images(folder):
-    found = data.load_images(Data("cifar10", str(folder), 2), 32)
+    found = data.load_images(Data("cifar10", str(folder), 2), (3, 32, 32))
     assert found.classes == ("cat", "dog") and found.flip
     assert found.train.labels.tolist() == [0, 0, 0, 1, 1]
     assert found.train.pixels[:, :, 16, 16].tolist() == [[0, 0, 50], [10, 0, 50], [20, 0, 50], [0, 100, 50],
@@ -87,7 +89,7 @@ def test_a_folder_of_images(folder):
 def test_a_damaged_folder_is_named(folder, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message):
-        data.load_images(Data("cifar10", str(folder), 2), 32)
+        data.load_images(Data("cifar10", str(folder), 2), (3, 32, 32))
 
 
 def test_cifar10_in_torchvisions_layout(tmp_path):
@@ -109,7 +111,7 @@ def test_cifar10_in_torchvisions_layout(tmp_path):
     (base / "batches.meta").write_bytes(raw)
     meta = {"filename": "batches.meta", "key": "label_names", "md5": hashlib.md5(raw).hexdigest()}
     with mock.patch.multiple(CIFAR10, train_list=lists["train"], test_list=lists["test"], meta=meta):
-        found = data.load_images(Data("cifar10", str(tmp_path), 0), 32)
+        found = data.load_images(Data("cifar10", str(tmp_path), 0), (3, 32, 32))
     assert found.train.pixels.shape == (20, 3, 32, 32) and found.test.labels.tolist() == [0, 1, 2, 9]
     first = pickle.loads((base / "data_batch_1").read_bytes())["data"][0].reshape(3, 32, 32)
     assert np.array_equal(found.train.pixels[0].numpy(), first)
@@ -127,4 +129,4 @@ def test_the_real_copy_is_read(shared, tmp_path):
                 break
     roots = list(tmp_path.rglob("*.jpg"))
     assert len(roots) == 300 and {p.parts[-3] for p in roots} <= {"train", "test"}
-    assert data._read_image(roots[0], 32).shape == (32, 32, 3)
+    assert data._read_image(roots[0], (3, 32, 32)).shape == (32, 32, 3)

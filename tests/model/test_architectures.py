@@ -56,7 +56,7 @@ def test_channel_files_bring_the_widths_back(network):
 
 @EVERY
 def test_narrower_ones_are_for_the_same_images_and_ever_smaller(network):
-    depth = network.arguments["depth"]
+    depth = network.arguments.get("depth")
     found = list(islice(architectures.narrower(network, depth), 5))
     assert found[0] == network
     counts = [n.parameter_count(n.full_widths) for n in found]
@@ -72,10 +72,14 @@ def test_narrower_ones_are_for_the_same_images_and_ever_smaller(network):
                                    {"width": float("nan")}, {"img_size": 0}, {"num_classes": 1}])
 def test_wrong_arguments_are_named_with_their_flag(net, wrong):
     (flag,) = wrong
+    if flag not in {**ARCHITECTURES[net].FLAGS, "img_size": 0, "num_classes": 0}:
+        with pytest.raises(TypeError, match=flag):
+            describe(net, **wrong)
+        return
     with pytest.raises(ValueError, match=f"--{flag}="):
         describe(net, **{**ARCHITECTURES[net].EXAMPLES[0], **wrong})
 
 
 def test_an_unknown_architecture_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="--net=no_such: expected one of res, resnet"):
+    with pytest.raises(ValueError, match="--net=no_such: expected one of res, resnet, mobilenet_v2"):
         describe("no_such", depth=10, width=1.0)

@@ -1,12 +1,16 @@
 """Law 2: description, torch module and Keras model agree in channels, strides, sizes, parameters and outputs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 
-from model.operators import Node
+from model import tflite_net
+from model.operators import Node, parameters_of
 from model.torch_net import Conv2d, TorchNet, weights_of
-from tests.helpers import NETWORKS, lively
+from tests.helpers import NETWORKS, depthwise_network, sensitive
 
 
 def some_widths(network):
@@ -94,7 +98,7 @@ def test_a_strided_skip_is_the_same_in_training():
 def test_keras_model_agrees_with_torch(name, which):
     from model import keras_net
     network, widths = NETWORKS[name], some_widths(NETWORKS[name])[which]
-    model = lively(TorchNet(network, widths))
+    model = sensitive(TorchNet(network, widths))
     keras = keras_net.build(network, widths, weights_of(model), num_images=2)
     assert sum(int(np.prod(w.shape)) for w in keras.trainable_weights) == network.parameter_count(widths)
     for layer in network.layers(widths):
@@ -103,8 +107,120 @@ def test_keras_model_agrees_with_torch(name, which):
             assert tuple(found.output.shape) == (2, layer.out_size, layer.out_size, layer.cout)
             if layer.node.kind != "add":
                 assert tuple(found.strides) == (layer.node.stride,) * 2
-    images = np.random.default_rng(0).standard_normal((2, network.inputs[0].size, network.inputs[0].size, 3),
-                                                      np.float32)
+    images, expected = images_and_logits(model)
+    assert apart(keras([images]).numpy(), expected) < AGREES
+
+
+# --- controls: what is wrong is seen ---------------------------------------------------------------------------
+
+AGREES, WRONG = 1e-3, 1e-2  # of the spread of outputs between images, in float32
+
+
+def images_and_logits(model, count=2):
+    """Random images, [N, size, size, 3], and torch's logits."""
+    size = model.network.inputs[0].size
+    images = np.random.default_rng(0).standard_normal((count, size, size, 3), np.float32)
     with torch.no_grad():
-        expected = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(keras([images]).numpy(), expected, atol=1e-4 * max(1, np.abs(expected).max()))
+        return images, model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
+
+def apart(found, expected):
+    """The largest difference, of the spread of outputs between images."""
+    return float(np.abs(found - expected).max()) / float((expected - expected.mean(0)).std())
+
+
+def tflite_logits(network, weights, images):
+    interpreter = Interpreter(model_content=tflite_net.write(network, network.full_widths, weights, len(images)))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def keras_logits(network, weights, images):
+    from model import keras_net
+    return keras_net.build(network, network.full_widths, weights, num_images=len(images))([images]).numpy()
+
+
+BACKENDS = pytest.mark.parametrize("logits", [keras_logits, tflite_logits])
+
+
+@BACKENDS
+@pytest.mark.parametrize("name", ["res-10-1", "depthwise"])  # all kinds of layers
+def test_a_wrong_parameter_is_seen(logits, name):
+    """Of every kind of layer the first: each of its parameters is wrong in one channel, or channels change places."""
+    network = NETWORKS[name]
+    model = sensitive(TorchNet(network, network.full_widths))
+    images, expected = images_and_logits(model)
+    weights = {key: value.copy() for key, value in weights_of(model).items()}
+    assert apart(logits(network, weights, images), expected) < AGREES
+    seen = set()
+    for node in network.nodes:
+        for key in parameters_of(node, 1, 1):
+            what = (node.kind, key.removeprefix(node.bn_path if key.startswith(node.bn_path) else node.path),
+                    key.startswith(node.bn_path))
+            if what in seen:
+                continue
+            seen.add(what)
+            right = weights[key]
+            strongest = np.abs(right.reshape(len(right), -1)).sum(1).argmax()
+            for wrong in (right + (np.arange(len(right)) == strongest).reshape(-1, *[1] * (right.ndim - 1)).astype(
+                    np.float32), np.roll(right, 1, axis=0)):
+                found = logits(network, {**weights, key: wrong}, images)
+                assert np.array_equal(wrong, right) or apart(found, expected) > WRONG, key
+    assert len(seen) >= 7
+
+
+def most(layer, inputs):
+    """A pool that takes the largest pixel, and an addition that forgets an operand."""
+    import tensorflow as tf
+    if len(inputs) > 1:
+        return tf.keras.layers.Identity(name=layer.node.name)(inputs[0])
+    return tf.keras.layers.GlobalMaxPooling2D(name=layer.node.name)(inputs[0])
+
+
+@pytest.mark.parametrize("kind", ["pool", "add"])
+def test_a_wrong_operator_is_seen_in_keras(monkeypatch, kind):
+    from model import keras_net
+    network = NETWORKS["depthwise"]
+    model = sensitive(TorchNet(network, network.full_widths))
+    images, expected = images_and_logits(model)
+    monkeypatch.setitem(keras_net.LAYERS, kind, most)
+    assert apart(keras_logits(network, weights_of(model), images), expected) > WRONG
+
+
+@pytest.mark.parametrize("kind", ["pool", "add"])
+def test_a_wrong_operator_is_seen_in_a_tflite_file(monkeypatch, kind):
+    network = NETWORKS["depthwise"]
+    model = sensitive(TorchNet(network, network.full_widths))
+    images, expected = images_and_logits(model)
+    right = tflite_net.OPERATORS[kind]
+
+    def wrong(graph, layer, inputs, weights):
+        if kind == "add":
+            graph.index[layer.node.name] = inputs[0]
+            return
+        right(graph, layer, inputs, weights)
+        graph.operators[-1] = ("MAX_POOL_2D", *graph.operators[-1][1:])
+
+    monkeypatch.setitem(tflite_net.OPERATORS, kind, wrong)
+    monkeypatch.setitem(tflite_net._OPTIONS, "MAX_POOL_2D", "Pool2DOptions")
+    assert apart(tflite_logits(network, weights_of(model), images), expected) > WRONG
+
+
+@BACKENDS
+@pytest.mark.parametrize("activation", ["", "relu", "relu6"])
+def test_activations_are_torchs(logits, activation):
+    network = depthwise_network()
+    network = replace(network, nodes=tuple(replace(n, activation=activation) if n.activation else n
+                                           for n in network.nodes))
+    model = sensitive(TorchNet(network, network.full_widths))
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.weight.mul_(8)  # some values above 6, some below 0
+    images, expected = images_and_logits(model)
+    assert apart(logits(network, weights_of(model), images), expected) < AGREES
+    for other in {"", "relu", "relu6"} - {activation}:
+        nodes = tuple(replace(n, activation=other) if n.name == "Filter" else n for n in network.nodes)
+        assert apart(logits(replace(network, nodes=nodes), weights_of(model), images), expected) > WRONG

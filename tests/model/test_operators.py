@@ -1,10 +1,13 @@
 """Operators: shapes are what torch computes, what does not fit is refused by name, and what lives without what."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import tflite_net
 from model.network import Group, Input, Network
 from model.operators import Node, Unsupported, refuse_beyond_the_basics, units
 from model.torch_net import TorchNet
@@ -96,12 +99,32 @@ def test_what_does_not_fit_is_said_with_its_node(nodes, words):
     assert str(caught.value).startswith("node n: ")
 
 
-@pytest.mark.parametrize("node", [n for n in EVERYTHING.nodes if n.kind not in ("conv", "depthwise", "linear", "pool")
-                                  or n.activation not in ("", "relu") or n.padding or n.grouped],
-                         ids=lambda n: n.name)
+WRITABLE = ("stem", "squeeze", "side", "again", "pooled", "dropped", "classes")
+
+
+@pytest.mark.parametrize("node", EVERYTHING.nodes, ids=lambda n: n.name)
 def test_what_other_backends_cannot_write_yet_is_refused_by_name(node):
+    if node.name in WRITABLE:
+        refuse_beyond_the_basics(node, tflite_net.OPERATORS, "a .tflite file")
+        return
     with pytest.raises(Unsupported, match=f"^{node.name}: a .tflite file cannot be written with "):
-        refuse_beyond_the_basics(node, "a .tflite file")
+        refuse_beyond_the_basics(node, tflite_net.OPERATORS, "a .tflite file")
+
+
+@pytest.mark.parametrize("readers, words", [(1, None), (2, "^pool: read by A and B, each of which would be measured")])
+def test_a_pool_is_priced_once(readers, words):
+    more = (Node("B", "linear", ("pool",), units("b"), table="B"), Node("both", "concat", ("A", "B")))
+    more = more if readers == 2 else ()
+    net = network(Node("pool", "pool", ("x",)), Node("idle", "dropout", ("pool",)),
+                  Node("A", "linear", ("idle",), units("a"), table="A"), *more)
+    if words is None:
+        assert net.tables["A"].operator == "average pool, 1x1 linear, stride 1, 8x8"
+        return
+    with pytest.raises(ValueError, match=words):
+        _ = net.tables
+    own = replace(net, nodes=(replace(net.nodes[0], table="pool"), *net.nodes[1:]))
+    assert {key: (t.pooled, t.shape) for key, t in own.tables.items()} == {
+        "pool": (False, (4, 1)), "A": (False, (4, 6)), "B": (False, (4, 6))}
 
 
 # --- what lives ------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_scales_pads_and_drops():
     x = images()
     model = net(Node("n", "scale", ("x",)))
     with torch.no_grad():
-        model.n.weight.copy_(torch.tensor([1.0, 2.0, -1.0, 0.5]))
+        model.n.copy_(torch.tensor([1.0, 2.0, -1.0, 0.5]))
     torch.testing.assert_close(model(x), x * torch.tensor([1.0, 2.0, -1.0, 0.5]).view(1, 4, 1, 1))
     found = net(Node("n", "pad", ("x",), padding=(1, 0, 0, 2)))(x)
     assert found.shape == (3, 4, 10, 9) and torch.equal(found[:, :, 1:, :7], x) and found[:, :, 0].abs().sum() == 0

@@ -81,13 +81,26 @@ def test_what_is_no_network_is_said(mine, script, tmp_path, net, words):
 
 
 def test_a_network_for_other_images_is_refused_before_training(mine, script, tmp_path):
-    def written(size, classes):
-        mine["inputs"][0]["size"], mine["groups"][-1]["width"] = size, classes
+    def written(classes, channels=3):
+        mine["groups"][0]["width"], mine["groups"][-1]["width"] = channels, classes
         write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
-    written([12, 10], 10)
-    refused(script(*TRAIN, "--save_file=x"), "a network for images of 12x10 pixels")
-    written(12, 7)
+    written(10)
+    refused(script(*TRAIN, "--save_file=x", "--img_size=32"), "--img_size=32: networks/mine.json is a network of")
+    written(10, channels=2)
+    refused(script(*TRAIN, "--save_file=x"), "a network that reads 1 images of 2 channels")
+    written(7)
     refused(script(*TRAIN, "--save_file=x"), "--net=mine: tells 7 classes apart, but the data has 10")
+
+
+@pytest.mark.parametrize("channels, size", [(1, 12), (3, [12, 10])])
+def test_grey_and_oblong_images_go_all_the_way(mine, script, tmp_path, channels, size):
+    mine["groups"][0]["width"], mine["inputs"][0]["size"] = channels, size
+    write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
+    script(*TRAIN, "--save_file=base", check=True)
+    script("prune.py", "--base_model=base", "--perf_table=macs", "--save_file=pruned", "--pruning_fact=0.3",
+           "--init_red_fact=2", "--short_term_fine_tune=1", check=True)
+    found = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True)
+    assert len(found["normalisation"]["mean"]) == channels and found["table_costs_history"][-1] > 0
 
 
 def test_a_file_with_the_name_of_an_architecture_is_said(mine, script, tmp_path):

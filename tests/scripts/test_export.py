@@ -85,7 +85,7 @@ def run(monkeypatch, tmp_path, checkpoints, capsys):
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load_images(Data("digits", "", 0), 32)
+    return data.load_images(Data("digits", "", 0), (3, 32, 32))
 
 
 def torch_logits(path, pixels):

@@ -50,6 +50,11 @@ def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True)
                            + (")" if defaults else "; default: the checkpoint's)"))
 
 
+def add_size_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--img_size", type=within(int, 4, 4096),
+                        help="side of the images, pixels (default: 32, or the description's)")
+
+
 def _by_architecture(flag: str) -> str:
     """What each architecture takes for a flag, and its default."""
     takes = {net: module.FLAGS[flag] for net, module in ARCHITECTURES.items() if flag in module.FLAGS}
@@ -94,8 +99,14 @@ def parsed(parser: argparse.ArgumentParser, flags: list[str], where: str) -> arg
 def describe_or_fail(net: str, **arguments) -> Network:
     """The network of these flags: of an architecture, or of a description, which has its sizes. Raises UserError."""
     path = locate(net, NETWORKS, ".json")
+    sizes = {k: v for k in ("img_size", "num_classes") if (v := arguments.pop(k, None)) is not None}
     if net not in ARCHITECTURES and (path.exists() or path != Path(NETWORKS) / f"{net}.json"):
-        return read_description(path)
+        network = read_description(path)
+        for name, value in sizes.items():
+            if network.arguments[name] != value:
+                raise UserError(f"--{name}={value}: {path} is a network of {name} {network.arguments[name]}; leave the "
+                                "flag out, or import the network again with it")
+        return network
     if net not in ARCHITECTURES:
         raise UserError(f"--net={net}: expected one of {', '.join(ARCHITECTURES)}, or a description, but {path} is not "
                         "there")
@@ -108,7 +119,7 @@ def describe_or_fail(net: str, **arguments) -> Network:
         if not words and arguments.pop(flag) is not None:
             raise UserError(f"--net={net}: takes no --{flag}")
     try:
-        return describe(net, **arguments)
+        return describe(net, **arguments, **sizes)
     except ValueError as error:
         raise UserError(str(error)) from error
 

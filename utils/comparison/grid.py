@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Callable, Optional
 
-from model.architectures import narrower
+from model.architectures import has_depths, narrower
 from model.network import Network
 from utils.common import cli
 from utils.common.errors import UserError
@@ -21,14 +21,15 @@ def networks(widest_network: Network, latency_s: Callable[[Network], float], dep
     grids: dict[float, list[Network]] = {}
     for pruning_fact in sorted(budgets_s, reverse=True):
         grids[pruning_fact], budget_s = [], budgets_s[pruning_fact]
-        for depth in depths:
+        for depth in depths if has_depths(widest_network) else (None,):
             network = widest(widest_network, latency_s, depth, budget_s)
+            words = f"depth {depth}" if depth else "any depth"
             if network is None:
-                print(f"no network of depth {depth} is as fast as --pruning_facts {pruning_fact:g} asks for",
+                print(f"no network of {words} is as fast as --pruning_facts {pruning_fact:g} asks for",
                       flush=True)
                 continue
             if network.arguments["width"] == widest_network.arguments["width"]:
-                print(f"grid, depth {depth}: the table ends at width {network.arguments['width']:g}, "
+                print(f"grid, {words}: the table ends at width {network.arguments['width']:g}, "
                       f"{latency_s(network) / budget_s:.0%} of the latency that --pruning_facts {pruning_fact:g} "
                       "leaves; --grid_perf_table may name a wider one", flush=True)
             if not any(network in made for made in grids.values()):
@@ -36,9 +37,10 @@ def networks(widest_network: Network, latency_s: Callable[[Network], float], dep
     return grids
 
 
-def widest(network: Network, latency_s: Callable[[Network], float], depth: int, budget_s: float) -> Optional[Network]:
-    """The widest network of this depth, no wider than ``network``, that takes at most ``budget_s`` seconds; None:
-    none does."""
+def widest(network: Network, latency_s: Callable[[Network], float], depth: Optional[int],
+           budget_s: float) -> Optional[Network]:
+    """The widest network of this depth (None: the architecture has none), no wider than ``network``, that takes at
+    most ``budget_s`` seconds; None: none does."""
     try:
         return next((found for found in narrower(network, depth) if latency_s(found) <= budget_s), None)
     except ValueError as error:
@@ -51,8 +53,8 @@ def open_table(name: str, base: Network) -> tuple[Network, tables.LatencyTable]:
     path = tables.table_path(name)
     tables.read_arrays(path)  # reports a missing table first
     found = plain_dict(read_note(path).get("network"))
-    sized = all(isinstance(found.get(k), (int, float)) for k in ("depth", "width"))
-    if not sized or found != {**base.arguments, "depth": found["depth"], "width": found["width"]}:
+    sizes = {k: found.get(k) for k in ("depth", "width") if k in base.arguments}
+    if found != {**base.arguments, **sizes} or not all(isinstance(v, (int, float)) for v in sizes.values()):
         raise UserError(f"{path}: expected the table of a network like {base.title}, of any depth and width, its "
                         f"note {path.with_suffix('.json').name} says {found or 'nothing of a network'}; build it with "
                         "compute_table.py --mode=build")

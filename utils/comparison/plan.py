@@ -88,7 +88,8 @@ def job_of(asked: Comparison, base: Base, folder: Path, task: Task) -> Job:
     name, arguments = task.name, task.network.arguments
     data = [f"--dataset={asked.dataset}", f"--data_loc={Path(asked.data_loc).expanduser().resolve()}"]
     run = [f"--seed={task.seed}", f"--threads={asked.threads}", "--resume"]
-    train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width")), *data, *run, *asked.train_flags,
+    train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width") if k in arguments),
+             *data, *run, *asked.train_flags,
              f"--holdout_prop={base.content['holdout_prop'] or HOLDOUT_PROP}", f"--save_file={name}",
              *([f"--teacher={asked.teacher}"] if asked.teacher else [])]  # absolute: commands run elsewhere
     todo = []

@@ -40,7 +40,7 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
         key = layer.node.table
         if key is not None and key in table:
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
-        elif key is not None and layer.node.kind != "add":
+        elif key is not None and not network.tables[key].optional:
             raise UserError(f"the table has no {key}, which the network ({network.title}) needs: expected a table of "
                             "this network, or of a wider one of its kind")
     return float(total)
@@ -113,7 +113,7 @@ def read_measured(path: Path, network: Network) -> dict[str, np.ndarray]:
         if measured.get(key, needed[key].operator) != needed[key].operator:
             raise UserError(f"{path}: not a table of {network.title}: {key}: expected {needed[key].operator}, "
                             f"its note says {measured[key]}")
-    for key in sorted(set(arrays) | {k for k, t in needed.items() if t.kind != "add"}):
+    for key in sorted(set(arrays) | {k for k, t in needed.items() if not t.optional}):
         expected = needed[key].shape if key in needed else None
         found = arrays[key].shape if key in arrays else None
         if expected != found:
@@ -130,7 +130,7 @@ def operators(network: Network) -> dict[str, str]:
 
 def missing_joins(network: Network, table: LatencyTable) -> list[str]:
     """The tables of additions that this table lacks."""
-    return [key for key, t in network.tables.items() if t.kind == "add" and key not in table]
+    return [key for key, t in network.tables.items() if t.optional and key not in table]
 
 
 def _describe(value: Any) -> str:

@@ -20,7 +20,6 @@ from utils.learning.distillation import Teacher
 from utils.learning.settings import Compute, Data, Recipe, Schedule, Teaching
 
 FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and its resumption
-ANY_CLASSES = 10  # of a network that is only asked for its images' size
 
 Content = dict[str, Any]  # of a checkpoint
 
@@ -29,7 +28,7 @@ Content = dict[str, Any]  # of a checkpoint
 class Training:
     """What is trained, and how."""
 
-    network_of: Callable[[int], tuple[Network, Widths]]  # of a number of classes
+    network_of: Callable[[Optional[int]], tuple[Network, Widths]]  # of a number of classes, or of any
     recipe: Recipe
     schedule: Schedule
     data: Data
@@ -44,7 +43,7 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
     """
     device, compute = devices.settled(asked.compute)
     flags = {**flags, "precision": compute.precision, "threads": compute.threads}
-    images = data.load_images(asked.data, data.square_side(asked.network_of(ANY_CLASSES)[0], "--net"))
+    images = data.load_images(asked.data, data.shape_for(asked.network_of(None)[0], "--net"))
     network, widths = asked.network_of(len(images.classes))
     if network.arguments["num_classes"] != len(images.classes):
         raise UserError(f"--net={network.short_name}: tells {network.arguments['num_classes']} classes apart, but the "

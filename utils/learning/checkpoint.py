@@ -71,7 +71,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def _sound_values(content: dict[str, Any]) -> bool:
     mean, std = (content["normalisation"].get(k) for k in ("mean", "std"))
-    return (all(isinstance(v, list) and len(v) == 3 and all(isinstance(x, float) for x in v) for v in (mean, std))
+    return (all(isinstance(v, list) and len(v) in (1, 3) and all(isinstance(x, float) for x in v) for v in (mean, std))
             and all(math.isfinite(x) for x in mean) and all(0 < x < math.inf for x in std)
             and all(isinstance(x, float) for x in content["error_history"])
             and isinstance(content.get("classes", []), list)

@@ -1,6 +1,7 @@
 """Images in memory: CIFAR-10 in torchvision's layout, any folder train/CLASS/*, test/CLASS/*, or the bundled digits.
 
-Images are uint8 [N, 3, size, size] and labels int64 [N], decoded once. Batches are augmented and normalised as tensors.
+Images are uint8 [N, channels, height, width], colour or grey, and labels int64 [N], decoded once. Batches are augmented
+and normalised as tensors.
 Every pass draws from a new random generator, so a seed fixes every batch, whatever ran before.
 """
 
@@ -24,9 +25,12 @@ SPLIT_SEED = 0  # the held-out images are the same in every script and for every
 CROP_PAD = 4  # pixels of reflection around an image before the random crop
 
 
+Shape = tuple[int, int, int]  # channels, height, width
+
+
 @dataclass(frozen=True)
 class Images:
-    pixels: Tensor  # uint8 [N, 3, size, size]
+    pixels: Tensor  # uint8 [N, 3 or 1, height, width]
     labels: Tensor  # int64 [N]
 
     def __len__(self) -> int:
@@ -124,64 +128,69 @@ def _reflect(index: Tensor, size: int) -> Tensor:
 
 # --- loading ---------------------------------------------------------------------------------------------------
 
-def load_images(wanted: Data, img_size: int) -> Dataset:
-    """Load ``cifar10`` (torchvision's files or train/CLASS folders) or ``digits`` into memory, ``img_size``
-    pixels wide.
+def load_images(wanted: Data, shape: Shape) -> Dataset:
+    """Load ``cifar10`` (torchvision's files or train/CLASS folders) or ``digits`` into memory, resized to ``shape``.
 
-    Raises UserError naming the folder or the image that is missing or broken.
+    Images of one channel are grey. Raises UserError naming the folder or the image that is missing or broken.
     """
-    return _load(wanted.dataset, wanted.data_loc, wanted.workers, img_size)
+    return _load(wanted.dataset, wanted.data_loc, wanted.workers, shape)
 
 
 @lru_cache(maxsize=1)
-def _load(dataset: str, data_loc: str, workers: int, img_size: int) -> Dataset:
+def _load(dataset: str, data_loc: str, workers: int, shape: Shape) -> Dataset:
     """Cached: a process that runs several scripts, as in a comparison, reads the images once. Do not change them."""
     if dataset == "digits":
-        return _digits(img_size)
+        return _digits(shape)
     folder = Path(os.path.expanduser(data_loc))
     if (folder / "train").is_dir() or (folder / "test").is_dir():
-        return _folders(folder, img_size, workers)
+        return _folders(folder, shape, workers)
     found = _cifar10(folder)
-    return found if img_size == 32 else replace(found, train=_resized(found.train, img_size),
-                                                test=_resized(found.test, img_size))
+    return replace(found, train=_resized(found.train, shape), test=_resized(found.test, shape))
 
 
-def square_side(network: Network, where: str) -> int:
-    """The side of the network's images, pixels. Raises UserError if they are not square, or not of 3 channels."""
+def shape_for(network: Network, where: str) -> Shape:
+    """The shape of the network's images. Raises UserError, naming ``where``, if they are neither colour nor grey."""
     entry = network.inputs[0]
-    (height, width), channels = entry.sides, network.full_widths[entry.group]
-    if height != width or channels != 3:
-        raise UserError(f"{where}: a network for images of {height}x{width} pixels and {channels} channels; images are "
-                        "made square, with 3 channels, here")
-    return height
+    channels = network.full_widths[entry.group]
+    if channels not in (1, 3) or len(network.inputs) > 1:
+        raise UserError(f"{where}: a network that reads {len(network.inputs)} images of {channels} channels; images "
+                        "are of 3 channels, or of 1 (grey), here")
+    return (channels, *entry.sides)
 
 
 def load_for(network: Network, path: Path, wanted: Data) -> Dataset:
     """The images for the network of the checkpoint at ``path``. Raises UserError also if the class counts differ."""
-    images = load_images(wanted, square_side(network, str(path)))
+    images = load_images(wanted, shape_for(network, str(path)))
     if len(images.classes) != network.arguments["num_classes"]:
         raise UserError(f"{path}: tells {network.arguments['num_classes']} classes apart, but the data has "
                         f"{len(images.classes)}; check --dataset and --data_loc")
     return images
 
 
-def _digits(img_size: int) -> Dataset:
-    """scikit-learn's 1,797 digits, 8x8 grey values 0..16, resized to 3 x size x size; a fifth is for testing."""
+def _digits(shape: Shape) -> Dataset:
+    """scikit-learn's 1,797 digits, 8x8 grey values 0..16, resized; a fifth is for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     digits: Any = load_digits()
     pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
-    everything = _resized(Images(pixels, torch.from_numpy(digits.target).long()), img_size)
+    everything = _resized(Images(pixels, torch.from_numpy(digits.target).long()), shape)
     train, test = train_test_split(np.arange(len(everything)), test_size=0.2, random_state=SPLIT_SEED,
                                    stratify=digits.target)
     return Dataset(everything[torch.from_numpy(train)], everything[torch.from_numpy(test)],
                    tuple(str(c) for c in digits.target_names), flip=False)
 
 
-def _resized(images: Images, size: int) -> Images:
-    pixels = torch.nn.functional.interpolate(images.pixels.float(), size=(size, size), mode="bilinear",
-                                             antialias=True)
-    return Images(pixels.round().clamp(0, 255).to(torch.uint8), images.labels)
+def _resized(images: Images, shape: Shape) -> Images:
+    """Colour images as images of this shape."""
+    pixels = images.pixels
+    if shape[0] == 1 and pixels.shape[1] == 3:
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # of ITU-R 601, as in PIL
+        pixels = torch.cat([(part.float() * luma).sum(1, keepdim=True).round().to(torch.uint8)
+                            for part in pixels.split(4096)])
+    if tuple(pixels.shape[2:]) != shape[1:]:
+        pixels = torch.nn.functional.interpolate(pixels.float(), size=shape[1:], mode="bilinear", antialias=True)
+        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+    return Images(pixels, images.labels)
 
 
 def _cifar10(folder: Path) -> Dataset:
@@ -201,7 +210,7 @@ def _cifar10(folder: Path) -> Dataset:
     return Dataset(train, test, tuple(parts[0].classes), flip=True)
 
 
-def _folders(folder: Path, img_size: int, workers: int) -> Dataset:
+def _folders(folder: Path, shape: Shape, workers: int) -> Dataset:
     names = {}
     for part in ("train", "test"):
         if not (folder / part).is_dir():
@@ -210,11 +219,11 @@ def _folders(folder: Path, img_size: int, workers: int) -> Dataset:
     if names["train"] != names["test"] or len(names["train"]) < 2:
         raise UserError(f"{folder}: expected the same two or more classes in train/ and test/, "
                         f"found {names['train']} and {names['test']}")
-    train, test = (_read_part(folder / part, names["train"], img_size, workers) for part in ("train", "test"))
+    train, test = (_read_part(folder / part, names["train"], shape, workers) for part in ("train", "test"))
     return Dataset(train, test, tuple(names["train"]), flip=True)
 
 
-def _read_part(folder: Path, classes, img_size: int, workers: int) -> Images:
+def _read_part(folder: Path, classes, shape: Shape, workers: int) -> Images:
     from torchvision.datasets.folder import IMG_EXTENSIONS
     files, labels = [], []
     for label, name in enumerate(classes):
@@ -223,10 +232,11 @@ def _read_part(folder: Path, classes, img_size: int, workers: int) -> Images:
             raise UserError(f"{folder / name}: no images there ({', '.join(IMG_EXTENSIONS)})")
         files += found
         labels += [label] * len(found)
-    pixels = np.empty((len(files), img_size, img_size, 3), np.uint8)
+    channels, height, width = shape
+    pixels = np.empty((len(files), height, width, channels), np.uint8)
 
     def read(i: int) -> None:
-        pixels[i] = _read_image(files[i], img_size)
+        pixels[i] = _read_image(files[i], shape)
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for _ in progress(pool.map(read, range(len(files))), f"reading {folder.name}", len(files)):
@@ -234,13 +244,15 @@ def _read_part(folder: Path, classes, img_size: int, workers: int) -> Images:
     return Images(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
 
 
-def _read_image(file: Path, img_size: int) -> np.ndarray:
+def _read_image(file: Path, shape: Shape) -> np.ndarray:
+    """[height, width, channels]."""
+    channels, height, width = shape
     from PIL import Image
     try:
         with Image.open(file) as image:
-            image = image.convert("RGB")
-            if image.size != (img_size, img_size):
-                image = image.resize((img_size, img_size), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+            image = image.convert("RGB" if channels == 3 else "L")
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            return np.asarray(image).reshape(height, width, channels)
     except Exception as error:  # PIL raises many kinds for a broken file
         raise UserError(f"{file}: not a readable image ({first_line(error)}); replace or remove it") from error

@@ -38,7 +38,7 @@ def channel_scores(model: TorchNet, method: str, batches: Batches, generator: to
 def filter_norms(model: TorchNet, group: str) -> Tensor:
     """L2 norm of each channel's filters: the mean over all live layers that write it, a stream's skip included."""
     alive = {layer.node.name for layer in model.layers}
-    norms = [_of_units(getattr(model, node.name).weight.detach(), node.channels, group, model.widths).norm(dim=1)
+    norms = [_of_units(model.weight(node.name).detach(), node.channels, group, model.widths).norm(dim=1)
              for node in model.network.producers(group) if node.name in alive]
     if not norms:  # its branch is gone with another group
         return torch.zeros(model.widths[group], device=model.device)
