@@ -1,6 +1,8 @@
 """torch's operators, each against a formula or torch's own module: the laws compare them with themselves alone."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from model.network import Group, Input, Network
 from model.operators import ACTIVATIONS, Node, Segment, units
 from model.torch_net import TorchNet
+from tests.helpers import every_operator
 
 GROUPS = (Group("in", 4, prunable=False), Group("a", 6), Group("u", 2))
 
@@ -134,3 +137,23 @@ def test_scales_pads_and_drops():
     assert torch.equal(model(x), x)
     dropped = (model.train()(x) == 0).double().mean()
     assert 0.15 < dropped < 0.35
+
+
+def test_parameters_stand_under_the_paths_that_the_description_gives():
+    """Paths may be names that the module itself uses."""
+    network = every_operator()
+    paths = {"stem": ("layers.0.conv", "layers.0.bn"), "scaled": ("network.gamma", None), "classes": ("widths", None)}
+    nodes = tuple(replace(n, module=paths[n.name][0], bn_module=paths[n.name][1]) if n.name in paths else n
+                  for n in network.nodes)
+    moved = replace(network, nodes=nodes)
+    one, other = (TorchNet(n, n.full_widths).eval() for n in (network, moved))
+    names = [n for n in other.state_dict() if not n.endswith("num_batches_tracked")]
+    assert set(names) == set(moved.weight_shapes(moved.full_widths))
+    assert {"layers.0.conv.weight", "layers.0.bn.running_var", "network.gamma", "widths.bias"} <= set(names)
+    renamed = zip(moved.weight_shapes(moved.full_widths), network.weight_shapes(network.full_widths))
+    other.load_state_dict({new: one.state_dict()[old] for new, old in renamed}, strict=False)  # but counts of batches
+    images = torch.randn(2, 3, 12, 10)
+    assert torch.equal(one(images), other(images))
+    assert torch.equal(copy.deepcopy(other)(images), other(images))
+    with pytest.raises(ValueError, match="node classes: hidden.bias is also a parameter of another node"):
+        replace(network, nodes=(*network.nodes[:-1], replace(network.nodes[-1], module="hidden")))

@@ -7,22 +7,39 @@ import torch
 
 from model.architectures import ARCHITECTURES, describe
 from utils.deploy import metadata
+from utils.latency.entries import Entries
+
+MANY = 20_000  # entries, which would take long to measure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", [net for net in ARCHITECTURES if net != "res"])  # which other tests prune
+def test_it_is_trained_on_the_digits_and_pruned_by_macs(script, tmp_path, net):
+    arguments = ARCHITECTURES[net].EXAMPLES[-1]
+    script("train.py", *(f"--{k}={v}" for k, v in {"net": net, **arguments}.items()), "--dataset=digits", "--epochs=1",
+           "--save_file=base", check=True)
+    script("prune.py", "--base_model=base", "--perf_table=macs", "--save_file=pruned", "--pruning_fact=0.3",
+           "--init_red_fact=4", "--short_term_fine_tune=1", "--batch_size=64", "--removals=always", check=True)
+    widths = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True)["widths"]
+    network = describe(net, **arguments)
+    assert network.multiply_adds(widths) <= 0.7 * network.multiply_adds(network.full_widths)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", ARCHITECTURES)
 def test_from_training_to_a_prediction_beside_the_measurement(script, process, tmp_path, net):
-    arguments = {**ARCHITECTURES[net].EXAMPLES[-1], **({"width": 0.25} if "width" in ARCHITECTURES[net].FLAGS else {})}
+    arguments = {**ARCHITECTURES[net].EXAMPLES[-1], **({"width": 0.25} if "depth" in ARCHITECTURES[net].FLAGS else {})}
+    network = describe(net, **arguments)
+    sample = ["--sample=0.15"] if len(Entries(network)) > MANY else []
     flags, digits = [f"--{k}={v}" for k, v in {"net": net, **arguments}.items()], ["--dataset=digits", "--epochs=1"]
     script("train.py", *flags, *digits, "--save_file=base", check=True)
     script("compute_table.py", *flags, "--mode=build", "--save_file=table", "--num_measures=4", "--patience=0",
-           check=True)
+           *sample, check=True)
     script("prune.py", "--base_model=base", "--perf_table=table", "--save_file=pruned", "--pruning_fact=0.4",
            "--init_red_fact=3", "--short_term_fine_tune=2", "--batch_size=64", "--removals=always", check=True)
     script("train.py", *flags, *digits, "--channels=pruned", "--save_file=again", check=True)
     done = process("export.py", "--checkpoint=again", "--output=a.tflite", "--perf_table=table", "--patience=0")
     assert done.returncode == 0 and "the same top class" in done.stdout and "predicted " in done.stdout, done.stderr
-    network = describe(net, **arguments)
     widths = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True)["widths"]
     assert metadata.read(tmp_path / "a.tflite") == metadata.Description(network, widths, "none")
     found = json.loads(script("compute_table.py", "--mode=measure", "--model=a.tflite", "--perf_table=table", "--json",
