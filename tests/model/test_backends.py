@@ -142,6 +142,13 @@ def keras_logits(network, weights, images):
     return keras_net.build(network, network.full_widths, weights, num_images=len(images))([images]).numpy()
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_tflite_file_agrees_with_torch(name):
+    model = sensitive(TorchNet(NETWORKS[name], NETWORKS[name].full_widths))
+    images, expected = images_and_logits(model)
+    assert apart(tflite_logits(NETWORKS[name], weights_of(model), images), expected) < AGREES
+
+
 BACKENDS = pytest.mark.parametrize("logits", [keras_logits, tflite_logits])
 
 
