@@ -9,6 +9,7 @@ an addition), every stage's residual stream ``Stream_s``, and ``Last``.
 
 from model.network import Group, Input, Network
 from model.operators import Node, units
+from model.sizes import check_images
 
 EXAMPLES = ({"width": 0.1, "img_size": 16},)
 FLAGS = {"width": (1.0, "factor of all channels")}
@@ -26,10 +27,7 @@ def describe(width: float = 1.0, img_size: int = 32, num_classes: int = 10) -> N
     """
     if not 0 < width <= 100:
         raise ValueError(f"--width={width:g}: expected a factor above 0, at most 100, such as 0.5, 1 or 1.4")
-    if img_size < 4:
-        raise ValueError(f"--img_size={img_size}: expected at least 4 pixels")
-    if num_classes < 2:
-        raise ValueError(f"--num_classes={num_classes}: expected at least 2")
+    check_images(img_size, num_classes)
     groups = [Group("image", 3, prunable=False), Group("Stem", rounded(STEM * width))]
     nodes = [Node("Stem", "conv", ("image",), units("Stem"), kernel=3, stride=2, bn=True, activation="relu6",
                   table="Stem")]

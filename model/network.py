@@ -324,8 +324,14 @@ class Network:
 
     def _source(self, tensor: str) -> str:
         """The tensor, seen through operators that do nothing in inference."""
-        node = next((n for n in self.nodes if n.name == tensor), None)
-        return self._source(node.inputs[0]) if node is not None and OPERATORS[node.kind].idle else tensor
+        while tensor in self._idle:
+            tensor = self._idle[tensor]
+        return tensor
+
+    @cached_property
+    def _idle(self) -> dict[str, str]:
+        """{node that does nothing in inference: its input}."""
+        return {n.name: n.inputs[0] for n in self.nodes if OPERATORS[n.kind].idle}
 
     def conv_channels(self, widths: Widths) -> dict[str, int]:
         """Channels left in every convolution: {layer name: channels}, 0 for one that is gone.

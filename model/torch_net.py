@@ -73,7 +73,7 @@ class TorchNet(nn.Module):
         return [m for m in found if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
 
     def weight(self, layer: str) -> Tensor:
-        """The filters of a layer."""
+        """The filters of a layer, [cout, cin, height, width], or [cout, cin] of a linear one."""
         return self._own[layer].weight
 
     def forward(self, *images: Tensor) -> Tensor:

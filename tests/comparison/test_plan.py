@@ -47,3 +47,16 @@ def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
      ["--allow_small_prunings", "--criterion=ratio"])])
 def test_a_method_has_one_spelling(method, flags, prune_flags, expected):
     assert flags_of_comparison._own_flags(method, flags, prune_flags) == expected
+
+
+def test_an_architecture_without_depths_has_one_network_for_each_latency(capsys):
+    network = describe("mobilenet_v2", width=0.25, img_size=16)
+
+    def latency_s(one):
+        return 1e-9 * one.multiply_adds(one.full_widths)
+
+    budgets_s = {fact: (1 - fact) * latency_s(network) for fact in (0.2, 0.99)}
+    found = grid.networks(network, latency_s, [16, 22], budgets_s)
+    assert [len(found[fact]) for fact in (0.99, 0.2)] == [0, 1]
+    assert latency_s(found[0.2][0]) <= budgets_s[0.2]
+    assert "no network of any depth is as fast as --pruning_facts 0.99" in capsys.readouterr().out

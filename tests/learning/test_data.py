@@ -54,6 +54,11 @@ def test_the_split_is_stratified_fixed_and_complete():
 def test_digits():
     grey = data.load_images(Data("digits", "unused", 0), (1, 8, 8))
     assert grey.train.pixels.shape == (1437, 1, 8, 8)
+    assert torch.equal(grey.train.pixels[:, 0], data.load_images(Data("digits", "", 0), (3, 8, 8)).train.pixels[:, 1])
+    colours = torch.randint(0, 256, (1, 3, 5, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    of_pil = torch.from_numpy(np.array(Image.fromarray(colours[0].permute(1, 2, 0).numpy()).convert("L"))).int()
+    one = data._resized(Images(colours, torch.zeros(1)), (1, 5, 7)).pixels[0, 0].int()
+    assert (one - of_pil).abs().max() <= 1
     digits = data.load_images(Data("digits", "unused", 0), (3, 32, 32))
     assert digits.train.pixels.shape == (1437, 3, 32, 32) and digits.test.pixels.shape == (360, 3, 32, 32)
     assert digits.train.pixels.dtype == torch.uint8 and digits.train.pixels.max() > 240

@@ -17,8 +17,9 @@ def test_it_is_trained_on_the_digits_and_pruned_by_macs(script, tmp_path, net):
            "--save_file=base", check=True)
     script("prune.py", "--base_model=base", "--perf_table=macs", "--save_file=pruned", "--pruning_fact=0.3",
            "--init_red_fact=4", "--short_term_fine_tune=1", "--batch_size=64", "--removals=always", check=True)
-    widths = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True)["widths"]
-    network = describe(net, **arguments)
+    content, network = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True), describe(net, **arguments)
+    widths = content["widths"]
+    assert content["arguments"] == network.arguments  # --img_size among them
     assert network.multiply_adds(widths) <= 0.7 * network.multiply_adds(network.full_widths)
 
 
