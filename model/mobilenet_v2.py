@@ -3,8 +3,9 @@
 A stem, 17 inverted residual blocks in seven stages, a last convolution, average pool, dropout, classifier. A block is
 1x1 conv-BN-ReLU6 (expansion) -> 3x3 depthwise-BN-ReLU6 -> 1x1 conv-BN (projection); its input is added where it has
 the same size. The first block has no expansion. Padding is TensorFlow's SAME, as in the original; torchvision's network
-differs in it. Groups: ``Stem``, every block's expanded channels ``Inner_s_i`` (width 0 removes the block, where it has
-an addition), every stage's residual stream ``Stream_s``, and ``Last``.
+differs in it. Five strides of 2 leave single pixels of images below 64 pixels, on which it learns slowly. Groups:
+``Stem``, every block's expanded channels ``Inner_s_i`` (width 0 removes the block, where it has an addition), every
+stage's residual stream ``Stream_s``, and ``Last``.
 """
 
 from model.network import Group, Input, Network
