@@ -30,6 +30,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from model import surgery
 from model.torch_net import TorchNet
 from utils.common import cli, journal
 from utils.common.provenance import made_by
@@ -40,7 +41,7 @@ from utils.learning import training
 from utils.learning.data import Images, Normalisation
 from utils.learning.device import Device
 from utils.learning.settings import Recipe
-from utils.pruning import run_files, surgery
+from utils.pruning import run_files
 from utils.pruning.candidates import Workshop
 from utils.pruning.crew import Crew
 from utils.pruning.run import Run
@@ -48,6 +49,7 @@ from utils.pruning.scores import filter_norms
 from utils.search import halving, netadapt
 from utils.search.costs import LATENCY
 from utils.search.netadapt import Latency, Proposal
+from utils.search.space import Space
 
 NORMALISATION = Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
 TRAIN, HELD_OUT = 45_000, 5_000  # images, as many as CIFAR-10 has
@@ -188,7 +190,7 @@ def step_seconds(parent: TorchNet, workshop: Workshop, latency: Latency, setting
                       {"epoch": 0, "holdout_prop": 0.1, "flags": {}}, parent, [90.0], [initial_s])
             began = time.perf_counter()
             state = netadapt.State(parent.widths, 90.0, initial_s)
-            run.adopt(next(netadapt.search(parent.network, state, settings, latency, run.evaluate)))
+            run.adopt(next(netadapt.search(Space(parent.network), state, settings, latency, run.evaluate)))
             return time.perf_counter() - began
 
 
@@ -236,7 +238,7 @@ def main() -> None:
         return tables.latency_s(network, widths, table)
 
     state = netadapt.State(network.full_widths, 90.0, latency(network.full_widths))
-    proposals = netadapt.proposals_of_step(network, state, settings, latency)
+    proposals = netadapt.proposals_of_step(Space(network), state, settings, latency)
     seconds = rounds(sizes, parent, proposals, workshop)
     step = partial(step_seconds, parent, latency=latency, settings=settings,
                    short_term_fine_tune=args.short_term_fine_tune)

@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch
 
+from model import surgery
 from utils.common import cli, journal
 from utils.common.errors import UserError
 from utils.common.files import locate, write_whole
@@ -32,7 +33,7 @@ from utils.common.provenance import made_by
 from utils.learning import checkpoint, data, training
 from utils.learning import device as devices
 from utils.learning.settings import Data, Recipe
-from utils.pruning import candidates, surgery
+from utils.pruning import candidates
 from utils.pruning.scores import filter_norms
 from utils.search import halving, netadapt
 from utils.search.netadapt import Candidate, Proposal

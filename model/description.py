@@ -21,7 +21,8 @@ MOST_NODES, MOST_CHANNELS, MOST_PIXELS = 10_000, 1_000_000, 100_000
 MOST_PARAMETERS = 4_000_000_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_PATH = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100}){0,30}")  # of a module, such as layer1.0.conv2
+_TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,199}")  # of a network: it is a file's name, too
+_PATH = re.compile(r"[\w+:@-]{1,100}(\.[\w+:@-]{1,100}){0,30}", re.ASCII)  # of a module, such as layer1.0.conv2
 
 
 def as_dict(network: Network, name: str) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def from_dict(content: Any) -> Network:
     found = content.get("format")
     if type(found) is not int or not 0 < found <= FORMAT:
         raise ValueError(f"format {found!r}, expected 1 to {FORMAT}; a newer version of the project made it")
-    name = _name("name", content.get("name"))
+    name = _title("name", content.get("name"))
     inputs = tuple(_made(Input, f"inputs[{n}]", e) for n, e in enumerate(_list("inputs", content.get("inputs"), 8)))
     groups = tuple(_made(Group, f"groups[{n}]", e) for n, e in enumerate(_list("groups", content.get("groups"),
                                                                                 MOST_NODES)))
@@ -105,6 +106,12 @@ def _made(kind: Any, place: str, entry: Any) -> Any:
 def _name(place: str, value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ValueError(f"{place}: expected a name of letters, digits and _, found {str(value)[:100]!r}")
+    return value
+
+
+def _title(place: str, value: Any) -> str:
+    if not isinstance(value, str) or not _TITLE.fullmatch(value):
+        raise ValueError(f"{place}: expected a name of letters, digits, _, - and dots, found {str(value)[:100]!r}")
     return value
 
 

@@ -174,6 +174,10 @@ class Network:
             if names & seen:
                 raise ValueError(f"node {node.name}: {min(names & seen)} is also a parameter of another node")
             seen |= names
+            pruned = [s.group for s in self.tensors[node.name].channels if self.group[s.group].prunable]
+            if OPERATORS[node.kind].mixes and pruned:
+                raise ValueError(f"node {node.name}: a {node.kind} needs all channels of {pruned[0]}, which is "
+                                 "prunable")
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:

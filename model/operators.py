@@ -79,11 +79,12 @@ class Node:
     ceil_mode: bool = False  # of a pool: a last window may reach beyond the map
     count_include_pad: bool = True  # of an average pool
     size: Union[int, Sides] = 1  # of an adaptive pool's output
-    part: tuple[int, int] = (0, 0)  # of a split: its segments number part[0] up to part[1]
+    part: tuple[int, int] = (0, 0)  # segments number part[0] up to part[1]: of a split, what it takes; of padding with
+    # channels, where its input goes
     blocks: int = 1  # of a channel shuffle
     rate: float = 0.0  # of a dropout
     slope: float = 0.01  # of a leaky ReLU, below 0
-    bn_epsilon: float = BN_EPSILON
+    bn_epsilon: float = BN_EPSILON  # of a layer norm, too
     bn_momentum: Optional[float] = BN_MOMENTUM  # None: the mean over all batches
     transparent: bool = False  # an addition left with one operand passes it on without batch norm and activation
     module: Optional[str] = None  # path of its parameters in a state dict; None: its name
@@ -130,6 +131,7 @@ class Operator:
     # one that has channels must live, or readers would miss them; or the "first"
     writes: bool = False  # channels of its own: its filters lose outputs when their group shrinks
     counted: bool = False  # channel files list it
+    mixes: bool = False  # what it computes of a channel depends on all: their groups cannot be pruned
     signs: bool = False  # its output may be negative though no input is
     with_reader: bool = False  # without a latency table of its own, it is measured with the layer that reads it
     idle: bool = False  # nothing in inference
@@ -198,11 +200,9 @@ def _depthwise(node: Node, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _linear(node: Node, inputs: Sequence[Tensor]) -> Tensor:
-    if not inputs[0].flat:
-        raise ValueError("expected a vector, found a map: a pool or a flatten goes before it")
     if not node.channels:
         raise ValueError("writes no group")
-    return Tensor(node.channels, (1, 1), flat=True)
+    return Tensor(node.channels, inputs[0].sides, inputs[0].flat)
 
 
 def _same(node: Node, inputs: Sequence[Tensor]) -> Tensor:
@@ -276,6 +276,13 @@ def _pad(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     return Tensor(x.channels, (x.sides[0] + top + bottom, x.sides[1] + left + right))
 
 
+def _pad_channels(node: Node, inputs: Sequence[Tensor]) -> Tensor:
+    x, (first, last) = _map(inputs[0]), node.part
+    if node.channels[first:last] != x.channels or not 0 <= first < last <= len(node.channels):
+        raise ValueError(f"expected {list(x.channels)} as segments {first} to {last}, found {list(node.channels)}")
+    return Tensor(node.channels, x.sides)
+
+
 def _words(tensor: Tensor) -> str:
     names = " + ".join(f"{s.group} x{s.repeat}" if s.repeat > 1 else s.group for s in tensor.channels)
     return f"{names} ({'vector' if tensor.flat else f'{tensor.sides[0]}x{tensor.sides[1]}'})"
@@ -310,6 +317,10 @@ def _norm_weights(node: Node, cin: int, cout: int) -> dict[str, Weight]:
     return {name: Weight((cout,)) for name in BATCH_NORM}
 
 
+def _layer_norm_weights(node: Node, cin: int, cout: int) -> dict[str, Weight]:
+    return {name: Weight((cout,)) for name in BATCH_NORM[:2]}
+
+
 def _scale_weights(node: Node, cin: int, cout: int) -> dict[str, Weight]:
     return {"": Weight((cout,))}  # named as the node is
 
@@ -319,8 +330,9 @@ def _scale_weights(node: Node, cin: int, cout: int) -> dict[str, Weight]:
 OPERATORS: dict[str, Operator] = {
     "conv": Operator(_conv, _conv_weights, writes=True, counted=True, signs=True),
     "depthwise": Operator(_depthwise, _depthwise_weights, counted=True, signs=True),
-    "linear": Operator(_linear, _linear_weights, writes=True, counted=True, signs=True),
+    "linear": Operator(_linear, _linear_weights, writes=True, counted=True, signs=True),  # of a map: at every pixel
     "batch_norm": Operator(_same, _norm_weights, signs=True),
+    "layer_norm": Operator(_same, _layer_norm_weights, signs=True, mixes=True),  # over the channels of every pixel
     "activation": Operator(_same),
     "dropout": Operator(_same, idle=True),
     "scale": Operator(_same, _scale_weights, signs=True),  # a factor per channel
@@ -336,6 +348,7 @@ OPERATORS: dict[str, Operator] = {
     "adaptive_average_pool": Operator(_adaptive),
     "adaptive_max_pool": Operator(_adaptive),
     "pad": Operator(_pad),  # with zeros
+    "pad_channels": Operator(_pad_channels),  # with channels of zeros, in segments before and behind its part
 }
 
 

@@ -19,7 +19,7 @@ except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the pack
     import tflite as schema  # pyright: ignore[reportMissingImports]
 
 from model.network import Layer, Network, Table, Widths
-from model.operators import BATCH_NORM, Node, pair, refuse_beyond_the_basics
+from model.operators import BATCH_NORM, Node, Unsupported, pair, refuse_beyond_the_basics
 
 Weights = Mapping[str, np.ndarray]
 
@@ -114,6 +114,8 @@ def _filters(graph: _Graph, kind: str, layer: Layer, inputs: list[int], kernel: 
 
 def _linear(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
     node, name = layer.node, layer.node.name
+    if layer.in_sides != (1, 1):
+        raise Unsupported(f"{name}: a .tflite file cannot be written with a linear layer at every pixel yet")
     kernel = graph.constant(name + ".weight", weights[node.path + ".weight"])
     bias = graph.constant(name + ".bias", weights[node.path + ".bias"]) if node.bias else -1
     graph.operator("FULLY_CONNECTED", [*inputs, kernel, bias], name, (layer.cout,),

@@ -1,6 +1,6 @@
 """The PyTorch module of (network, widths). Module and parameter names are the layer names of the description."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, Callable, Optional, Union, cast
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.architectures import describe
 from model.network import Layer, Network, Widths
 from model.operators import OPERATORS, Node, Padding, count, pair, parameters_of, same_padding
 
@@ -50,7 +51,7 @@ class TorchNet(nn.Module):
         super().__init__()
         self.network, self.widths = network, dict(widths)
         self.layers = network.layers(widths)
-        self._own: dict[str, Any] = {}  # {layer: its module, or its parameter}; where they are registered tells nothing
+        self._own: dict[str, Any] = {}  # {layer: its module, or where its parameter is}, wherever it is registered
         self._norms: dict[str, BatchNorm] = {}  # {layer: the batch norm behind it}
         self._fresh = {layer.node.name for layer in self.layers if _is_fresh(layer)}
         for layer in self.layers:
@@ -102,6 +103,17 @@ class TorchNet(nn.Module):
         return _activated(node, x) if node.activation else x
 
 
+def restored(content: Mapping[str, Any]) -> TorchNet:
+    """The network of a checkpoint's content, with its weights: ``restored(torch.load(path, weights_only=True))``.
+
+    An ``nn.Module`` like any other: to train on in a loop of your own, say. Raises ValueError, TypeError or
+    RuntimeError where the content contradicts itself.
+    """
+    model = TorchNet(describe(**content["arguments"]), content["widths"])
+    model.load_state_dict(content["state_dict"])
+    return model
+
+
 def _is_fresh(layer: Layer) -> bool:
     """Whether what it computes before its activation is a tensor that nobody else has."""
     summed = OPERATORS[layer.node.kind].needs == "any" and len(layer.inputs) > 1
@@ -109,12 +121,18 @@ def _is_fresh(layer: Layer) -> bool:
 
 
 def _register(net: nn.Module, path: str, made: Any) -> Any:
-    """Put a module or a parameter at ``path``, such as layer1.0.conv2, whatever attributes ``net`` has. Returns it."""
+    """Put a module or a parameter at ``path``, such as layer1.0.conv2, whatever attributes ``net`` has.
+
+    Returns the module; of a parameter (the dict that holds it, its key).
+    """
     *parents, name = path.split(".")
     for parent in parents:
         net._modules.setdefault(parent, nn.Module())  # it only holds others
         net = cast(nn.Module, net._modules[parent])
-    (net._parameters if isinstance(made, nn.Parameter) else net._modules)[name] = made
+    if isinstance(made, nn.Parameter):
+        net._parameters[name] = made
+        return net._parameters, name  # where it is found, since loading weights may put another one there
+    net._modules[name] = made
     return made
 
 
@@ -158,6 +176,7 @@ def _batch_norm(layer: Layer, flat: bool) -> nn.Module:
 
 MODULES: dict[str, Callable[[Layer, bool], Union[nn.Module, nn.Parameter]]] = {
     "conv": _conv, "depthwise": _depthwise, "linear": _linear, "batch_norm": _batch_norm,
+    "layer_norm": lambda layer, flat: nn.LayerNorm(layer.cout, eps=layer.node.bn_epsilon),
     "scale": lambda layer, flat: nn.Parameter(torch.ones(layer.cout)),
     "dropout": lambda layer, flat: nn.Dropout(layer.node.rate)}
 
@@ -165,7 +184,8 @@ MODULES: dict[str, Callable[[Layer, bool], Union[nn.Module, nn.Parameter]]] = {
 # --- operators that are no module: the network, a layer and what it reads -> its output -------------------------
 
 def _scale(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
-    return inputs[0] * net._own[layer.node.name].view(-1, *[1] * (inputs[0].dim() - 2))
+    parameters, name = net._own[layer.node.name]
+    return inputs[0] * parameters[name].view(-1, *[1] * (inputs[0].dim() - 2))
 
 
 def _add(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
@@ -221,9 +241,25 @@ def _pad(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
     return F.pad(inputs[0], (left, right, top, bottom))
 
 
+def _pad_channels(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    node, widths = layer.node, net.widths
+    before, behind = count(node.channels[:node.part[0]], widths), count(node.channels[node.part[1]:], widths)
+    return F.pad(inputs[0], (0, 0, 0, 0, before, behind))
+
+
+def _linear_at_pixels(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
+    return _at_pixels(net._own[layer.node.name], inputs[0])
+
+
+def _at_pixels(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What a module for vectors makes of every pixel of a map, or of a vector."""
+    return module(x) if x.dim() == 2 else module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 RUN: dict[str, Callable[[TorchNet, Layer, Sequence[Tensor]], Tensor]] = {
     "add": _add, "multiply": _multiply, "concat": _concat, "split": _split, "shuffle": _shuffle, "pool": _pool,
     "max_pool": _max_pool, "average_pool": _average_pool, "pad": _pad, "scale": _scale,
+    "pad_channels": _pad_channels, "linear": _linear_at_pixels, "layer_norm": _linear_at_pixels,
     "activation": lambda net, layer, inputs: inputs[0],  # it follows, as behind every node
     "flatten": lambda net, layer, inputs: inputs[0].flatten(1),
     "adaptive_average_pool": lambda net, layer, inputs: F.adaptive_avg_pool2d(inputs[0], pair(layer.node.size)),

@@ -53,6 +53,7 @@ def every_operator() -> Network:
 
     groups = (Group("image", 3, prunable=False), Group("A", 8), Group("U", 4, removable=True), Group("C", 5),
               Group("D", 4, removable=True), Group("E", 3, removable=True), Group("H", 7),
+              Group("L", 5, prunable=False), Group("P", 2), Group("Q", 3), Group("M", 6),
               Group("classes", 4, prunable=False))
     nodes = (
         Node("stem", "conv", ("image",), units("A"), kernel=3, bn=True, activation="relu"),
@@ -82,7 +83,15 @@ def every_operator() -> Network:
         Node("average", "average_pool", ("squares",), kernel=2, stride=2, ceil_mode=True, count_include_pad=False),
         Node("largest", "adaptive_max_pool", ("average",), size=(3, 1)),
         Node("bordered", "pad", ("largest",), padding=(1, 0, 0, 1)),
-        Node("scaled", "scale", ("bordered",)),
+        Node("level", "conv", ("bordered",), units("L")),
+        Node("even", "layer_norm", ("level",), bn_epsilon=1e-2),
+        Node("framed", "pad_channels", ("even",), units("P", "L", "Q"), part=(1, 2)),
+        Node("beside", "conv", ("bordered",), units("P", "L", "Q"), bn=True),
+        Node("beheld", "add", ("framed", "beside")),
+        Node("dense", "linear", ("beheld",), units("M"), bias=True, activation="gelu"),
+        Node("returned", "conv", ("dense",), both(2), kernel=3, bias=True),
+        Node("met", "add", ("bordered", "returned")),
+        Node("scaled", "scale", ("met",)),
         Node("bent", "activation", ("scaled",), activation="silu"),
         Node("dropped", "dropout", ("bent",), rate=0.3),
         Node("flat", "flatten", ("dropped",)),
@@ -120,9 +129,10 @@ def lively(model: TorchNet) -> TorchNet:
         if layer.node.kind == "scale":
             torch.nn.init.uniform_(model.get_parameter(layer.node.path), 0.5, 1.5)
     for module in model.modules():
-        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.LayerNorm)):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.3)
+        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.normal_(module.running_mean, std=0.3)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return model.eval()

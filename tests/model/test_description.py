@@ -91,7 +91,7 @@ def changed(path, value):
     (["nodes", 28, "rate"], float("nan"), r"nodes\[28\].rate: expected a number"),
     (["groups", 1, "width"], 10 ** 7, r"groups\[1\].width: expected a whole number of 1 to 1,000,000"),
     (["groups", 1, "name"], "C", r"groups\[3\].name: 'C' is used twice"),
-    (["groups", 7, "prunable"], True, r"nodes\[31\]: the output must be a vector of groups that are not prunable"),
+    (["groups", -1, "prunable"], True, r"nodes\[39\]: the output must be a vector of groups that are not prunable"),
     (["groups", 0, "removable"], True, r"groups\[0\]: removable, but not prunable"),
     (["groups", 3, "width"], 1_000_000, "more than 4,000,000,000 parameters"),
     (["inputs", 0, "group"], "none", r"inputs\[0\].group: no group 'none'"),

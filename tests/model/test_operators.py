@@ -14,6 +14,7 @@ from model.torch_net import TorchNet
 from tests.helpers import every_operator
 from utils.latency.correction import judging_networks
 from utils.search import baselines, netadapt
+from utils.search.space import Space
 
 EVERYTHING = every_operator()
 GROUPS = (Group("in", 4, prunable=False), Group("a", 6), Group("b", 6))
@@ -77,7 +78,8 @@ HALF = Node("H", "conv", ("x",), units("a"), stride=2)
 
 @pytest.mark.parametrize("nodes, words", [
     ([Node("n", "conv", ("x",))], "node n: a conv: writes no group"),
-    ([Node("n", "linear", ("x",), units("a"))], "expected a vector, found a map"),
+    ([A, Node("n", "pad_channels", ("A",), units("b", "a"), part=(0, 1))], "as segments 0 to 1, found"),
+    ([A, Node("n", "layer_norm", ("A",))], "a layer_norm needs all channels of a, which is prunable"),
     ([A, Node("n", "add", ("A",))], "1 inputs, expected 2 or more"),
     ([A, B, Node("n", "add", ("A", "B"))], r"operands differ: a \(8x8\); b \(8x8\)"),
     ([A, HALF, Node("n", "add", ("A", "H"))], r"operands differ: a \(8x8\); a \(4x4\)"),
@@ -99,7 +101,8 @@ def test_what_does_not_fit_is_said_with_its_node(nodes, words):
     assert str(caught.value).startswith("node n: ")
 
 
-WRITABLE = ("stem", "squeeze", "side", "again", "pooled", "dropped", "classes")
+WRITABLE = ("stem", "squeeze", "side", "again", "pooled", "dropped", "level", "beside", "beheld", "returned", "met",
+            "classes")
 
 
 @pytest.mark.parametrize("node", EVERYTHING.nodes, ids=lambda n: n.name)
@@ -181,7 +184,8 @@ def test_whoever_draws_or_proposes_widths_asks(monkeypatch):
     assert netadapt.removal(TWO, {**left, "l": 1}, "r", latency, 0.0, True) is not None
     saliency = {g.name: [1e-9 if g.name in "lr" else 1.0] * g.width for g in TWO.groups if g.prunable}
     for budget in (0.7, 0.4, 0.2):
-        TWO.layers(baselines.knapsack(TWO, TWO.full_widths, latency, budget * latency(TWO.full_widths), saliency))
+        TWO.layers(baselines.knapsack(Space(TWO), TWO.full_widths, latency, budget * latency(TWO.full_widths),
+                                      saliency))
 
 
 def test_a_part_that_readers_count_on_must_not_die_alone():

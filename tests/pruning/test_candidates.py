@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 
+from model import surgery
 from model.torch_net import TorchNet
 from tests.helpers import NORMAL, TORCH_NETWORKS, labelled_images
 from utils.common.workers import Workers
 from utils.learning import training
 from utils.learning.device import Device
 from utils.learning.settings import Recipe
-from utils.pruning import candidates, surgery
+from utils.pruning import candidates
 from utils.pruning.candidates import Order, Piece, Workshop
 from utils.pruning.crew import Crew
 from utils.pruning.scores import filter_norms

@@ -11,12 +11,12 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from model import torch_net
+from model import surgery, torch_net
 from model.network import Group, Input, Network
-from model.operators import ACTIVATIONS, OPERATORS, Node, Segment, count, units
+from model.operators import ACTIVATIONS, OPERATORS, Node, Segment, units
 from model.torch_net import TorchNet
+from model.zeroing import Zeroed
 from tests.helpers import EXAMPLES, every_operator, lively, sensitive
-from utils.pruning import surgery
 
 EXACT, WRONG = 1e-9, 1e-4  # of the spread of outputs between images
 EVERY_OPERATOR = every_operator()
@@ -131,31 +131,7 @@ def networks(draw):
     return sketch.finished()
 
 
-# --- the whole network with channels at zero -------------------------------------------------------------------
-
-class Zeroed(TorchNet):
-    """The whole network with all channels outside ``keep`` at zero, and branches without channels gone."""
-
-    def without(self, keep):
-        network, widths = self.network, {**self.widths, **{g: len(index) for g, index in keep.items()}}
-        self.keep, self.dead = keep, set()
-        for node in network.nodes:
-            gone = [name in self.dead for name in node.inputs]
-            needs = OPERATORS[node.kind].needs
-            needed = {"all": any(gone), "any": all(gone), "parts": all(gone), "first": gone[0]}[needs]
-            if needed or not count(network.tensors[node.name].channels, widths):
-                self.dead.add(node.name)
-        return self
-
-    def _run(self, layer, inputs):
-        if layer.node.kind == "multiply" and layer.node.inputs[1] in self.dead:
-            inputs = [inputs[0], torch.ones_like(inputs[1])]
-        x = super()._run(layer, inputs)
-        mask = torch.zeros(x.shape[1], dtype=x.dtype)
-        if layer.node.name not in self.dead:
-            mask[surgery.channel_index(self.network.tensors[layer.node.name].channels, self.keep, self.widths)] = 1
-        return x * mask.view(1, -1, *[1] * (x.dim() - 2))
-
+# --- how far outputs are apart ----------------------------------------------------------------------------------
 
 def images(network, number=8):
     generator = torch.Generator().manual_seed(1)

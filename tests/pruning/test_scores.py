@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from model import surgery
 from model.architectures import describe
 from model.torch_net import TorchNet
 from tests.helpers import NETWORKS, TORCH_NETWORKS, lively, normalised_images
 from utils.comparison.jobs import parser_of
-from utils.pruning import scores, surgery
+from utils.pruning import scores
 from utils.pruning.settings import SCORES
 
 

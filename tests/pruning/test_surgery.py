@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import surgery
 from model.torch_net import TorchNet
 from tests.helpers import NETWORKS, lively, normalised_images
-from utils.pruning import surgery
 
 GROUPS = [(name, g.name) for name, n in NETWORKS.items() for g in n.groups if g.prunable]
 

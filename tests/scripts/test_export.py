@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import compute_table
 import export
+from model import surgery
 from model.architectures import describe
 from model.tflite_net import variant
 from tests.helpers import (
@@ -36,7 +37,7 @@ from utils.latency.runners import LiteRTRunner
 from utils.latency.tables import latency_s, write_table
 from utils.learning import checkpoint, data
 from utils.learning.settings import Data
-from utils.pruning import scores, surgery
+from utils.pruning import scores
 
 NETWORK = describe("res", depth=10, width=0.5)
 

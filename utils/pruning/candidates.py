@@ -13,13 +13,13 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from model import surgery
 from model.network import Network
 from model.torch_net import TorchNet
 from utils.learning import training
 from utils.learning.data import Images
 from utils.learning.device import Device
 from utils.learning.settings import Recipe
-from utils.pruning import surgery
 from utils.pruning.scores import DATA_BATCHES, Scores, channel_scores
 from utils.search.halving import Rung
 from utils.search.netadapt import Key

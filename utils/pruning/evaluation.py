@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
+from model import surgery
 from model.torch_net import TorchNet
 from utils.common.journal import Journal
-from utils.pruning import history, surgery
+from utils.pruning import history
 from utils.pruning.candidates import Piece, Progress, Workshop, number_of
 from utils.pruning.crew import Make
 from utils.pruning.history import Trials

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from model import surgery
 from model.network import Widths
 from model.torch_net import TorchNet
 from utils.common.errors import UserError
 from utils.common.journal import Journal, Record
 from utils.learning import checkpoint
-from utils.pruning import candidates, history, surgery
+from utils.pruning import candidates, history
 from utils.pruning.crew import Crew
 from utils.pruning.evaluation import Evaluation, Judged
 from utils.pruning.history import Trials

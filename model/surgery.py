@@ -31,22 +31,23 @@ def slice_channels(model: TorchNet, keep: Keep) -> TorchNet:
             raise ValueError(f"{group}: expected different channels in 0..{width - 1}, found {index.tolist()}")
     widths = dict(model.widths, **{g: len(i) for g, i in keep.items()})
     narrow = TorchNet(model.network, widths).to(model.device)
-    narrow.load_state_dict(_sliced(narrow, state, keep, model.widths))
+    narrow.load_state_dict(sliced(narrow, state, keep, model.widths))
     return narrow
 
 
-def _sliced(narrow: TorchNet, state: Mapping[str, Tensor], keep: Keep, widths: Widths) -> dict[str, Tensor]:
+def sliced(narrow: TorchNet, state: Mapping[str, Tensor], keep: Keep, widths: Widths) -> dict[str, Tensor]:
+    """The parameters and statistics of ``narrow``, from those of a network of these widths."""
     network = narrow.network
-    sliced = {name: state[name] for name in narrow.state_dict()}  # a batch norm counts its batches in a scalar
+    found = {name: state[name] for name in narrow.state_dict()}  # a batch norm counts its batches in a scalar
     for layer in narrow.layers:
         node = layer.node
         written, read = (network.tensors[name].channels for name in (node.name, node.inputs[0]))
         for name, weight in parameters_of(node, layer.cin, layer.cout).items():
             for axis, channels in ((weight.out_axis, written), (weight.in_axis, read)):
                 if axis is not None and any(s.group in keep for s in channels):
-                    index = channel_index(channels, keep, widths).to(sliced[name].device)
-                    sliced[name] = sliced[name].index_select(axis, index)
-    return sliced
+                    index = channel_index(channels, keep, widths).to(found[name].device)
+                    found[name] = found[name].index_select(axis, index)
+    return found
 
 
 def channel_index(channels: Channels, keep: Keep, widths: Widths) -> Tensor:
