@@ -28,6 +28,26 @@ def describe(net: str, **arguments) -> Network:
     return ARCHITECTURES[net].describe(**arguments)
 
 
+def with_classes(network: Network, count: int) -> Network:
+    """The network with another number of classes. Raises ValueError if the output is not one group of channels."""
+    if network.arguments["num_classes"] == count:
+        return network
+    if "description" not in network.arguments:
+        return describe(**{**network.arguments, "num_classes": count})
+    (group, repeat), *others = network.tensors[network.output].channels
+    if others or repeat != 1:
+        raise ValueError(f"{network.short_name}: its output is no single group of channels, whose number could be "
+                         "changed")
+    description = network.arguments["description"]
+    groups = [{**g, "width": count} if g["name"] == group else g for g in description["groups"]]
+    return from_dict({**description, "groups": groups})
+
+
+def has_siblings(network: Network) -> bool:
+    """Whether the network's architecture comes in several widths."""
+    return "width" in network.arguments
+
+
 def has_depths(network: Network) -> bool:
     """Whether the network's architecture comes in several depths."""
     return "depth" in network.arguments
@@ -40,7 +60,7 @@ def narrower(network: Network, depth: Optional[int] = None) -> Iterator[Network]
     depth: of an architecture that comes in several. Raises ValueError saying which depths are valid, or that the
     network is of no architecture.
     """
-    if "width" not in network.arguments:
+    if not has_siblings(network):
         raise ValueError(f"{network.short_name} is of no architecture that has smaller networks")
     depths, last = {} if depth is None else {"depth": depth}, None
     widest = network.arguments["width"]

@@ -23,10 +23,12 @@ ROOMS = {
     "utils.pruning": ("model", "utils.common", "utils.learning", "utils.search"),
     "utils.deploy": ("model", "utils.common", "utils.latency", "utils.learning"),
     "utils.comparison": ("model", "utils.common", "utils.latency", "utils.learning", "utils.search"),
+    "utils.importing": ("model", "utils.common", "utils.learning"),
 }
 FLOORS = (("model",), ("utils.common",), ("utils.latency", "utils.learning", "utils.search"),
-          ("utils.pruning", "utils.deploy", "utils.comparison"))
-SCRIPTS = ("train.py", "prune.py", "compute_table.py", "export.py", "compare.py", "perf_tables/merge_perf_tables.py",
+          ("utils.pruning", "utils.deploy", "utils.comparison", "utils.importing"))
+SCRIPTS = ("train.py", "prune.py", "compute_table.py", "export.py", "compare.py", "import_network.py",
+           "perf_tables/merge_perf_tables.py",
            "perf_tables/plot_perf_table.py")
 BENCHMARKS = ("benchmarks/search.py", "benchmarks/search_quality.py", "benchmarks/table.py")
 
@@ -34,11 +36,12 @@ BENCHMARKS = ("benchmarks/search.py", "benchmarks/search_quality.py", "benchmark
 PACKAGES = {
     "model": (), "utils.common": ("numpy",), "utils.latency": ("numpy",), "utils.learning": ("numpy", "torch"),
     "utils.search": ("numpy",), "utils.pruning": ("numpy", "torch"), "utils.deploy": ("numpy", "torch"),
-    "utils.comparison": (),
+    "utils.comparison": (), "utils.importing": ("torch",),
 }
 MORE_PACKAGES = {
-    "model/torch_net.py": ("torch",), "model/keras_net.py": ("numpy", "tensorflow"),
-    "model/onnx_net.py": ("onnx", "torch"),
+    "model/torch_net.py": ("torch",), "model/surgery.py": ("torch",), "model/keras_net.py": ("numpy", "tensorflow"),
+    "model/zeroing.py": ("torch",), "model/pixels.py": ("torch",), "model/tracing.py": ("torch",),
+    "model/grouping.py": ("numpy",), "model/onnx_net.py": ("onnx", "torch"),
     "model/tflite_net.py": ("numpy", "flatbuffers", "ai_edge_litert", "tflite"),
     "utils/common/workers.py": ("joblib", "ray"), "utils/common/progress.py": ("tqdm",),
     "utils/common/figure.py": ("matplotlib",),
@@ -46,7 +49,8 @@ MORE_PACKAGES = {
     "utils/latency/variants.py": ("ai_edge_litert",), "utils/latency/merging.py": ("numpy", "scipy"),
     "utils/learning/data.py": ("numpy", "torch", "torchvision", "sklearn", "PIL"), "utils/learning/settings.py": (),
     "utils/pruning/settings.py": (), "utils/deploy/metadata.py": (), "utils/deploy/on_device.py": (),
-    "utils/comparison/assembly.py": ("joblib",),
+    "utils/comparison/assembly.py": ("joblib",), "utils/importing/settings.py": (),
+    "utils/importing/modules.py": ("torch", "torchvision"), "utils/importing/weights.py": ("torch", "safetensors"),
 }
 HEAVY = ("torch", "torchvision", "tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tqdm", "joblib", "ray",
          "onnx",
@@ -183,7 +187,7 @@ def test_the_boards_side_loads_numpy_and_no_framework():
     assert packages == {"numpy", "flatbuffers", "ai_edge_litert", "tflite"}, packages
 
 
-@pytest.mark.parametrize("name", ["train.py", "prune.py", "compare.py"])
+@pytest.mark.parametrize("name", ["train.py", "prune.py", "compare.py", "import_network.py"])
 def test_training_and_pruning_load_no_other_framework(name):
     """Also not later: whatever they import in functions, too."""
     assemblies = {file_of(module) for _, module in imported(name) if file_of(module)}
@@ -269,5 +273,6 @@ def test_no_layer_name_is_parsed_outside_its_architecture():
 
 @pytest.mark.parametrize("name", files("tests"))
 def test_test_files_lend_each_other_nothing(name):
-    lent = [module for _, module in imported(name) if module.startswith("tests.") and module != "tests.helpers"]
+    lent = [module for _, module in imported(name) if module.startswith("tests.")
+            and module not in ("tests.helpers", "tests.nets")]
     assert not lent, f"{name}: imports {lent}; what several need stands in tests/helpers.py"

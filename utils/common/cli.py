@@ -15,6 +15,7 @@ from utils.common.errors import UserError, first_line
 from utils.common.files import locate
 
 NETWORKS = "networks"  # folder of descriptions
+DEFAULT_NET = "res"
 DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # if no flag or checkpoint sets them
 
 
@@ -42,7 +43,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
     """Add --net, --depth and --width. Without ``defaults`` they are None unless given: the checkpoint has them."""
     group = parser.add_argument_group("network")
-    group.add_argument("--net", default="res" if defaults else None,
+    group.add_argument("--net", default=DEFAULT_NET if defaults else None,
                        help=f"architecture: {', '.join(sorted(ARCHITECTURES))} (res is WideResNet); or a description: "
                             "NAME of networks/NAME.json, or a path")
     for flag, kind, words in (("depth", int, "number of layers"), ("width", float, "width")):

@@ -21,7 +21,9 @@ from utils.common.errors import UserError, first_line
 from utils.common.progress import progress
 from utils.learning.settings import Data
 
+RANDOM = "random"  # a dataset: of an imported network for which no data was named
 SPLIT_SEED = 0  # the held-out images are the same in every script and for every --seed
+RANDOM_IMAGES = (1000, 200)  # for training and testing, where no data was named
 CROP_PAD = 4  # pixels of reflection around an image before the random crop
 
 
@@ -160,11 +162,22 @@ def shape_for(network: Network, where: str) -> Shape:
 
 def load_for(network: Network, path: Path, wanted: Data) -> Dataset:
     """The images for the network of the checkpoint at ``path``. Raises UserError also if the class counts differ."""
+    if wanted.dataset == RANDOM:
+        return _random(network, shape_for(network, str(path)))
     images = load_images(wanted, shape_for(network, str(path)))
     if len(images.classes) != network.arguments["num_classes"]:
         raise UserError(f"{path}: tells {network.arguments['num_classes']} classes apart, but the data has "
                         f"{len(images.classes)}; check --dataset and --data_loc")
     return images
+
+
+def _random(network: Network, shape: Shape) -> Dataset:
+    """Noise; its labels mean nothing, and every class of the first ten is as frequent."""
+    count = network.arguments["num_classes"]
+    generator = torch.Generator().manual_seed(SPLIT_SEED)
+    train, test = (Images(torch.randint(256, (number, *shape), generator=generator, dtype=torch.uint8),
+                          torch.arange(number) % min(count, 10)) for number in RANDOM_IMAGES)
+    return Dataset(train, test, tuple(str(n) for n in range(count)), flip=True)
 
 
 def _digits(shape: Shape) -> Dataset:

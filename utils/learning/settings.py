@@ -37,7 +37,7 @@ class Schedule:
 class Data:
     """Which images."""
 
-    dataset: str  # "cifar10" or "digits"
+    dataset: str  # "cifar10", "digits", or "random": noise, for an imported network without data
     data_loc: str  # folder
     workers: int  # threads that read them
     holdout_prop: float = 0.0  # part of the training images that is held out; 0: none

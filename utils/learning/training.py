@@ -179,6 +179,17 @@ def judge(model: nn.Module, images: Images, normalisation: Normalisation, device
     return 100.0 * int(wrong) / len(images), float(loss) / len(images)
 
 
+@torch.inference_mode()
+def labelled_by(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> Images:
+    """The images with the model's top classes as their labels; on the model's device."""
+    model.eval()
+    normalise, found = normalisation.on(images.labels.device), []
+    for part in images.pixels.split(EVAL_BATCH):
+        with device.autocast():
+            found.append(model(normalise(part)).argmax(1))
+    return Images(images.pixels, torch.cat(found))
+
+
 def error_pct(model: nn.Module, images: Images, normalisation: Normalisation, device: Device) -> float:
     """Percentage of images whose top class is wrong; ``images`` on the model's device."""
     return judge(model, images, normalisation, device)[0]

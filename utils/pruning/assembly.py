@@ -30,6 +30,7 @@ from utils.pruning.run_files import RunFiles
 from utils.pruning.settings import Prices, Pruning
 from utils.search import baselines, halving, netadapt
 from utils.search.costs import LATENCY, Cost
+from utils.search.space import Space
 
 FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs",
               "backend")  # may differ between a run and its resumption
@@ -81,13 +82,14 @@ def open_base(path: Path, wanted: Mapping[str, Any]) -> Base:
 
 def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
     """Raise UserError, before any work, where no width meets the latency asked for."""
-    network, widths, initial_s = base.network, base.model.widths, prices.cost(base.model.widths)
+    space, widths, initial_s = Space(base.network, asked.keep,
+                                     asked.multiple_of).checked(), base.model.widths, prices.cost(base.model.widths)
     if asked.method == "netadapt":
         state = netadapt.State(dict(widths), float("nan"), initial_s)
-        netadapt.proposals_of_step(network, state, asked.settings, prices.cost)
+        netadapt.proposals_of_step(space, state, asked.settings, prices.cost)
     elif asked.method in baselines.BY_LATENCY:
         budget_s = netadapt.budget_s(asked.settings, initial_s)
-        baselines.BY_LATENCY[asked.method](network, widths, prices.cost, budget_s, asked.compute.seed)
+        baselines.BY_LATENCY[asked.method](space, widths, prices.cost, budget_s, asked.compute.seed)
 
 
 def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Mapping[str, Any], *,
@@ -124,12 +126,15 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
     asked = replace(asked, compute=compute)
     flags = {**flags, "precision": compute.precision, "threads": compute.threads}
     images = data.load_for(base.network, base.path, asked.data)
+    if asked.data.dataset == data.RANDOM:
+        print("note: no data was named: the network is judged on random images, by whether it answers what the base "
+              "model answers; that tells nothing of your images. Name them with --data_loc or --dataset", flush=True)
     workshop = _workshop(asked, base, images, device)
     rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
     header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [asdict(rung) for rung in rungs],
               "flags": {k: v for k, v in flags.items() if k not in FREE_FLAGS}}
     content, done = run_files.begin_or_go_on(files, header, going_on=going_on)
-    model, test, unit = device.place(base.model), images.test.to(device.name), prices.cost.unit
+    model, test, unit = device.place(base.model), _labelled(asked, base, images.test, device), prices.cost.unit
     print(f"{base.network.title}; {prices.about}\n"
           f"{unit.words(origin['initial_latency_s'])} to be brought to {unit.words(origin['target_latency_s'])}; "
           f"{len(workshop.source.images):,} images to fine-tune on, {len(workshop.held_out):,} to judge on; on "
@@ -143,18 +148,27 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
         run.go_on(content, done)
         with run.tidied():
             if asked.method == "netadapt":
-                _search(run, asked.settings, origin["initial_latency_s"], prices.cost)
+                _search(run, asked, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history:
                 _prune_at_once(asked, run, origin["target_latency_s"], prices.cost)
         after = _finish(run, asked.long_term_fine_tune, model.widths, header, test)
     return Pruned(run.model.widths, run.table_costs_history[-1], origin["initial_latency_s"], before, after)
 
 
+def _labelled(asked: Pruning, base: Base, images: Images, device: Device) -> Images:
+    """The images on the device; random ones with what the base model takes them for."""
+    images = images.to(device.name)
+    if asked.data.dataset != data.RANDOM:
+        return images
+    return training.labelled_by(device.place(base.model), images, checkpoint.normalisation_of(base.content), device)
+
+
 def _workshop(asked: Pruning, base: Base, images: Dataset, device: Device) -> Workshop:
-    train, held_out = data.split_holdout(images.train, asked.data.holdout_prop)
-    source = training.BatchSource(train.to(device.name), checkpoint.normalisation_of(base.content), images.flip,
+    train, held_out = (_labelled(asked, base, part, device)
+                       for part in data.split_holdout(images.train, asked.data.holdout_prop))
+    source = training.BatchSource(train, checkpoint.normalisation_of(base.content), images.flip,
                                   asked.recipe.batch_size)
-    return Workshop(source, held_out.to(device.name), device, asked.recipe, asked.compute.threads or 1,
+    return Workshop(source, held_out, device, asked.recipe, asked.compute.threads or 1,
                     asked.compute.seed, asked.pruning_method)
 
 
@@ -202,12 +216,13 @@ def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, goin
     return True
 
 
-def _search(run: Run, settings: netadapt.Settings, initial_s: float, cost: Cost) -> None:
+def _search(run: Run, asked: Pruning, initial_s: float, cost: Cost) -> None:
     """Prune step by step, and print the progress."""
+    settings, space = asked.settings, Space(run.model.network, asked.keep, asked.multiple_of)
     budget_s = netadapt.budget_s(settings, initial_s)
     state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
     began, first_s = time.monotonic(), run.table_costs_history[-1]
-    for step in netadapt.search(run.model.network, state, settings, cost, run.evaluate):
+    for step in netadapt.search(space, state, settings, cost, run.evaluate):
         run.adopt(step)
         chosen, gained = step.chosen.proposal, first_s - step.latency_s
         left = (time.monotonic() - began) * max(step.latency_s - budget_s, 0) / gained
@@ -218,12 +233,12 @@ def _search(run: Run, settings: netadapt.Settings, initial_s: float, cost: Cost)
 
 def _prune_at_once(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
     """Prune by a method that tries no candidates."""
-    network, widths = run.model.network, run.model.widths
+    space, widths = Space(run.model.network, asked.keep, asked.multiple_of), run.model.widths
     if asked.method in baselines.BY_WORTH:
         saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
-        chosen = baselines.BY_WORTH[asked.method](network, widths, cost, budget_s, saliency)
+        chosen = baselines.BY_WORTH[asked.method](space, widths, cost, budget_s, saliency)
     else:
-        chosen = baselines.BY_LATENCY[asked.method](network, widths, cost, budget_s, asked.compute.seed)
+        chosen = baselines.BY_LATENCY[asked.method](space, widths, cost, budget_s, asked.compute.seed)
     run.adopt_at_once(asked.method, chosen, cost(chosen))
     print(f"{asked.method}: {cost.unit.words(run.table_costs_history[-1])}, asked for "
           f"{budget_s * cost.unit.scale:.4f}; held-out error {run.error_history[-1]:.2f}% with batch norms measured "

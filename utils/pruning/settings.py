@@ -22,6 +22,8 @@ class Pruning:
     recipe: Recipe  # of both
     data: Data
     compute: Compute
+    keep: tuple[str, ...]  # patterns of layers that are left alone
+    multiple_of: int  # of which every narrower width is a multiple
     jobs: int  # processes that make candidates
     backend: str  # "local" or "ray"
 
