@@ -5,36 +5,21 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 import torch
-from torch import Tensor, nn
 
+from model.pixels import FromPixels
 from model.torch_net import TorchNet
 
 
-class FromPixels(nn.Module):
-    """A network with its normalisation in front: [N, channels, size, size] of 0..255 -> [N, num_classes] logits."""
+def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about: Mapping[str, str],
+            opset: int) -> bytes:
+    """The ONNX file: ``image`` float32 [N, channels, height, width] of 0..255 -> ``logits`` float32 [N, num_classes].
 
-    mean: Tensor  # [1, channels, 1, 1], of pixels in 0..255
-    std: Tensor
-
-    def __init__(self, model: TorchNet, mean: Sequence[float], std: Sequence[float]):
-        super().__init__()
-        self.model = model
-        for name, values in (("mean", mean), ("std", std)):  # of pixels in 0..1, per channel
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1) * 255)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.model((image - self.mean) / self.std)
-
-
-def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about: Mapping[str, str]) -> bytes:
-    """The ONNX file: ``image`` float32 [N, channels, size, size] of 0..255 -> ``logits`` float32 [N, num_classes].
-
-    N is any number of images. about: {key: text} for the file's metadata.
+    N is any number of images. about: {key: text} for the file's metadata; opset: version of the operators.
     """
-    whole, (entry,) = FromPixels(model, mean, std).eval(), model.network.inputs
-    example = torch.zeros(2, len(mean), *entry.sides)
-    program = torch.onnx.export(whole, (example,), dynamo=True, verbose=False, input_names=["image"],
-                                output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("N")},))
+    whole = FromPixels(model, mean, std).eval()
+    program = torch.onnx.export(whole, (whole.example(),), dynamo=True, verbose=False, opset_version=opset,
+                                input_names=["image"], output_names=["logits"],
+                                dynamic_shapes=({0: torch.export.Dim("N")},))
     assert program is not None, "the exporter gives a program where dynamo=True"
     content = program.model_proto
     _forget_sources(content)

@@ -10,13 +10,16 @@ from utils.deploy import metadata, verify
 
 def test_the_limits_of_a_proof():
     expected, labels = np.eye(20, dtype=np.float32), np.arange(20)
-    close = verify.Verification(expected, expected + np.float32(9e-5), labels)
-    close.check("x", "none", None)
-    with pytest.raises(UserError, match="differ from torch's by up to 0.0002"):
-        verify.Verification(expected, expected + np.float32(2e-4), labels).check("x", "none", None)
-    verify.Verification(1000 * expected, 1000 * expected + np.float32(9e-4), labels).check("x", "none", None)
-    with pytest.raises(UserError, match="allowed are 0.001,"):
-        verify.Verification(1000 * expected, 1000 * expected + np.float32(2e-3), labels).check("x", "none", None)
+    for size in (1, 1000, 1e-6):  # only how far outputs are apart between images counts
+        near, far = (verify.Verification(size * expected, size * expected + np.float32(size * d), labels)
+                     for d in (9e-4, 2e-3))
+        near.check("x", "none", None)
+        assert near.shows and near.spread == pytest.approx(size)
+        with pytest.raises(UserError, match="its outputs differ from torch's by up to .*, allowed are"):
+            far.check("x", "none", None)
+    flat = verify.Verification(1000 + 1e-2 * expected, 1000 + 1e-2 * expected + np.float32(1e-3), labels)
+    flat.check("x", "none", None)
+    assert not flat.shows  # rounding in float32 would hide a mistake
     broken = verify.Verification(expected, np.where(expected == 1, np.nan, expected), labels)
     for quantize in metadata.QUANTIZE:
         with pytest.raises(UserError, match="nothing was written"):

@@ -26,7 +26,8 @@ class Export:
     """What is asked for."""
 
     output: Path
-    kind: str  # "tflite" or "onnx"
+    kind: str  # "tflite", "onnx" or "pt2"
+    opset: int  # of ONNX operators
     quantize: str  # one of metadata.QUANTIZE
     num_calibration_images: int  # training images, for int8
     num_test_images: int  # to compare with torch on
@@ -68,9 +69,11 @@ def images_for(asked: Export, trained: Trained, dataset: Optional[str], data_loc
 
     Raises UserError if images that were named are missing, or if a quantised model has none.
     """
+    wanted = checkpoint.data_of(trained.content, dataset, data_loc, workers)
     try:
-        return data.load_for(trained.network, trained.path,
-                             checkpoint.data_of(trained.content, dataset, data_loc, workers))
+        if wanted.dataset == data.RANDOM:
+            raise UserError("none were named for an imported network; --data_loc or --dataset names them")
+        return data.load_for(trained.network, trained.path, wanted)
     except UserError as error:
         if asked.quantize != "none":
             raise UserError(f"--quantize={asked.quantize}: needs the images, training ones to calibrate on (int8) and "
@@ -95,8 +98,12 @@ def export(asked: Export, trained: Trained, images: Optional[Dataset]) -> Export
     print(f"{trained.path}: {network.title}, {network.parameter_count(model.widths):,} parameters; converting",
           flush=True)
     if asked.kind == "onnx":
-        raw = convert.converted(asked.output, lambda: convert.onnx_bytes(model, trained.normalisation, labels, about))
+        raw = convert.converted(asked.output, lambda: convert.onnx_bytes(model, trained.normalisation, labels, about,
+                                                                         asked.opset))
         found = verify.onnx_logits(raw)(pixels)
+    elif asked.kind == "pt2":
+        raw = convert.converted(asked.output, lambda: convert.pt2_bytes(model, trained.normalisation, labels, about))
+        found = verify.pt2_logits(raw)(pixels)
     else:
         ranges = []
         if asked.quantize == "int8" and images:

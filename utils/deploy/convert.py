@@ -1,4 +1,4 @@
-"""A trained network as the bytes of a .tflite or an ONNX file, normalisation inside."""
+"""A trained network as the bytes of a .tflite, an ONNX or a .pt2 file, normalisation inside."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
+from model import pixels
 from model.torch_net import TorchNet, weights_of
 from utils.common.errors import UserError
 from utils.common.output import quiet
@@ -41,10 +42,16 @@ def tflite_bytes(model: TorchNet, normalisation: Normalisation, quantize: str,
         keras_net.forget_all()  # a comparison exports many in one process
 
 
-def onnx_bytes(model: TorchNet, normalisation: Normalisation, labels: Sequence[str], about: Mapping[str, Any]) -> bytes:
+def onnx_bytes(model: TorchNet, normalisation: Normalisation, labels: Sequence[str], about: Mapping[str, Any],
+               opset: int) -> bytes:
     from model import onnx_net  # loads onnx, which .tflite files do not need
     return onnx_net.to_onnx(model, normalisation.mean, normalisation.std,
-                            {"labels": metadata.labels_text(labels), "network": json.dumps(about)})
+                            {"labels": metadata.labels_text(labels), "network": json.dumps(about)}, opset)
+
+
+def pt2_bytes(model: TorchNet, normalisation: Normalisation, labels: Sequence[str], about: Mapping[str, Any]) -> bytes:
+    return pixels.to_pt2(model, normalisation.mean, normalisation.std,
+                         {metadata.LABELS: metadata.labels_text(labels), metadata.NETWORK: json.dumps(about, indent=1)})
 
 
 def calibration_images(images: Images, count: int, seed: int) -> list[np.ndarray]:
@@ -54,6 +61,6 @@ def calibration_images(images: Images, count: int, seed: int) -> list[np.ndarray
     pixels' own.
     """
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    pixels = images.pixels[drawn[:count]].permute(0, 2, 3, 1).clone()
-    pixels[0, 0, 0], pixels[0, 0, -1] = 0, 255
-    return list(pixels[:, None].numpy())
+    found = images.pixels[drawn[:count]].permute(0, 2, 3, 1).clone()
+    found[0, 0, 0], found[0, 0, -1] = 0, 255
+    return list(found[:, None].numpy())

@@ -1,9 +1,11 @@
-"""Compare the outputs of an exported file with torch's on the same images.
+"""Compare the outputs of an exported file with torch's on the same images, relative to how far they are apart between
+images: the outputs of a deep network may hardly depend on its input, so that a wrong one passes as nearly equal.
 
 An exported file runs as ``logits(pixels)``: uint8 [N, channels, size, size] -> float32 [N, classes]. It is called
 through the names of its inputs and outputs, as by its users.
 """
 
+import io
 from dataclasses import dataclass
 from typing import Callable, Optional
 
@@ -22,8 +24,8 @@ from utils.learning.training import wrong_and_loss
 Logits = Callable[[Tensor], np.ndarray]
 
 BATCH = 256  # images at a time in torch
-TOLERANCE = 1e-4  # of the logits: float32 in another order
-LARGE = 100.0  # logits above it, of a network that is hardly trained, may differ in proportion
+TOLERANCE = 1e-3  # of the spread of logits between images: float32 in another order
+ROUNDING = 4e-6  # of the logits' size: what float32 makes of a deep network, whose spread may be smaller still
 AGREEMENT_PCT = {"float16": 99.0, "dynamic": 95.0, "int8": 95.0}  # defaults of --min_agreement
 
 
@@ -41,9 +43,23 @@ class Verification:
         return float(np.abs(self.expected - self.found).max())
 
     @property
+    def spread(self) -> float:
+        """How far the logits of different images are apart, at most."""
+        return float(np.ptp(self.expected, axis=0).max())
+
+    @property
     def allowed(self) -> float:
         """The largest difference that float32 may make."""
-        return TOLERANCE * max(1.0, float(np.abs(self.expected).max()) / LARGE)
+        return max(TOLERANCE * self.spread, self._rounding)
+
+    @property
+    def shows(self) -> bool:
+        """Whether logits differ enough between images for a mistake to be seen."""
+        return TOLERANCE * self.spread >= self._rounding
+
+    @property
+    def _rounding(self) -> float:
+        return ROUNDING * float(np.abs(self.expected).max())
 
     @property
     def agreement_pct(self) -> float:
@@ -90,6 +106,17 @@ def torch_logits(model: TorchNet, normalisation: Normalisation, pixels: Tensor) 
     """Torch's logits, in float32 even if the network was trained in bf16."""
     model.eval()
     return torch.cat([model(normalisation(part)) for part in pixels.split(BATCH)]).numpy()
+
+
+def pt2_logits(content: bytes) -> Logits:
+    """The function ``logits`` of a .pt2 file, from its bytes."""
+    with quiet(1, 2):
+        program = torch.export.load(io.BytesIO(content)).module()
+
+    def logits(pixels: Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            return torch.cat([program(part.float()) for part in pixels.split(BATCH)]).numpy()
+    return logits
 
 
 def tflite_logits(content: bytes) -> Logits:
