@@ -33,12 +33,14 @@ from utils.pruning.settings import SCORES, Prices, Pruning
 from utils.search import baselines, netadapt
 from utils.search.costs import COUNTS, LATENCY, Cost, Unit
 from utils.search.netadapt import Settings
+from utils.search.space import Space
 
 if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
     from utils.pruning.assembly import Pruned
     from utils.pruning.run_files import RunFiles
 
-DEFAULT_NET = "res"  # of --plan without a checkpoint
+
+NEWER_FLAGS = {"keep": "", "multiple_of": 1}  # left out of a run's flags at these values: older runs do not have them
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -61,6 +63,11 @@ def get_parser() -> argparse.ArgumentParser:
                        help="score of a channel: l2: norm of its filters; fisher, taylor: change of the loss without "
                             "it, to second or first order; bn: scale of its batch norm; random: a random number "
                             "(default: l2; knapsack: taylor)")
+    group.add_argument("--keep", default="",
+                       help="layers that are left alone, with all that they share channels with: LAYER,LAYER,...; * "
+                            "stands for anything")
+    group.add_argument("--multiple_of", type=cli.within(int, 1, 4096), default=1,
+                       help="narrower widths are multiples of this number, in every method")
     group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
@@ -110,6 +117,8 @@ def main() -> None:
     args = get_parser().parse_args()
     settings = Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
                         args.criterion, args.reach, args.removals, args.layer_fraction, args.seed)
+    keep = tuple(filter(None, args.keep.split(",")))
+    space_of = partial(Space, keep=keep, multiple_of=args.multiple_of)
     wanted = {"net": args.net, "depth": args.depth, "width": args.width}
     base_path = locate(args.base_model, "checkpoints", ".t7") if args.base_model else None
     if args.plan and args.method != "netadapt":
@@ -117,8 +126,9 @@ def main() -> None:
     if args.plan and not (base_path and base_path.exists()):
         if base_path:
             print(f"note: {base_path} is missing; planning for the network of the flags", file=sys.stderr)
-        network = cli.describe_or_fail(**{**wanted, "net": args.net or DEFAULT_NET})
-        plan(network, network.full_widths, priced(args.perf_table, network), settings, as_json=args.json)
+        network = cli.describe_or_fail(**{**wanted, "net": args.net or cli.DEFAULT_NET})
+        plan(space_of(network).checked(), network.full_widths, priced(args.perf_table, network), settings,
+             as_json=args.json)
         return
     if not args.save_file and not args.plan:
         raise UserError("--save_file is needed (only --plan goes without)")
@@ -135,14 +145,18 @@ def main() -> None:
         files = None if args.plan else run_files.files_of(save_name(args.save_file))
         base = assembly.open_base(base_path, wanted)
         if files is None:
-            plan(base.network, base.model.widths, priced(args.perf_table, base.network), settings, as_json=args.json)
+            plan(space_of(base.network).checked(), base.model.widths, priced(args.perf_table, base.network), settings,
+                 as_json=args.json)
             return
         data = checkpoint.data_of(base.content, args.dataset, args.data_loc, args.workers, args.holdout_prop)
         pruning = Pruning(args.method, args.pruning_method or baselines.default_scores(args.method), args.search,
                           settings, args.short_term_fine_tune, args.long_term_fine_tune,
                           Recipe(args.learning_rate, args.momentum, args.weight_decay, args.batch_size), data,
-                          Compute(args.device, args.precision, args.threads, args.seed), args.jobs, args.backend)
-        flags = {**{k: v for k, v in vars(args).items() if k != "resume"}, "pruning_method": pruning.pruning_method,
+                          Compute(args.device, args.precision, args.threads, args.seed), keep, args.multiple_of,
+                          args.jobs,
+                          args.backend)
+        given = {k: v for k, v in vars(args).items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
+        flags = {**given, "pruning_method": pruning.pruning_method,
                  "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
         prices = priced(args.perf_table, base.network)
         pruned = assembly.prune(pruning, base, prices, files, flags, going_on=args.resume)
@@ -166,13 +180,13 @@ def priced(name: str, network: Network) -> Prices:
                   about_table(path, network))
 
 
-def plan(network: Network, widths: Widths, prices: Prices, settings: Settings, *, as_json: bool) -> None:
+def plan(space: Space, widths: Widths, prices: Prices, settings: Settings, *, as_json: bool) -> None:
     """Print what the first step would propose; needs no data, writes nothing."""
     latency, unit = prices.cost, prices.cost.unit
     total = latency(widths)
     target = netadapt.asked_gain_s(settings, netadapt.State(dict(widths), float("nan"), total), latency)
-    found = netadapt.proposals(network, widths, latency, target, settings.allow_small_prunings, settings.reach)
-    removals = netadapt.removals(network, widths, found, latency, target, settings)
+    found = netadapt.proposals(space, widths, latency, target, settings.allow_small_prunings, settings.reach)
+    removals = netadapt.removals(space, widths, found, latency, target, settings)
     if as_json:
         print(json.dumps({"total_latency_s": total, "target_gain_s": target, "proposals": [
             {"group": group, "width": widths[group], "proposed_width": p.proposed_width if p else None,
@@ -180,7 +194,7 @@ def plan(network: Network, widths: Widths, prices: Prices, settings: Settings, *
              **({"removal_gain_s": removals[group].gain_s} if group in removals else {})}
             for group, p in found]}))
         return
-    print(f"{network.title}; {prices.about}\n"
+    print(f"{space.network.title}; {prices.about}\n"
           f"total {'latency' if unit == LATENCY else unit.quantity} {unit.words(total)}, to be brought to "
           f"{unit.words(netadapt.budget_s(settings, total))}; the first step has to gain {unit.words(target)}\n\n"
           f"{'group':<14}{'width':>6}{'proposed':>10}{f'gain ({unit.name})':>12}")

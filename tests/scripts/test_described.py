@@ -54,10 +54,24 @@ def test_what_is_for_architectures_alone_says_so(mine, script, tmp_path):
             "--net=mine: no layer of it names a latency table", "--perf_table=macs")
     assert contents(tmp_path) == before
     script(*TRAIN, "--save_file=base", check=True)
-    refused(script("compare.py", "--base_model=base", "--perf_table=t", "--pruning_facts", "0.4", "--save_file=c"),
-            "checkpoints/base.t7: a network of a description")
-    refused(script("prune.py", "--base_model=base", "--perf_table=t", "--pruning_fact=0.4", "--save_file=x"),
-            "perf_tables/t.pickle: not a table of net mine")
+    for command in (["prune.py", "--pruning_fact=0.4"], ["compare.py", "--pruning_facts", "0.4"]):
+        refused(script(*command, "--base_model=base", "--perf_table=t", "--save_file=x"),
+                "perf_tables/t.pickle: mine says of no layer which entries time it", "--perf_table=macs or params")
+
+
+def test_a_comparison_takes_a_description_and_says_that_it_has_no_grid(script, tmp_path):
+    for name in ("networks", "perf_tables"):
+        (tmp_path / name).mkdir()
+    write_whole(tmp_path / "networks/mine.json", json.dumps(as_dict(TINY, "mine")))
+    write_table(tmp_path / "perf_tables/t.pickle", proportional_table(TINY), {})
+    script(*TRAIN, "--save_file=base", check=True)
+    (tmp_path / "networks/mine.json").unlink()  # the checkpoint has the description
+    found = script("compare.py", "--base_model=base", "--perf_table=t", "--pruning_facts", "0.4", "--save_file=c",
+                   "--seeds", "0", "--methods", "uniform", "grid", "unpruned", "--no_measure", "--threads=1",
+                   "--train_flags=--epochs=1 --batch_size=64", check=True)
+    assert "grid: left out, mine is of no architecture and has no smaller siblings" in found.stdout
+    rows = (tmp_path / "comparisons/c/c.csv").read_text().splitlines()
+    assert len(rows) == 3 and all(",mine," in row for row in rows[1:])
 
 
 def test_a_layer_that_cannot_be_written_yet_is_named(mine, script, tmp_path):

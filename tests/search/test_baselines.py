@@ -10,11 +10,13 @@ from model.architectures import describe
 from tests.helpers import TOY, TOY_WIDTHS, toy_latency
 from utils.search import baselines
 from utils.search.netadapt import NoWayOn
+from utils.search.space import Space
 
 
 def test_uniform_takes_the_largest_factor_that_meets_the_budget():
-    assert baselines.uniform(TOY, TOY_WIDTHS, toy_latency, 10.0) == TOY_WIDTHS
-    found = baselines.uniform(TOY, TOY_WIDTHS, toy_latency, 6.0)  # b costs in steps of 4: 2 * 4 + 2.8 > 6 >= 4.8 + 1.2
+    assert baselines.uniform(Space(TOY), TOY_WIDTHS, toy_latency, 10.0) == TOY_WIDTHS
+    found = baselines.uniform(Space(TOY), TOY_WIDTHS, toy_latency,
+                              6.0)  # b costs in steps of 4: 2 * 4 + 2.8 > 6 >= 4.8 + 1.2
     assert found["a"] == found["b"] == 4 and (found["x"], found["y"]) == (3, 2)
     assert toy_latency(dict(found, a=5, b=5)) > 6.0
 
@@ -23,7 +25,7 @@ def test_random_meets_the_budget_and_depends_on_the_seed_alone():
     network = describe("res", depth=10, width=1.0)
     price = lambda widths: sum(widths.values()) * 1.0
     total = price(network.full_widths)
-    several = [baselines.at_random(network, network.full_widths, price, 0.6 * total, seed) for seed in (0, 0, 1)]
+    several = [baselines.at_random(Space(network), network.full_widths, price, 0.6 * total, seed) for seed in (0, 0, 1)]
     assert several[0] == several[1] != several[2]
     for found in several:
         assert 0.55 * total < price(found) <= 0.6 * total and min(found.values()) >= 1
@@ -39,7 +41,7 @@ def worth_of(saliency, widths):
 def test_the_knapsack_is_worth_nearly_what_the_best_of_all_choices_is(values, part):
     saliency = {"a": values[:10], "b": values[10:]}
     budget = part * 10.0
-    found = baselines.knapsack(TOY, TOY_WIDTHS, toy_latency, budget, saliency)
+    found = baselines.knapsack(Space(TOY), TOY_WIDTHS, toy_latency, budget, saliency)
     assert toy_latency(found) <= budget
     choices = [dict(TOY_WIDTHS, a=a, b=b) for a, b in itertools.product(range(1, 11), range(11))]
     best = max(worth_of(saliency, c) for c in choices if toy_latency(c) <= budget)
@@ -52,4 +54,4 @@ def test_the_knapsack_is_worth_nearly_what_the_best_of_all_choices_is(values, pa
                                     lambda *a: baselines.knapsack(*a, {"a": [1.0] * 10, "b": [1.0] * 10})])
 def test_a_budget_out_of_reach_is_said(choose):
     with pytest.raises(NoWayOn, match="lower --pruning_fact"):
-        choose(TOY, TOY_WIDTHS, toy_latency, 0.1)
+        choose(Space(TOY), TOY_WIDTHS, toy_latency, 0.1)

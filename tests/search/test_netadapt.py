@@ -8,6 +8,7 @@ from tests.helpers import TOY, TOY_WIDTHS, toy_latency
 from utils.common.errors import UserError
 from utils.search import netadapt
 from utils.search.netadapt import Candidate, Proposal, Settings, State
+from utils.search.space import Space
 
 
 def test_schedule():
@@ -21,7 +22,7 @@ def test_schedule():
     (0.3, {"a": (9, 0.4), "b": (8, 1.2)}), (0.5, {"a": (8, 0.8), "b": (8, 1.2)}),
     (1.3, {"a": (6, 1.6), "b": (4, 3.6)}), (3.7, {"a": None, "b": (0, 6.0)}), (7.0, {"a": None, "b": None})])
 def test_a_proposal_is_the_largest_width_that_gains_enough(target_s, expected):
-    found = dict(netadapt.proposals(TOY, TOY_WIDTHS, toy_latency, target_s, allow_small=False))
+    found = dict(netadapt.proposals(Space(TOY), TOY_WIDTHS, toy_latency, target_s, allow_small=False))
     for group, wanted in expected.items():
         if wanted is None:
             assert found[group] is None
@@ -31,14 +32,14 @@ def test_a_proposal_is_the_largest_width_that_gains_enough(target_s, expected):
 
 
 def test_a_gain_equal_to_the_target_does_not_exceed_it():
-    proposal = netadapt.propose(TOY, TOY_WIDTHS, "a", lambda w: 0.5 * w["a"], 0.5, allow_small=False)
+    proposal = netadapt.propose(Space(TOY), TOY_WIDTHS, "a", lambda w: 0.5 * w["a"], 0.5, allow_small=False)
     assert (proposal.proposed_width, proposal.gain_s) == (8, 1.0)
 
 
 @pytest.mark.parametrize("reach, expected", [(1, 6), (18, 6), (19, 4), (1000, 4)])
 def test_a_proposal_reaches_for_the_end_of_a_latency_step(reach, expected):
     step = lambda w: 0.1 * w["b"] + (5.0 if w["b"] > 4 else 0.0)  # from 10 to 4 channels: 5.6 s, 18.7 times 0.3 s
-    proposal = netadapt.propose(TOY, TOY_WIDTHS, "b", step, 0.3, allow_small=False, reach=reach)
+    proposal = netadapt.propose(Space(TOY), TOY_WIDTHS, "b", step, 0.3, allow_small=False, reach=reach)
     gain_s = step(TOY_WIDTHS) - step(dict(TOY_WIDTHS, b=expected))
     assert (proposal.proposed_width, proposal.gain_s) == (expected, gain_s)
 
@@ -46,22 +47,25 @@ def test_a_proposal_reaches_for_the_end_of_a_latency_step(reach, expected):
 def test_without_steps_reach_makes_no_difference():
     bent = lambda w: 0.1 * w["b"] ** 1.2  # a little more per channel the more there are
     for reach in (1, 6, 100):
-        assert netadapt.propose(TOY, TOY_WIDTHS, "b", bent, 0.2, allow_small=False, reach=reach).proposed_width == 8
+        assert netadapt.propose(Space(TOY), TOY_WIDTHS, "b", bent, 0.2, allow_small=False,
+                                reach=reach).proposed_width == 8
     steeper = lambda w: 1.0 - 0.001 * (10 - w["b"]) ** 1.1
-    assert netadapt.propose(TOY, TOY_WIDTHS, "b", steeper, 0.0015, allow_small=False, reach=4).proposed_width == 8
+    assert netadapt.propose(Space(TOY), TOY_WIDTHS, "b", steeper, 0.0015, allow_small=False,
+                            reach=4).proposed_width == 8
 
 
 def test_small_prunings_let_a_whole_block_go_below_the_target():
-    assert netadapt.propose(TOY, TOY_WIDTHS, "b", toy_latency, 7.0, allow_small=True) == Proposal("b", 10, 0, 6.0)
-    assert netadapt.propose(TOY, TOY_WIDTHS, "a", toy_latency, 7.0, allow_small=True) is None
+    assert netadapt.propose(Space(TOY), TOY_WIDTHS, "b", toy_latency, 7.0, allow_small=True) == Proposal("b", 10, 0,
+                                                                                                         6.0)
+    assert netadapt.propose(Space(TOY), TOY_WIDTHS, "a", toy_latency, 7.0, allow_small=True) is None
     free = lambda widths: 1.0
-    assert netadapt.propose(TOY, TOY_WIDTHS, "b", free, 7.0, allow_small=True) is None
+    assert netadapt.propose(Space(TOY), TOY_WIDTHS, "b", free, 7.0, allow_small=True) is None
 
 
 def test_a_block_may_go_beside_its_narrower_width():
     """Its whole 6 s, judged for what they cost; by NetAdapt's own rule only where no narrower width gains enough."""
     keys = lambda removals, factor: [p.key for p in netadapt.proposals_of_step(
-        TOY, State(TOY_WIDTHS, 10.0, 10.0), Settings(0.4, factor, removals=removals), toy_latency)]
+        Space(TOY), State(TOY_WIDTHS, 10.0, 10.0), Settings(0.4, factor, removals=removals), toy_latency)]
     assert keys("always", 4) == [("a", 7), ("b", 8), ("b", 0)] and keys("last", 4) == [("a", 7), ("b", 8)]
     assert keys("always", 1) == keys("last", 1) == [("b", 0)]  # 4 s: neither 3.6 s nor all of a gain that
     costs = {("b", 8): 11.0, ("b", 0): 12.0}  # 0.83 and 0.5 points for a second of those that are missing
@@ -104,7 +108,7 @@ def run(settings, evaluate, state=None):
         return [Candidate(p, evaluate(step, p), evaluate(step, p) - before[0]) for p in found]
 
     steps = []
-    for step in netadapt.search(TOY, state, settings, toy_latency, judged):
+    for step in netadapt.search(Space(TOY), state, settings, toy_latency, judged):
         before[0] = step.state.error_pct
         steps.append(step)
     return steps

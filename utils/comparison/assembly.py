@@ -1,5 +1,6 @@
 """A comparison from beginning to end: begin or resume it, make every network once, measure all together."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -8,7 +9,7 @@ from typing import Any, Optional
 
 from joblib import cpu_count
 
-from utils.common import journal, resume
+from utils.common import cli, journal, resume
 from utils.common.channels import write_channels
 from utils.common.errors import UserError
 from utils.common.files import writable_folder, write_whole
@@ -27,9 +28,6 @@ def open_base(path: Path, table_path: Path, grid_table: Optional[str]) -> Base:
     """Load the base network and its table. grid_table: the name of the table of a wider network, if there is one."""
     content = checkpoint.load(path)
     model = checkpoint.build(content, path)
-    if "description" in model.network.arguments:
-        raise UserError(f"{path}: a network of a description, not of an architecture; compare its methods one by one, "
-                        "with prune.py and train.py")
     network, table = model.network, tables.read_table(table_path, model.network)
     wider = grid.open_table(grid_table, network) if grid_table else (network, table)
     return Base(content, path, table_path, network, model.widths, table, *wider)
@@ -47,6 +45,9 @@ def compare(asked: Comparison, folder: Path, base: Base, tasks: Mapping[str, Tas
     asked, rows = _begin_or_go_on(asked, path, base, going_on=going_on)
     for name in ("logs", "exported", "nbr_channels"):
         writable_folder(folder / name)
+    description = base.network.arguments.get("description")
+    if description:
+        write_whole(writable_folder(folder / cli.NETWORKS) / f"{base.network.short_name}.json", json.dumps(description))
     write_channels(folder / "nbr_channels/base.pickle", base.network, base.widths)
     todo = {name: task for name, task in tasks.items() if not _finished(asked, folder, row_for(task, rows))}
     print(f"{folder}: {len(tasks)} networks, {len(todo)} to be made", flush=True)

@@ -14,7 +14,8 @@ from utils.search import baselines
 
 METHODS = ("netadapt", *baselines.METHODS, *TRAINED_ONLY)
 # flags that a comparison sets itself
-OURS = ("net", "depth", "width", "channels", "dataset", "data_loc", "holdout_prop", "seed", "threads", "save_file",
+OURS = ("net", "depth", "width", "img_size", "init", "channels", "dataset", "data_loc", "holdout_prop", "seed",
+        "threads", "save_file",
         "resume", "base_model", "perf_table", "method", "pruning_fact", "plan", "json")
 NEEDED = {"prune.py": ["--perf_table=x", "--pruning_fact=0.5"], "train.py": ["--save_file=x"]}
 

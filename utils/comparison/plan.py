@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from model.architectures import has_siblings
 from model.network import Network, Widths
+from utils.common import cli
 from utils.common.cli import HOLDOUT_PROP
 from utils.comparison import grid
 from utils.comparison.jobs import Job
@@ -69,8 +71,11 @@ class Base:
 
 def tasks_of(asked: Comparison, base: Base) -> Iterator[Task]:
     """Yield the networks to make, seed by seed, so that an interrupted comparison has some of every method."""
-    grids: dict[float, list] = {}
-    if ("grid",) in asked.methods:
+    grids: dict[float, list] = {pruning_fact: [] for pruning_fact in asked.pruning_facts}
+    if ("grid",) in asked.methods and not has_siblings(base.network):
+        print(f"grid: left out, {base.network.short_name} is of no architecture and has no smaller siblings",
+              flush=True)
+    elif ("grid",) in asked.methods:
         budgets_s = {pruning_fact: base.budget_s(pruning_fact) for pruning_fact in asked.pruning_facts}
         grids = grid.networks(base.grid_network, base.grid_latency_s, asked.grid_depths, budgets_s)
     for seed in asked.seeds:
@@ -88,8 +93,10 @@ def job_of(asked: Comparison, base: Base, folder: Path, task: Task) -> Job:
     name, arguments = task.name, task.network.arguments
     data = [f"--dataset={asked.dataset}", f"--data_loc={Path(asked.data_loc).expanduser().resolve()}"]
     run = [f"--seed={task.seed}", f"--threads={asked.threads}", "--resume"]
-    train = ["train.py", *(f"--{k}={arguments[k]}" for k in ("net", "depth", "width") if k in arguments),
-             *data, *run, *asked.train_flags,
+    net = ([f"--net={cli.NETWORKS}/{arguments['net']}.json"] if "description" in arguments else
+           [f"--{k}={arguments[k]}" for k in ("net", "depth", "width") if k in arguments]
+           + ([f"--img_size={arguments['img_size']}"] if arguments.get("img_size", 32) != 32 else []))
+    train = ["train.py", *net, *data, *run, *asked.train_flags,
              f"--holdout_prop={base.content['holdout_prop'] or HOLDOUT_PROP}", f"--save_file={name}",
              *([f"--teacher={asked.teacher}"] if asked.teacher else [])]  # absolute: commands run elsewhere
     todo = []

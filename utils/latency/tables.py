@@ -108,6 +108,9 @@ def read_measured(path: Path, network: Network) -> dict[str, np.ndarray]:
     """
     arrays = read_arrays(path)
     needed = network.tables
+    if not needed:
+        raise UserError(f"{path}: {network.short_name} says of no layer which entries time it, so that no table can "
+                        "price it; --perf_table=macs or params counts instead")
     measured = plain_dict(read_note(path).get("operators"))
     for key in needed:
         if measured.get(key, needed[key].operator) != needed[key].operator:

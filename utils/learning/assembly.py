@@ -19,9 +19,10 @@ from utils.learning.device import Device
 from utils.learning.distillation import Teacher
 from utils.learning.settings import Compute, Data, Recipe, Schedule, Teaching
 
+Content = dict[str, Any]  # of a checkpoint
+
 FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and its resumption
 
-Content = dict[str, Any]  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Training:
     data: Data
     compute: Compute
     teaching: Optional[Teaching]
+    initial: Optional[Content] = None  # a checkpoint whose weights it begins with
 
 
 def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional[Content]) -> float:
@@ -50,9 +52,17 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
                         f"data has {len(images.classes)}; check --dataset and --data_loc")
     held_in, _ = data.split_holdout(images.train, asked.data.holdout_prop)
     teacher, normalisation, taught = _teacher(asked.teaching, network, device)
+    if asked.initial:
+        checkpoint.check_begins(network, widths, asked.initial)
+        normalisation = _used_to(asked.initial, normalisation)
     normalisation = normalisation or data.measure_normalisation(held_in)
     torch.manual_seed(compute.seed)
     model = TorchNet(network, widths)
+    if asked.initial and not saved:
+        _begin_with(model, asked.initial)
+    elif "description" in network.arguments and not saved:
+        print(f"{network.short_name}: from scratch, initialised by He et al. (fan-out), not by rules of the module "
+              "that it was imported from")
     if saved:
         _check_same(saved, path, network, widths, taught, flags)
         model = checkpoint.build(saved, path)
@@ -62,6 +72,20 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
           f"{len(images.classes)} classes")
     carried = {"flags": flags, "classes": list(images.classes), "holdout_prop": asked.data.holdout_prop, **taught}
     return _train_epochs(asked, model, device, path, saved, images, held_in, normalisation, teacher, carried)
+
+
+def _used_to(initial: Content, taught: Optional[Normalisation]) -> Normalisation:
+    """The normalisation that the first weights are used to. Raises UserError if a teacher has another."""
+    found = checkpoint.normalisation_of(initial)
+    if taught and taught != found:
+        raise UserError("--init and --teacher were trained on differently normalised images; leave one of them out")
+    return found
+
+
+def _begin_with(model: TorchNet, initial: Content) -> None:
+    new = checkpoint.begin_with(model, initial)
+    print(f"{model.network.short_name}: begins with the weights of --init" + (
+        f"; another number of classes, so that {', '.join(new)} are new" if new else ""))
 
 
 def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, saved: Optional[Content],

@@ -20,15 +20,15 @@ from typing import Any, Optional
 
 import torch
 
-from model.architectures import describe
-from model.network import Network
-from model.torch_net import TorchNet
+from model.architectures import describe, with_classes
+from model.network import Network, Widths
+from model.torch_net import TorchNet, restored
 from utils.common.cli import DATA_LOC, DATASET, HOLDOUT_PROP
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.fingerprint import sha256_of
 from utils.common.provenance import check_format, stamp
-from utils.learning.data import Normalisation
+from utils.learning.data import RANDOM, Normalisation
 from utils.learning.settings import Data
 
 FORMAT = 1
@@ -84,9 +84,7 @@ def _sound_values(content: dict[str, Any]) -> bool:
 def build(content: dict[str, Any], path: Path) -> TorchNet:
     """The network of a checkpoint, with its weights. Raises UserError where they don't fit each other."""
     try:
-        network = describe(**content["arguments"])
-        model = TorchNet(network, content["widths"])
-        model.load_state_dict(content["state_dict"])
+        model = restored(content)
     except Exception as error:  # a forged file raises many kinds
         raise UserError(f"{path}: its weights don't fit the network it names: "
                         f"{' '.join(str(error).split())[:300]}") from error
@@ -94,6 +92,38 @@ def build(content: dict[str, Any], path: Path) -> TorchNet:
     if broken:
         raise UserError(f"{path}: {broken[0]} holds numbers that are not finite; train the network again")
     return model
+
+
+def load_sound(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint whose weights fit its network. Raises UserError."""
+    content = load(path)
+    build(content, path)
+    return content
+
+
+def check_begins(network: Network, widths: Widths, content: dict[str, Any]) -> None:
+    """Raise UserError unless the checkpoint holds this network with these channels, but for the number of classes."""
+    try:
+        given = with_classes(describe(**content["arguments"]), network.arguments["num_classes"])
+    except ValueError as error:
+        raise UserError(f"--init: {error}") from error
+    classes = {s.group for s in network.tensors[network.output].channels}
+    if (given.inputs, given.groups, given.nodes) != (network.inputs, network.groups, network.nodes):
+        raise UserError(f"--init: holds a {given.title}, expected a {network.title}; leave --net, --depth, --width and "
+                        "--img_size out to take its own")
+    odd = [g for g, width in widths.items() if g not in classes and content["widths"].get(g) != width]
+    if odd:
+        raise UserError(f"--init: {odd[0]} has {content['widths'].get(odd[0])} channels there, but {widths[odd[0]]} in "
+                        "--channels; leave --channels out to take its own")
+
+
+def begin_with(model: TorchNet, content: dict[str, Any]) -> list[str]:
+    """Give the model a checkpoint's weights, but for its classifier if the classes are others; returns the parameters
+    that keep their new values."""
+    state = model.state_dict()
+    fitting = {name: value for name, value in content["state_dict"].items() if state[name].shape == value.shape}
+    model.load_state_dict({**state, **fitting})
+    return [name for name in state if name not in fitting]
 
 
 def open_teacher(path: Path, network: Network) -> tuple[dict[str, Any], TorchNet]:
@@ -116,7 +146,10 @@ def data_of(content: dict[str, Any], dataset: Optional[str], data_loc: Optional[
             holdout_prop: Optional[float] = None) -> Data:
     """The images that the network was trained on, unless others are asked for; a part of them is always held out."""
     flags = content["flags"]
-    return Data(dataset or flags.get("dataset") or DATASET, data_loc or flags.get("data_loc") or DATA_LOC, workers,
+    known = flags.get("dataset") or DATASET
+    if data_loc and known == RANDOM:
+        known = DATASET
+    return Data(dataset or known, data_loc or flags.get("data_loc") or DATA_LOC, workers,
                 holdout_prop or content["holdout_prop"] or HOLDOUT_PROP)
 
 

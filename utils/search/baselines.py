@@ -1,7 +1,8 @@
 """Methods to compare NetAdapt with: each chooses all widths at once and tries no candidates.
 
-Each takes the network, its widths, ``latency(widths)`` in seconds and a budget in seconds, and returns widths that meet
-the budget. Only prunable groups get narrower, and only removable ones become 0. The same seed gives the same widths.
+Each takes the space of the search, the network's widths, ``latency(widths)`` in seconds and a budget in seconds, and
+returns widths that meet the budget. Only prunable groups get narrower, and only removable ones become 0. The same seed
+gives the same widths.
 Raises NoWayOn if no widths meet the budget.
 """
 
@@ -11,9 +12,10 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from model.network import Network, Widths
+from model.network import Widths
 from utils.search.costs import Latency, unit_of
 from utils.search.netadapt import NoWayOn
+from utils.search.space import Space
 
 Saliency = Mapping[str, Sequence[float]]  # {group: worth of each channel}
 
@@ -23,11 +25,10 @@ TRADES = 100  # of the knapsack: pairs of groups that are tried at a time
 DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack: of its price, and over its groups at one price
 
 
-def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float) -> dict[str, int]:
+def uniform(space: Space, widths: Widths, latency: Latency, budget_s: float) -> dict[str, int]:
     """Scale every prunable group by the largest factor that meets the budget; at least 1 channel of each stays."""
     def scaled(factor: int) -> dict[str, int]:
-        return {g: max(round(w * factor / FACTORS), min(w, 1)) if network.group[g].prunable else w
-                for g, w in widths.items()}
+        return {g: space.at_most(w, w * factor / FACTORS) if space.group[g].prunable else w for g, w in widths.items()}
 
     for factor in range(FACTORS, -1, -1):
         if latency(scaled(factor)) <= budget_s:
@@ -35,19 +36,20 @@ def uniform(network: Network, widths: Widths, latency: Latency, budget_s: float)
     raise _out_of_reach("uniform", latency, scaled(0), budget_s)
 
 
-def at_random(network: Network, widths: Widths, latency: Latency, budget_s: float, seed: int) -> dict[str, int]:
+def at_random(space: Space, widths: Widths, latency: Latency, budget_s: float, seed: int) -> dict[str, int]:
     """Remove a sixteenth of the channels of a random group, again and again; at least 1 channel of each stays."""
     draw, widths = random.Random(seed), dict(widths)
     while latency(widths) > budget_s:
-        left = [g.name for g in network.groups if g.prunable and widths[g.name] > 1]
+        left = [g.name for g in space.groups if g.prunable and space.narrower(widths[g.name])]
         if not left:
             raise _out_of_reach("random", latency, widths, budget_s)
         group = draw.choice(left)
-        widths[group] = max(widths[group] - max(network.group[group].width // PARTS, 1), 1)
+        wanted, choices = widths[group] - max(space.group[group].width // PARTS, 1), space.narrower(widths[group])
+        widths[group] = next((width for width in choices if width <= wanted), choices[-1])
     return widths
 
 
-def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float,
+def knapsack(space: Space, widths: Widths, latency: Latency, budget_s: float,
              saliency: Saliency) -> dict[str, int]:
     """The widths whose channels are worth most within the budget (HALP, arXiv 2210.06659, section 3).
 
@@ -60,38 +62,38 @@ def knapsack(network: Network, widths: Widths, latency: Latency, budget_s: float
     4. Channels of one group are traded for those of another while this adds worth. Because of latency steps, no price
        leads to these widths.
     """
-    worth = {g: _cumulative(values) for g, values in saliency.items()}
+    worth = {g: _cumulative(values) for g, values in saliency.items() if space.group[g].prunable}
     low, high = 0.0, sum(total[-1] for total in worth.values()) / latency(widths)
-    best = _at_price(network, widths, latency, worth, high)
+    best = _at_price(space, widths, latency, worth, high)
     for _ in range(DOUBLINGS):
         if latency(best) <= budget_s:
             break
         low, high = high, high * 2
-        best = _at_price(network, best, latency, worth, high)
+        best = _at_price(space, best, latency, worth, high)
     else:
         raise _out_of_reach("knapsack", latency, best, budget_s)
     start = dict(widths)
     for _ in range(HALVINGS):
         price = (low + high) / 2
-        found = _at_price(network, start, latency, worth, price)
+        found = _at_price(space, start, latency, worth, price)
         if latency(found) <= budget_s:
             high, best = price, found
         else:
             low, start = price, found
-    best = _filled(best, latency, budget_s, worth)
+    best = _filled(space, best, latency, budget_s, worth)
     while True:
-        traded = _traded(network, best, latency, budget_s, worth)
+        traded = _traded(space, best, latency, budget_s, worth)
         if traded is None:
             return best
-        best = _filled(traded, latency, budget_s, worth)
+        best = _filled(space, traded, latency, budget_s, worth)
 
 
 # A new method is a function like these, and a line in one of the two.
-BY_LATENCY: dict[str, Callable[[Network, Widths, Latency, float, int], dict[str, int]]] = {  # the last one is a seed
-    "uniform": lambda network, widths, latency, budget_s, seed: uniform(network, widths, latency, budget_s),
+BY_LATENCY: dict[str, Callable[[Space, Widths, Latency, float, int], dict[str, int]]] = {  # the last one is a seed
+    "uniform": lambda space, widths, latency, budget_s, seed: uniform(space, widths, latency, budget_s),
     "random": at_random,
 }
-BY_WORTH: dict[str, Callable[[Network, Widths, Latency, float, Saliency], dict[str, int]]] = {
+BY_WORTH: dict[str, Callable[[Space, Widths, Latency, float, Saliency], dict[str, int]]] = {
     "knapsack": knapsack,
 }
 METHODS = (*BY_LATENCY, *BY_WORTH)
@@ -113,25 +115,26 @@ def _cumulative(values: Sequence[float]) -> list[float]:
     return totals
 
 
-def _at_price(network: Network, widths: Widths, latency: Latency, worth: Mapping[str, list[float]],
+def _at_price(space: Space, widths: Widths, latency: Latency, worth: Mapping[str, list[float]],
               price: float) -> dict[str, int]:
     widths = dict(widths)
     for _ in range(SWEEPS):
         before = dict(widths)
         for group, totals in worth.items():
-            widths[group] = max(_choices(network, widths, group, totals),
+            widths[group] = max(_choices(space, widths, group, totals),
                                 key=lambda w: totals[w] - price * latency({**widths, group: w}))
         if widths == before:
             break
     return widths
 
 
-def _choices(network: Network, widths: Widths, group: str, totals: Sequence[float]) -> range:
-    may_go = network.group[group].removable and network.lives({**widths, group: 0})
-    return range(0 if may_go else 1, len(totals))
+def _choices(space: Space, widths: Widths, group: str, totals: Sequence[float]) -> list[int]:
+    full = len(totals) - 1
+    may_go = space.group[group].removable and space.lives({**widths, group: 0})
+    return [*[0] * may_go, *reversed(space.narrower(full)), full]
 
 
-def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
+def _traded(space: Space, widths: Widths, latency: Latency, budget_s: float,
             worth: Mapping[str, list[float]]) -> Optional[dict[str, int]]:
     """One group narrower and another wider, worth more together and within the budget; None if no such trade is found.
 
@@ -140,7 +143,7 @@ def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
     """
     now = latency(widths)
     changes = [(group, width, latency({**widths, group: width}) - now, totals[width] - totals[widths[group]])
-               for group, totals in worth.items() for width in _choices(network, widths, group, totals)
+               for group, totals in worth.items() for width in _choices(space, widths, group, totals)
                if width != widths[group]]
     less, more = ([c for c in changes if (c[1] > widths[c[0]]) == wider] for wider in (False, True))
     if not less or not more:
@@ -155,12 +158,13 @@ def _traded(network: Network, widths: Widths, latency: Latency, budget_s: float,
     return None
 
 
-def _filled(widths: Widths, latency: Latency, budget_s: float, worth: Mapping[str, list[float]]) -> dict[str, int]:
+def _filled(space: Space, widths: Widths, latency: Latency, budget_s: float,
+            worth: Mapping[str, list[float]]) -> dict[str, int]:
     widths = dict(widths)
     while True:
         now, found = latency(widths), []
         for group, totals in worth.items():
-            for width in range(widths[group] + 1, len(totals)):
+            for width in (w for w in _choices(space, widths, group, totals) if w > widths[group]):
                 then = latency({**widths, group: width})
                 if then <= budget_s:
                     found.append(((totals[width] - totals[widths[group]]) / max(then - now, 1e-12), group, width))

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
-from model.network import Network, Widths
+from model.network import Widths
 from utils.common.errors import UserError
 from utils.search.costs import Latency, unit_of
+from utils.search.space import Space
 
 Key = tuple[str, int]  # a group and its proposed width, which identify a candidate of a step
 
@@ -129,7 +130,7 @@ def budget_s(settings: Settings, initial_s: float) -> float:
     return (1 - settings.pruning_fact) * initial_s
 
 
-def propose(network: Network, widths: Widths, group: str, latency: Latency, target_s: float, allow_small: bool,
+def propose(space: Space, widths: Widths, group: str, latency: Latency, target_s: float, allow_small: bool,
             reach: float = 1.0) -> Optional[Proposal]:
     """The largest width of ``group`` whose gain exceeds ``target_s`` (section 3.2), or None.
 
@@ -139,7 +140,7 @@ def propose(network: Network, widths: Widths, group: str, latency: Latency, targ
     """
     before, width = latency(widths), widths[group]
     found = []
-    for proposed in range(width - 1, 0, -1):
+    for proposed in space.narrower(width):
         gain = before - latency({**widths, group: proposed})
         if gain > target_s and (not found or gain <= reach * target_s):
             found.append(Proposal(group, width, proposed, gain))
@@ -148,44 +149,44 @@ def propose(network: Network, widths: Widths, group: str, latency: Latency, targ
     if found:
         steepest = max(found, key=lambda p: p.per_channel_s)
         return steepest if steepest.per_channel_s >= STEEPER * found[0].per_channel_s else found[0]
-    return removal(network, widths, group, latency, target_s, allow_small)
+    return removal(space, widths, group, latency, target_s, allow_small)
 
 
-def removal(network: Network, widths: Widths, group: str, latency: Latency, target_s: float,
+def removal(space: Space, widths: Widths, group: str, latency: Latency, target_s: float,
             allow_small: bool) -> Optional[Proposal]:
     """A removable group at width 0, if that gains more than ``target_s``, or with ``allow_small`` more than nothing."""
     without = {**widths, group: 0}
-    if not network.group[group].removable or not widths[group] or not network.lives(without):
+    if not space.group[group].removable or not widths[group] or not space.lives(without):
         return None
     gain = latency(widths) - latency(without)
     return Proposal(group, widths[group], 0, gain) if gain > (0 if allow_small else target_s) else None
 
 
-def proposals(network: Network, widths: Widths, latency: Latency, target_s: float, allow_small: bool,
+def proposals(space: Space, widths: Widths, latency: Latency, target_s: float, allow_small: bool,
               reach: float = 1.0) -> list[tuple[str, Optional[Proposal]]]:
     """(group, its proposal or None) for every prunable group, in the network's order."""
-    return [(g.name, propose(network, widths, g.name, latency, target_s, allow_small, reach))
-            for g in network.groups if g.prunable]
+    return [(g.name, propose(space, widths, g.name, latency, target_s, allow_small, reach))
+            for g in space.groups if g.prunable]
 
 
-def removals(network: Network, widths: Widths, narrower: Sequence[tuple[str, Optional[Proposal]]], latency: Latency,
+def removals(space: Space, widths: Widths, narrower: Sequence[tuple[str, Optional[Proposal]]], latency: Latency,
              target_s: float, settings: Settings) -> dict[str, Proposal]:
     """{group: its removal}, for groups whose removal is tried beside a narrower width (Settings.removals)."""
     if settings.removals == "last":
         return {}
-    found = {group: removal(network, widths, group, latency, target_s, settings.allow_small_prunings)
+    found = {group: removal(space, widths, group, latency, target_s, settings.allow_small_prunings)
              for group, one in narrower if one and one.proposed_width}
     return {group: p for group, p in found.items() if p}
 
 
-def proposals_of_step(network: Network, state: State, settings: Settings, latency: Latency) -> list[Proposal]:
+def proposals_of_step(space: Space, state: State, settings: Settings, latency: Latency) -> list[Proposal]:
     """The proposals of the step after ``state``. Raises NoWayOn if no group can gain enough.
 
     The removal of a branch may be tried beside a narrower width: even a narrow branch pays for its invocations.
     """
     target_s, missing_s = asked_gain_s(settings, state, latency), missing_gain_s(settings, state, latency)
-    narrower = proposals(network, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
-    besides = removals(network, state.widths, narrower, latency, target_s, settings)
+    narrower = proposals(space, state.widths, latency, target_s, settings.allow_small_prunings, settings.reach)
+    besides = removals(space, state.widths, narrower, latency, target_s, settings)
     found = [replace(p, missing_s=missing_s) for group, one in narrower for p in (one, besides.get(group)) if p]
     if not found:
         short = unit_of(latency).short
@@ -209,7 +210,7 @@ def rank(candidates: Iterable[Candidate], criterion: str) -> list[Candidate]:
     return sorted(valid, key=lambda c: (cost(c), -c.proposal.gain_s))
 
 
-def search(network: Network, state: State, settings: Settings, latency: Latency,
+def search(space: Space, state: State, settings: Settings, latency: Latency,
            evaluate: Callable[[int, Sequence[Proposal]], Iterable[Candidate]]) -> Iterator[Step]:
     """Yield every step until the latency is at most (1 - pruning_fact) of the initial one.
 
@@ -218,7 +219,7 @@ def search(network: Network, state: State, settings: Settings, latency: Latency,
     """
     while latency(state.widths) > budget_s(settings, state.initial_s):
         number = state.step + 1
-        found = proposals_of_step(network, state, settings, latency)
+        found = proposals_of_step(space, state, settings, latency)
         tried = drawn(found, settings, number)
         ranked = rank(evaluate(number, tried), settings.criterion)
         if not ranked:

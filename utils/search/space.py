@@ -1,0 +1,69 @@
+"""Which widths a search may choose: those of the network, unless layers are to be kept, or widths to be multiples."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from model.network import Group, Network, Widths
+from model.operators import OPERATORS
+from utils.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Space:
+    """The groups of a network as a search may change them.
+
+    keep: patterns of layers whose channels all stay; multiple_of: every narrower width is a multiple of it.
+    """
+
+    network: Network
+    keep: tuple[str, ...] = ()
+    multiple_of: int = 1
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Those of the network, in its order; what is kept is neither prunable nor removable. Raises ValueError for a
+        pattern that no layer matches."""
+        kept = self._kept()
+        return tuple(replace(g, prunable=False, removable=False) if g.name in kept else g for g in self.network.groups)
+
+    @cached_property
+    def group(self) -> Mapping[str, Group]:
+        return {g.name: g for g in self.groups}
+
+    def lives(self, widths: Widths) -> bool:
+        return self.network.lives(widths)
+
+    def narrower(self, width: int) -> Sequence[int]:
+        """The widths below this one that a group may get, but for 0, the largest first."""
+        return range((width - 1) // self.multiple_of * self.multiple_of, 0, -self.multiple_of)
+
+    def at_most(self, width: int, wanted: float) -> int:
+        """The width of a group of this width that is nearest to ``wanted``, below or above; at least the smallest."""
+        if wanted >= width:
+            return width
+        least = min(self.multiple_of, width)
+        return max(min(round(wanted / self.multiple_of) * self.multiple_of, width), least)
+
+    def checked(self) -> "Space":
+        """Itself. Raises UserError for a pattern that no layer matches, or where nothing is left to prune."""
+        try:
+            prunable = any(g.prunable and self.narrower(g.width) for g in self.groups)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if not prunable:
+            raise UserError(f"--keep, --multiple_of: leave nothing of {self.network.short_name} to prune; keep fewer "
+                            "layers, or lower --multiple_of")
+        return self
+
+    def _kept(self) -> set[str]:
+        found: set[str] = set()
+        for pattern in self.keep:
+            matching = [n for n in self.network.nodes if OPERATORS[n.kind].counted and (
+                fnmatch.fnmatchcase(n.name, pattern) or fnmatch.fnmatchcase(n.path, pattern))]
+            if not matching:
+                some = [n.path for n in self.network.nodes if OPERATORS[n.kind].counted][:4]
+                raise ValueError(f"--keep={pattern}: no layer of that name; some are {', '.join(some)}")
+            found.update(s.group for n in matching for s in self.network.tensors[n.name].channels)
+        return found
