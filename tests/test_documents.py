@@ -37,7 +37,7 @@ def anchors(name):
 
 def test_the_documents_are_there():
     assert {"README.md", "results/README.md", *(f"docs/{name}.md" for name in (
-        "latency-tables", "pruning", "deploy", "compare", "files", "design", "new-architecture",
+        "import", "latency-tables", "pruning", "deploy", "compare", "files", "design", "new-architecture",
         "glossary"))} <= set(DOCUMENTS)
 
 
