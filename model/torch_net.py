@@ -123,7 +123,7 @@ def _is_fresh(layer: Layer) -> bool:
 def _register(net: nn.Module, path: str, made: Any) -> Any:
     """Put a module or a parameter at ``path``, such as layer1.0.conv2, whatever attributes ``net`` has.
 
-    Returns the module; of a parameter (the dict that holds it, its key).
+    Returns the module; of a parameter (the module that holds it, its name there).
     """
     *parents, name = path.split(".")
     for parent in parents:
@@ -131,7 +131,7 @@ def _register(net: nn.Module, path: str, made: Any) -> Any:
         net = cast(nn.Module, net._modules[parent])
     if isinstance(made, nn.Parameter):
         net._parameters[name] = made
-        return net._parameters, name  # where it is found, since loading weights may put another one there
+        return net, name  # where it is found, since loading weights or tracing may put another one there
     net._modules[name] = made
     return made
 
@@ -184,8 +184,8 @@ MODULES: dict[str, Callable[[Layer, bool], Union[nn.Module, nn.Parameter]]] = {
 # --- operators that are no module: the network, a layer and what it reads -> its output -------------------------
 
 def _scale(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
-    parameters, name = net._own[layer.node.name]
-    return inputs[0] * parameters[name].view(-1, *[1] * (inputs[0].dim() - 2))
+    holder, name = net._own[layer.node.name]
+    return inputs[0] * holder._parameters[name].view(-1, *[1] * (inputs[0].dim() - 2))
 
 
 def _add(net: TorchNet, layer: Layer, inputs: Sequence[Tensor]) -> Tensor:
