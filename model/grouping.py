@@ -87,21 +87,30 @@ def described(steps: Sequence[Step], kept: Mapping[str, str] = {}) -> Described:
     steps = _folded(steps)
     _check_used_once(steps)
     numbers, units = _numbered(steps, kept)
-    parts = np.zeros(len(units.parent), np.int64)
+    parts, seen = np.zeros(len(units.parent), np.int64), set()
     while True:
         groups = _Groups(steps, numbers, units, parts)
         odd = groups.out_of_order(steps, numbers)
         if odd is None:
             try:
-                return _Writer(steps, numbers, groups).described()
-            except _OrderMatters:
-                return _Writer(steps, numbers, groups, shuffles=True).described()
+                return _written(steps, numbers, groups)
+            except ValueError as error:
+                raise error if isinstance(error, Refused) else Refused(f"it cannot be described: {error}") from error
         runs = groups.runs(odd)
-        if runs.max() < MOST_RUNS:  # units that stand in the same tensors, but not side by side, are several groups
+        state = (odd.tobytes(), len(groups.members))
+        if runs.max() < MOST_RUNS and state not in seen:  # what stands in the same tensors, but not side by side
+            seen.add(state)
             parts[groups.roots[odd]] = parts.max() + 1 + runs
         else:
             units.unite(odd[:-1], odd[1:])  # one unit that cannot be pruned has no order inside
             units.lock(odd, "its channels meet others in another order")
+
+
+def _written(steps: Sequence[Step], numbers: Mapping[str, np.ndarray], groups: "_Groups") -> Described:
+    try:
+        return _Writer(steps, numbers, groups).described()
+    except _OrderMatters:
+        return _Writer(steps, numbers, groups, shuffles=True).described()
 
 
 # --- steps that are one node -----------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ def to_onnx(model: TorchNet, mean: Sequence[float], std: Sequence[float], about:
                                 dynamic_shapes=({0: torch.export.Dim("N")},))
     assert program is not None, "the exporter gives a program where dynamo=True"
     content = program.model_proto
+    found = next(o.version for o in content.opset_import if o.domain in ("", "ai.onnx"))
+    if found != opset:
+        raise ValueError(f"torch's exporter gives opset {found}, and cannot convert it to {opset}")
     _forget_sources(content)
     for key, value in about.items():
         content.metadata_props.add(key=key, value=value)

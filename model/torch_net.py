@@ -132,6 +132,9 @@ def _register(net: nn.Module, path: str, made: Any) -> Any:
     if isinstance(made, nn.Parameter):
         net._parameters[name] = made
         return net, name  # where it is found, since loading weights or tracing may put another one there
+    holder = net._modules.get(name)
+    if holder is not None:  # of modules below it
+        made._modules.update(holder._modules)
     net._modules[name] = made
     return made
 

@@ -98,7 +98,7 @@ def traced(module: nn.Module, sides: Sides, channels: int = 3) -> Trace:
         program = torch.export.export(module, (example,), strict=False)
     except Exception as error:  # torch raises many kinds
         raise Refused(f"it cannot be traced: {_reason(error)}") from error
-    return Trace(tuple(_Tracer(program).steps()), program)
+    return Trace(tuple(_Tracer(program, module).steps()), program)
 
 
 def _check_runs(module: nn.Module, example: Tensor) -> None:
@@ -130,7 +130,8 @@ def _reason(error: Exception) -> str:
 class _Tracer:
     """Walks through the traced graph, and collects steps."""
 
-    def __init__(self, program: torch.export.ExportedProgram):
+    def __init__(self, program: torch.export.ExportedProgram, module: nn.Module):
+        self.module = module
         self.graph, self.signature = program.graph, program.graph_signature
         self.found: list[Step] = []
         self.by_name: dict[str, Step] = {}
@@ -149,6 +150,8 @@ class _Tracer:
                 shape = [int(n) for n in getattr(node.meta.get("val"), "shape", ())]
                 self.values[node.name] = (Parameter(state[node.name], tuple(shape)) if node.name in state
                                           else self.new("image", (), shape[1], shape[2:], name="image"))
+            elif node.op == "get_attr":
+                self.refuse("torch.no_grad or autocast within its forward; use them around it")
             elif node.op == "call_function":
                 self.values[node.name] = self.call(node)
             elif node.op == "output":
@@ -207,11 +210,10 @@ class _Tracer:
 
     def rearranged(self, function: Callable[..., Any], given: Any, named: Any) -> Value:
         """What a function that only hands elements on makes of views."""
-        views: list[View] = []
-
         def number(value: Any) -> Any:
+            if isinstance(value, (Parameter, Pending)):
+                return self.refuse("it hands parameters and maps on together")
             if isinstance(value, View):
-                views.append(value)
                 return self.numbers(value)
             if isinstance(value, (list, tuple)):
                 return [number(v) for v in value]
@@ -220,12 +222,21 @@ class _Tracer:
         result = function(*[number(a) for a in given], **{k: number(v) for k, v in named.items()})
 
         def view(found: Tensor) -> View:
-            for old in views:
-                if old.step and old.shape == tuple(found.shape) and torch.equal(found, self.numbers(old)):
-                    return old
+            step = self._owner(found)
+            if step and step.channels * step.pixels * BATCH == found.numel():
+                whole = View((BATCH, step.channels) if step.flat else (BATCH, step.channels, *step.sides), step.name)
+                if whole.shape == tuple(found.shape) and torch.equal(found, self.numbers(whole)):
+                    return whole
             return View(tuple(found.shape), None, found)
 
         return [view(t) for t in result] if isinstance(result, (list, tuple)) else view(result)
+
+    def _owner(self, numbers: Tensor) -> Optional[Step]:
+        """The step that the first of these elements is of."""
+        if not numbers.numel():
+            return None
+        firsts = torch.tensor([self.first[s.name] for s in self.found])
+        return self.found[int(torch.searchsorted(firsts, numbers.flatten()[0] % APART, right=True)) - 1]
 
     def read(self, value: Value) -> str:
         """The step whose output this is, made if need be: [N, channels, height, width], or [N, channels]."""
@@ -352,14 +363,19 @@ class _Tracer:
         return value
 
     def handed_on(self, node: Any, given: Any, named: Any) -> Value:
+        if isinstance(given[0], Pending):
+            found = self.rearranged(node.target, (given[0].x, *given[1:]), named)
+            return Pending(found, given[0].part) if isinstance(found,
+                                                               View) else self.refuse(f"parts of {given[0].part}")
         if any(isinstance(a, Parameter) for a in given):
             if node.target in (torch.ops.aten.contiguous.default, torch.ops.aten.detach_.default,
                                torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.alias.default):
                 return given[0]
             shape = tuple(node.meta["val"].shape)
-            if prod(shape) == prod(given[0].shape):
+            kept = node.target.__name__.partition(".")[0] in KEEP_ORDER
+            if kept and prod(shape) == prod(given[0].shape):
                 return Parameter(given[0].name, shape)
-            return self.refuse("a parameter is cut or repeated")
+            return self.refuse("a parameter is cut, turned or repeated: weights that are made anew in every pass")
         return self.rearranged(node.target, given, named)
 
     def unary(self, kind: str, value: Value, **more: Any) -> View:
@@ -434,7 +450,15 @@ def _batch_norm(t: _Tracer, b: Bound) -> View:
         t.refuse("a batch norm without running statistics, which takes those of each batch")
     names = ("weight", "bias", "running_mean", "running_var")
     return t.unary("batch_norm", b["input"], parameters={k: b[k] for k in names}, bn_epsilon=b["eps"],
-                   bn_momentum=b["momentum"] or None)
+                   bn_momentum=_momentum(t, b))
+
+
+def _momentum(t: _Tracer, b: Bound) -> Optional[float]:
+    """None, the mean over all batches, is traced as 0: the module knows."""
+    if b["momentum"]:
+        return b["momentum"]
+    owner = dict(t.module.named_modules()).get(b["running_mean"].name.rpartition(".")[0])
+    return getattr(owner, "momentum", None)
 
 
 def _layer_norm(t: _Tracer, b: Bound) -> Any:
@@ -499,8 +523,10 @@ def _add(t: _Tracer, b: Bound) -> Any:
 
 def _is_last(t: _Tracer, value: View) -> bool:
     """Whether this is a map as [N, height, width, channels]."""
-    back = _from_last(t, value) if len(value.shape) == 4 else value
-    return isinstance(back, View) and back.step is not None and back.shape != value.shape
+    if value.step is not None or len(value.shape) != 4:
+        return False
+    back = _from_last(t, value)
+    return isinstance(back, View) and back.step is not None
 
 
 def _multiply(t: _Tracer, b: Bound) -> Any:
@@ -517,6 +543,7 @@ def _multiply(t: _Tracer, b: Bound) -> Any:
         return _scale(t, one, other)
     if not isinstance(other, View):
         return t.refuse(f"a product with the constant {other}")
+    one, other = (_unexpanded(v) for v in (one, other))
     if prod(other.shape[2:]) > prod(one.shape[2:]):
         one, other = other, one
     if prod(one.shape) // prod(one.shape[2:]) != prod(other.shape) // prod(other.shape[2:]):
@@ -528,6 +555,14 @@ def _multiply(t: _Tracer, b: Bound) -> Any:
     if gate.sides not in (step.sides, (1, 1)):
         return t.refuse(f"a product of {list(one.shape)} and {list(other.shape)}, which is no gate for channels")
     return t.new("multiply", names, step.channels, step.sides, flat=step.flat)
+
+
+def _unexpanded(value: View) -> View:
+    """A gate that was expanded to a map, as one pixel again."""
+    numbers = value.numbers
+    if numbers is None or numbers.dim() != 4 or not bool((numbers == numbers[:, :, :1, :1]).all()):
+        return value
+    return View((*value.shape[:2], 1, 1), None, numbers[:, :, :1, :1])
 
 
 def _divide(t: _Tracer, b: Bound) -> Any:
@@ -643,6 +678,8 @@ def _pad(t: _Tracer, b: Bound) -> Any:
 
 def _dropout(t: _Tracer, b: Bound) -> Any:
     value = b.get("input", b.get("self"))
+    if b.get("train"):
+        t.refuse("a dropout that acts in evaluation, too; F.dropout takes training=self.training")
     return t.unary("dropout", value, rate=float(b["p"])) if b["p"] else value
 
 
@@ -665,6 +702,10 @@ HANDED_ON = frozenset((
     "alias", "detach", "lift_fresh_copy", "channel_shuffle", "native_channel_shuffle", "pixel_shuffle",
     "pixel_unshuffle",
     "to", "_to_copy", "type_as", "expand", "expand_as", "stack", "flip", "roll", "index_select", "t"))
+
+# Those that also keep the order of a parameter's elements.
+KEEP_ORDER = frozenset(("view", "reshape", "_unsafe_view", "flatten", "unflatten", "unsqueeze", "squeeze", "contiguous",
+                        "clone", "alias", "detach", "lift_fresh_copy", "to", "_to_copy"))
 
 REASONS = {
     "scaled_dot_product_attention": "attention has no counterpart here",

@@ -177,6 +177,10 @@ ACCEPTED = {
     "hard swish of a sigmoid": (lambda net, x: net.query(x * hard_sigmoid(x)), "multiply"),
     "swish": (lambda net, x: x * torch.sigmoid(x), "multiply"), "in place": (lambda net, x: x.clone().relu_(), "relu"),
     "clamped": (lambda net, x: x.clamp(0, 6), "relu6"), "sum": (lambda net, x: sum([x, net.query(x)]), "add"),
+    "a gate expanded": (lambda net, x: x * torch.sigmoid(net.query(F.adaptive_avg_pool2d(x, 1))).expand_as(x),
+                        "multiply"),
+    "channels last": (lambda net, x: (net.query(x).permute(0, 2, 3, 1) + x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+                      "add"),
     "rows": (lambda net, x: x.view(*x.shape[:2], -1).mean(-1)[:, :, None, None] + 0, "pool"),
     "every second pixel": (lambda net, x: net.query(x[:, :, ::2, ::2]), "max_pool"),
     "window of the whole map": (lambda net, x: F.avg_pool2d(x, x.shape[2:]), "pool")}
@@ -198,6 +202,12 @@ def attention(net, x):
     return F.scaled_dot_product_attention(q, q, q).transpose(1, 2).reshape(x.shape)
 
 
+def no_grad(net, x):
+    with torch.no_grad():
+        x = net.query(x)
+    return torch.relu(x)
+
+
 REFUSED = {
     "attention": (attention, "scaled_dot_product_attention in the module itself .Refusable.: attention has no"),
     "softmax": (lambda net, x: x * torch.softmax(x.mean((2, 3)), 1)[:, :, None, None], "a softmax has no counterpart"),
@@ -208,6 +218,10 @@ REFUSED = {
     "mean over channels": (lambda net, x: x * x.mean(1, keepdim=True), "a mean over the axes"),
     "an addition alone": (lambda net, x: net.query(x + 3), r"x \+ 3 alone: an addition of a constant"),
     "no hard sigmoid": (lambda net, x: F.relu6(x + 3) / 5, "no hard sigmoid"),
+    "a shuffle added": (lambda net, x: x + F.channel_shuffle(x, 2) * 3, "a product with the constant 3"),
+    "no_grad within": (no_grad, "torch.no_grad or autocast within its forward"),
+    "dropout always": (lambda net, x: F.dropout(x, 0.5), "a dropout that acts in evaluation, too"),
+    "weights turned": (lambda net, x: F.conv2d(x, net.query.weight.transpose(0, 1)), "made anew in every pass"),
     "a division": (lambda net, x: x / 2, "a division by 2"),
     "constants": (lambda net, x: x * 2, "a product with the constant 2"),
     "part of a map": (lambda net, x: net.query(x[:, :, 1:]), "a part of a map"),
@@ -235,6 +249,40 @@ def test_what_is_no_classifier_of_images_is_refused(module, words):
 def test_a_size_that_adaptive_pools_do_not_divide_is_refused():
     with pytest.raises(Refused, match="adaptive_avg_pool2d.*7x7 to 2x2 pixels, which do not divide"):
         read(Refusable(lambda net, x: F.adaptive_avg_pool2d(x, 2)), (7, 7))
+
+
+class Odd(nn.Module):
+    """x plus its channels shuffled; and grouped convolutions that divide channels differently."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.conv, self.classes = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.one, self.two = (nn.Conv2d(8, 8, 3, padding=1, groups=n) for n in groups or (1, 1))
+        self.groups = groups
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        x = self.two(torch.relu(self.one(x))) if self.groups else x + F.channel_shuffle(x, 2)
+        return self.classes(torch.relu(x).mean((2, 3)))
+
+
+def test_a_map_that_is_added_to_itself_shuffled_is_refused():
+    with pytest.raises(Refused, match="its operands have their channels in different orders"):
+        proved(Odd(()), (8, 8))
+
+
+@pytest.mark.parametrize("groups", [(4, 2), (2, 4)])
+def test_groups_that_do_not_fit_each_other_are_refused(groups):
+    with pytest.raises((UserError, Refused), match="divide the same channels differently|cannot be described"):
+        proved(Odd(groups), (8, 8))
+
+
+def test_types_and_constants_within_forward_are_said():
+    with pytest.raises(UserError, match="in float64, in which imports are proved"):
+        proved(Refusable(lambda net, x: net.query(x.float())), (8, 8))
+    constant = torch.rand(8, 1, 1)
+    with pytest.raises((UserError, Refused), match="not in the module's state dict|constant"):
+        proved(Refusable(lambda net, x: x * constant), (8, 8))
 
 
 def test_layer_norm_locks_its_groups_by_name():

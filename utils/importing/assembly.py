@@ -51,8 +51,8 @@ def read_in(asked: Import) -> Imported:
         raise UserError(f"--model={asked.model}: {error}") from error
     found = replace(found, network=network)
     classes = _classes(asked, network.arguments["num_classes"])
-    model = weights.with_weights(TorchNet, found, module.state_dict())
     try:
+        model = weights.with_weights(TorchNet, found, module.state_dict())
         proved = proof.prove(module, trace, found, asked.seed)
     except UserError as error:
         raise UserError(f"--model={asked.model}: {error}") from error

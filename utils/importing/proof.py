@@ -19,7 +19,7 @@ from model.surgery import Keep
 from model.torch_net import TorchNet
 from model.tracing import Trace
 from model.zeroing import Zeroed
-from utils.common.errors import UserError
+from utils.common.errors import UserError, first_line
 from utils.importing.weights import State, with_weights
 
 EXACT = 1e-9  # the largest difference, of the spread
@@ -111,7 +111,7 @@ def varies(outputs: Tensor) -> bool:
 def seed_anew(module: nn.Module, network: Network, generator: torch.Generator) -> None:
     """Give a module random scales, shifts and biases, filters where it has none, and batch norms the statistics of 32
     random images, so that its outputs differ from image to image."""
-    for name, parameter in module.named_parameters():
+    for name, parameter in ((n, p) for n, p in module.named_parameters() if p.numel()):
         if parameter.numel() == max(parameter.shape, default=1):  # a number per channel
             noise = 0.3 * torch.randn(parameter.shape, generator=generator).clamp(-1.5, 1.5)
             parameter.copy_(noise if name.endswith("bias") else 1 + noise)
@@ -144,14 +144,24 @@ def _imported(module: nn.Module, described: Described, trace: Trace, state: Stat
               batches: Sequence[Tensor]) -> Optional[float]:
     """Of the outputs, relative to their spread; None if they vary too little. Raises UserError if it is too large."""
     model, images = with_weights(TorchNet, described, state), batches[0]
-    expected = module(images)
+    expected = _run(module, images)
     if not varies(expected):
         return None
-    found = max(float((model(x) - (expected if x is images else module(x))).abs().max()) for x in batches)
+    found = max(float((model(x) - (expected if x is images else _run(module, x))).abs().max()) for x in batches)
     if found <= EXACT * spread(expected):
         return found / spread(expected)
     at = _first_that_differs(model, described, trace, state, images)
     raise _wrong("the imported network's outputs differ from the module's", found / spread(expected), f"; {at}")
+
+
+def _run(module: nn.Module, images: Tensor) -> Tensor:
+    """What the user's module makes of images in float64. Raises UserError if it cannot take them."""
+    try:
+        return module(images)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"it cannot take {len(images)} image{'s' * (len(images) > 1)} in float64, in which imports are "
+                        f"proved ({first_line(error)[:200]}); leave types and batch sizes out of its "
+                        "forward") from error
 
 
 def _wrong(what: str, difference: float, more: str = "") -> UserError:

@@ -115,11 +115,19 @@ def with_weights(kind: type[AnyNet], described: Described, state: State) -> AnyN
     found = {}
     for name, value in model.state_dict().items():
         if name in state:
+            if state[name].numel() != value.numel():
+                raise UserError(f"{name}: of shape {list(state[name].shape)}, where the groups of its channels give "
+                                f"{list(value.shape)}: grouped convolutions that divide the same channels differently")
             given = state[name].detach().reshape(value.shape)
             for axis, order in described.orders.get(name, {}).items():
                 given = given.index_select(axis, torch.from_numpy(order))
             found[name] = given if given.is_floating_point() else given.clone()  # counters count on in place
         else:
+            layer = name.rpartition(".")[0]
+            if f"{layer}.running_mean" not in state and f"{layer}.weight" not in state:
+                raise UserError(f"{name}: a constant that is not in the module's state dict; register it as a buffer, "
+                                "or "
+                                "make it a parameter")
             fill = torch.ones if name.endswith(".weight") else torch.zeros
             found[name] = fill(value.shape, dtype=next(iter(state.values())).dtype if value.is_floating_point()
                                else value.dtype)
