@@ -81,6 +81,7 @@ def main() -> None:
 
     from utils.importing import assembly  # torch takes seconds to load: first what does not need it
     from utils.learning import device
+    device.keep_memory(large=True)
     with device.memory_errors():
         folders = []
         if not args.dry_run:

@@ -14,7 +14,7 @@ from utils.learning.settings import Compute
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt(3)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def settle(device: Device, threads: int) -> None:
     """Set up torch in this process, so that the same seed and number of threads give the same result."""
     torch.set_num_threads(threads)
     if device.name == "cpu":
-        _keep_memory()
+        keep_memory()
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = device.precision != "fp32"
     if device.name.startswith("cuda:"):
@@ -97,14 +97,19 @@ def memory_errors() -> Iterator[None]:
         raise MemoryError(first_line(error)) from error
 
 
-def _keep_memory() -> None:
-    """Keep the memory that a step frees: new memory comes from the system page by page, zeroed, a tenth of the time."""
+def keep_memory(*, large: bool = False) -> None:
+    """Keep the memory that a step frees: new memory comes from the system page by page, zeroed, a tenth of the time.
+
+    large: blocks of 32 MB and more too, which may then lie in pieces that fit nothing else.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc
         return
     mallopt(M_MMAP_THRESHOLD, 32 << 20)  # bytes: as much as it takes
     mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
+    if large:
+        mallopt(M_MMAP_MAX, 0)
 
 
 def _has_bf16(kind: str) -> bool:
