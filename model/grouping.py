@@ -18,7 +18,7 @@ import numpy as np
 
 from model.network import Group, Input, Network
 from model.operators import OPERATORS, Channels, Node, Segment
-from model.tracing import Refused, Step
+from model.tracer import Refused, Step
 
 MOST_RUNS = 64  # of a layer's channels
 FOLDS_NORM = ("conv", "depthwise", "linear")  # a batch norm behind it becomes a part of it

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from model.grouping import described
 from model.network import Network
 from model.torch_net import TorchNet
-from model.tracing import Refused, traced
+from model.tracer import Refused
+from model.tracing import traced
 from tests.nets import CifarNet, Odds, Refusable, several_inputs, tuple_output
 from utils.common.errors import UserError
 from utils.importing import proof
@@ -183,6 +184,17 @@ ACCEPTED = {
                       "add"),
     "rows": (lambda net, x: x.view(*x.shape[:2], -1).mean(-1)[:, :, None, None] + 0, "pool"),
     "every second pixel": (lambda net, x: net.query(x[:, :, ::2, ::2]), "max_pool"),
+    "mean of means": (lambda net, x: x.mean(3).mean(2)[:, :, None, None] + 0, "adaptive_average_pool"),
+    "rows that stay": (lambda net, x: net.query(x.mean(3, keepdim=True)).mean(2, keepdim=True),
+                       "adaptive_average_pool"),
+    "maximum": (lambda net, x: x.amax((2, 3), keepdim=True), "adaptive_max_pool"),
+    "maximum of rows": (lambda net, x: x.flatten(2).max(2)[0][:, :, None, None] + 0, "adaptive_max_pool"),
+    "zeros behind": (lambda net, x: torch.cat([x[:, :5], torch.zeros_like(x[:, 5:])], 1), "pad_channels"),
+    "zeros before": (lambda net, x: net.query(torch.cat([torch.zeros(len(x), 2, 8, 8), x[:, 2:]], 1)),
+                     "pad_channels"),
+    "exchanged": (lambda net, x: net.query(x[:, [2, 1, 0, *range(3, x.shape[1])]]), "conv"),
+    "turned around": (lambda net, x: net.query(x.swapaxes(2, 3).swapaxes(3, 2)), "conv"),
+    "at least zero": (lambda net, x: x.clamp_min(0), "relu"),
     "window of the whole map": (lambda net, x: F.avg_pool2d(x, x.shape[2:]), "pool")}
 
 
@@ -226,7 +238,11 @@ REFUSED = {
     "constants": (lambda net, x: x * 2, "a product with the constant 2"),
     "part of a map": (lambda net, x: net.query(x[:, :, 1:]), "a part of a map"),
     "mixed images": (lambda net, x: net.query(x.flip(0)), "mixes images of a batch"),
-    "upsampling": (lambda net, x: F.interpolate(x, scale_factor=2.0), "upsample_nearest2d|interpolate")}
+    "upsampling": (lambda net, x: F.interpolate(x, scale_factor=2.0), "an enlargement of maps"),
+    "mirrors": (lambda net, x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "reflect of pixels; only zeros"),
+    "another gelu": (lambda net, x: F.gelu(x, approximate="tanh"), "gelu with approximate=tanh; only approximate=none"),
+    "numbers of its own": (lambda net, x: x * torch.full((1, 8, 1, 1), 0.5), "made within its forward"),
+    "noise": (lambda net, x: x + torch.randn_like(x), "it draws random numbers")}
 
 
 @pytest.mark.parametrize("name", REFUSED)

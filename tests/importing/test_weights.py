@@ -76,9 +76,11 @@ def test_what_does_not_fit_is_said_and_nothing_changes(tmp_path, name):
 
 @pytest.mark.parametrize("name, words", [("torn.pth", "not a whole state dict"),
                                          ("torn.safetensors", "not a whole safe"),
-                                         ("none.pth", "no such file"), (".", "a folder")])
+                                         ("text.pth", "not a whole state dict"), ("none.pth", "no such file"),
+                                         (".", "a folder")])
 def test_files_that_are_no_weights_are_named(tmp_path, name, words):
     torch.save(trained(), tmp_path / "w.pth")
+    (tmp_path / "text.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
     for torn in ("torn.pth", "torn.safetensors"):
         (tmp_path / torn).write_bytes((tmp_path / "w.pth").read_bytes()[:1000])
     with pytest.raises(UserError, match=words):

@@ -77,6 +77,14 @@ def test_settling_keeps_memory_where_the_system_has_a_way_and_else_goes_on(monke
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize("name, backend, names", [
+    ("cuda", "local", ["cuda:0", "cuda:1"]), ("cuda:1", "local", ["cuda:1"]), ("cuda", "ray", ["cuda"]),
+    ("cpu", "local", ["cpu"])])
+def test_workers_divide_the_gpus_of_a_machine_among_themselves(monkeypatch, name, backend, names):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # no machine with several is at hand
+    assert Device(name).one_each(backend) == names
+
+
 @pytest.mark.parametrize("gpus, taken", [(0, []), (1, []), (2, [0, 1, 0, 1]), (4, [0, 1, 2, 3])])
 def test_of_several_gpus_each_worker_takes_its_own(monkeypatch, gpus, taken):
     found = []

@@ -176,8 +176,7 @@ GROUPS = {"resnet18": (12, 8), "mobilenet_v2": (25, 10), "shufflenet_v2_x1_0": (
 @pytest.mark.parametrize("name", GROUPS)
 def test_torchvisions_networks_are_exact(script, name):
     found = json.loads(script("import_network.py", f"--model=torchvision:{name}", "--img_size=64", "--dry_run",
-                              "--json",
-                              check=True).stdout)
+                              "--json", check=True).stdout)
     groups = found["groups"]
     assert found["max_difference"] <= 1e-9 and found["sliced_vs_zeroed"] <= 1e-9 and found["prunable_share"] == 1
     assert (sum(g["prunable"] for g in groups), sum(g["removable"] for g in groups)) == GROUPS[name]
@@ -187,17 +186,15 @@ ANY_SIZE = ("resnet18", "resnet50", "wide_resnet50_2", "mobilenet_v2", "mobilene
             "squeezenet1_1", "densenet121", "googlenet", "efficientnet_b0", "shufflenet_v2_x1_0", "regnet_y_400mf",
             "mnasnet1_0", "convnext_tiny")
 NO_BRANCH = ("vgg11_bn", "alexnet")  # their adaptive pools divide maps of 224 pixels, not of 64
-GO_OUT = ("mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x1_0",
-          "regnet_y_400mf")  # the others take minutes each:
-# python -m tests.imported torchvision:NAME 64 '{}' FOLDER
-MODULES = [*((f"torchvision:{name}", 64, {}) for name in GO_OUT),
+ARGUMENTS = {"googlenet": {"aux_logits": False, "init_weights": False}}
+MODULES = [*((f"torchvision:{name}", 64, ARGUMENTS.get(name, {})) for name in ANY_SIZE),
+           *((f"torchvision:{name}", 224, {}) for name in NO_BRANCH),
            *((f"{NETS}:CifarNet", 32, {"shortcut": kind, "blocks": 3}) for kind in "AB"), (f"{NETS}:Odds", 28, {})]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model, side, arguments", MODULES,
-                         ids=[f"{m.rpartition(':')[2]}{''.join(map(str, a.values()))}"
-                                                                 for m, _, a in MODULES])
+                         ids=[m.rpartition(":")[2] + a.get("shortcut", "") for m, _, a in MODULES])
 def test_a_network_is_exact_and_goes_out_to_onnx_and_pt2(tmp_path, model, side, arguments):
     """The whole one, and a pruned one with a branch removed, where it has one."""
     made = subprocess.run([sys.executable, "-m", "tests.imported", model, str(side), json.dumps(arguments),
@@ -206,8 +203,9 @@ def test_a_network_is_exact_and_goes_out_to_onnx_and_pt2(tmp_path, model, side, 
     assert made.returncode == 0, made.stderr[-2000:]
     found = json.loads(made.stdout.splitlines()[-1])
     assert found["max_difference"] <= 1e-9 and found["sliced_vs_zeroed"] <= 1e-9
-    assert found["prunable_share"] == 1
-    assert found["pruned"]["gone"] > 0  # a branch
+    name = model.rpartition(":")[2]
+    assert found["prunable_share"] >= (0.6 if name == "convnext_tiny" else 1)  # whose streams a layer norm locks
+    assert (found["pruned"]["gone"] > 0) == (name not in NO_BRANCH)
     code = ("import sys, torch, numpy\nsys.modules['model'] = sys.modules['utils'] = None\n"
             "program, x = torch.export.load(sys.argv[1] + '.pt2').module(), numpy.load(sys.argv[1] + '.npz')\n"
             "y = program(torch.from_numpy(x['images'])).detach().numpy()\n"
@@ -220,13 +218,10 @@ def test_a_network_is_exact_and_goes_out_to_onnx_and_pt2(tmp_path, model, side, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, side", [*((name, 64) for name in ANY_SIZE if name not in (*GROUPS, *GO_OUT)),
-                                        *((name, 224) for name in (*ANY_SIZE, *NO_BRANCH))])
-def test_networks_are_exact(process, name, side):
-    arguments = '{"aux_logits": false}' if name == "googlenet" else "{}"
-    done = process("import_network.py", f"--model=torchvision:{name}", f"--model_args={arguments}",
-                   f"--img_size={side}",
-                   "--dry_run", "--json")
+@pytest.mark.parametrize("name", [*ANY_SIZE, *NO_BRANCH])
+def test_networks_are_exact_at_224_pixels(process, name):
+    done = process("import_network.py", f"--model=torchvision:{name}", "--img_size=224",
+                   f"--model_args={json.dumps(ARGUMENTS.get(name, {}))}", "--dry_run", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["max_difference"] <= 1e-9 and found["sliced_vs_zeroed"] <= 1e-9

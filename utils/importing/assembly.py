@@ -12,7 +12,8 @@ from model.description import as_dict
 from model.grouping import described
 from model.network import Network
 from model.torch_net import TorchNet
-from model.tracing import Refused, Trace, traced
+from model.tracer import Refused
+from model.tracing import Trace, traced
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.output import quiet
@@ -62,7 +63,7 @@ def read_in(asked: Import) -> Imported:
 def _kept(patterns: tuple[str, ...], trace: Trace) -> dict[str, str]:
     """{parameter: reason} of layers whose path in the module matches a pattern. Raises UserError for one that matches
     none."""
-    paths = {name: name.rpartition(".")[0] for step in trace.steps for name in step.parameters.values()}
+    paths = {name: name.rpartition(".")[0] or name for step in trace.steps for name in step.parameters.values()}
     found = {}
     for pattern in patterns:
         matching = [name for name, path in paths.items() if fnmatch.fnmatchcase(path, pattern)]

@@ -61,13 +61,19 @@ def _read(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a foreign pickle, which is reported below in one line
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # torch raises many kinds for a broken or a foreign file
+        if not isinstance(error, pickle.UnpicklingError) or not _is_pickle(path):
+            raise UserError(f"{path}: not a whole state dict ({type(error).__name__} while reading); copy it "
+                            "again") from error
         raise UserError(f"{path}: holds more than weights (a whole module, or objects of somebody's code), and such "
                         "files can execute code; save module.state_dict() alone") from error
-    except Exception as error:  # torch raises many kinds for a broken or a foreign file
-        raise UserError(f"{path}: not a whole state dict ({type(error).__name__} while reading); copy it "
-                        "again") from error
     return _state_in(content, path)
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins as torch's zip archives or older pickles do."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"PK", b"\x80"))
 
 
 def _state_in(content: Any, path: Path) -> dict[str, Tensor]:

@@ -100,7 +100,10 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
     """
     if base.path.resolve() in (files.checkpoint.resolve(), files.current.resolve()):
         raise UserError(f"--save_file={flags['save_file']}: would overwrite the base model; choose another name")
-    if asked.data.holdout_prop != base.content["holdout_prop"]:
+    if base.content["epoch"] == 0 and asked.data.dataset != data.RANDOM:
+        print("note: the base model was not trained here. If it was trained on these images elsewhere, it knows the "
+              "held-out ones", flush=True)
+    elif asked.data.holdout_prop != base.content["holdout_prop"]:
         print(f"note: the base model held out {base.content['holdout_prop']:g} of its images, so --holdout_prop="
               f"{asked.data.holdout_prop:g} judges candidates on images that it was trained on", flush=True)
     check_reachable(asked, base, prices)
@@ -181,16 +184,25 @@ def _crew(asked: Pruning, workshop: Workshop, model: TorchNet) -> Iterator[Crew]
     groups = model.network.groups
     removals = sum(g.removable for g in groups) if asked.settings.removals == "always" else 0
     jobs = min(asked.jobs, sum(g.prunable for g in groups) + removals)  # a step has no more candidates
-    if asked.backend == "local" and workshop.device.name == "cpu":
-        each = memory.needed_bytes(model.network, model.widths, asked.recipe.batch_size, asked.search)
-        fit = memory.jobs_that_fit(jobs, each)
-        if fit < jobs:
-            print(f"--jobs={asked.jobs}: the memory holds about {fit}, of {each / 1e9:.1f} GB each; going on "
-                  f"with {fit}", flush=True)
-        jobs = fit
+    if asked.backend == "local":
+        jobs = _jobs_of_this_machine(asked, workshop.device, model, jobs)
     packages = [str(PROJECT / name) for name in PACKAGES]
     with Workers(jobs, asked.backend, packages=packages, gpu=workshop.device.name.startswith("cuda")) as workers:
         yield Crew(workshop, workers)
+
+
+def _jobs_of_this_machine(asked: Pruning, device: Device, model: TorchNet, jobs: int) -> int:
+    """As many as fit into memory, or as there are GPUs; says so if that is fewer."""
+    if device.name == "cpu":
+        each = memory.needed_bytes(model.network, model.widths, asked.recipe.batch_size, asked.search)
+        fit = memory.jobs_that_fit(jobs, each)
+        reason = f"the memory holds about {fit}, of {each / 1e9:.1f} GB each"
+    else:
+        fit = min(jobs, len(device.one_each("local")))
+        reason = "several processes on one GPU are slower than one"
+    if fit < jobs:
+        print(f"--jobs={asked.jobs}: {reason}; going on with {fit}", flush=True)
+    return fit
 
 
 def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, going_on: bool) -> bool:
