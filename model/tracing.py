@@ -18,10 +18,12 @@ from model.tracer import BATCH, Refused, Step, Tracer
 
 @dataclass(frozen=True)
 class Trace:
-    """steps: the image first, the output last. graph: the traced program, whose nodes give the steps their names."""
+    """steps: the image first, the output last. program: its nodes give the steps their names. lost: modules of which
+    only what they do in evaluation is in the steps."""
 
     steps: tuple[Step, ...]
     program: torch.export.ExportedProgram
+    lost: tuple[str, ...]
 
 
 def traced(module: nn.Module, sides: Sides, channels: int = 3) -> Trace:
@@ -32,7 +34,19 @@ def traced(module: nn.Module, sides: Sides, channels: int = 3) -> Trace:
         program = torch.export.export(module, (example,), strict=False)
     except Exception as error:  # torch raises many kinds
         raise Refused(f"it cannot be traced: {_reason(error)}") from error
-    return Trace(tuple(Tracer(program, module, FUNCTIONS).steps()), program)
+    return Trace(tuple(Tracer(program, module, FUNCTIONS).steps()), program, _lost(module, program))
+
+
+def _lost(module: nn.Module, program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """Modules that act in training alone, such as stochastic depth, and dropouts of whole channels."""
+    stacks = [list((node.meta.get("nn_module_stack") or {}).values()) for node in program.graph.nodes]
+    heard = {path for stack in stacks for path, _ in stack}
+    silent = [f"{path} ({type(m).__name__})" for path, m in module.named_modules()
+              if path not in heard and not [*m.children(), *m.parameters()]
+              and not type(m).__module__.startswith("torch.nn.")]
+    channels = [f"{stack[-1][0]} (a dropout of whole channels)" for node, stack in zip(program.graph.nodes, stacks)
+                if stack and str(node.target).startswith("aten.feature_dropout")]
+    return (*silent, *channels)
 
 
 def _check_runs(module: nn.Module, example: Tensor) -> None:

@@ -301,6 +301,20 @@ def test_types_and_constants_within_forward_are_said():
         proved(Refusable(lambda net, x: x * constant), (8, 8))
 
 
+class Skip(nn.Module):
+    """Stochastic depth, as users write it."""
+
+    def forward(self, x):
+        return x * (torch.rand(len(x), 1, 1, 1) > 0.5) if self.training else x
+
+
+def test_what_acts_in_training_alone_is_said():
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), Skip(), nn.Dropout2d(0.2), nn.Dropout(0.1), nn.Identity(), nn.ReLU(),
+                           nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    assert read(module)[0].lost == ("1 (Skip)", "2 (a dropout of whole channels)")
+    assert read(CifarNet("A"))[0].lost == ()
+
+
 def test_layer_norm_locks_its_groups_by_name():
     class Normed(nn.Module):
         def __init__(self):

@@ -29,6 +29,7 @@ class Imported:
     model: TorchNet  # with the module's weights
     classes: tuple[str, ...]  # names, none if they are unknown
     left_out: tuple[str, ...]  # names of weights in the file that the module does not have
+    lost: tuple[str, ...]  # modules of which only what they do in evaluation was read
     report: Report
 
     @property
@@ -57,7 +58,7 @@ def read_in(asked: Import) -> Imported:
         proved = proof.prove(module, trace, found, asked.seed)
     except UserError as error:
         raise UserError(f"--model={asked.model}: {error}") from error
-    return Imported(model, classes, tuple(left_out), Report(found, proved))
+    return Imported(model, classes, tuple(left_out), trace.lost, Report(found, proved))
 
 
 def _kept(patterns: tuple[str, ...], trace: Trace) -> dict[str, str]:
@@ -111,6 +112,8 @@ def lines(found: Imported, asked: Import, given: bool) -> Iterator[str]:
     yield f"{asked.name}: {asked.model}, {made}"
     if found.left_out:
         yield f"note: weights that the module does not have were left out: {', '.join(found.left_out)}"
+    if found.lost:
+        yield f"note: what these do in training alone is not read in: {weights.some(found.lost)}"
     yield (f"images of {height}x{width} pixels, {'colour' if len(asked.mean) == 3 else 'grey'}, mean "
            f"{_words(asked.mean)}, "
            f"deviation {_words(asked.std)}" + ("" if given else " (ImageNet's; --mean and --std are not given)"))

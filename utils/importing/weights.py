@@ -2,7 +2,7 @@
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,8 +32,8 @@ def load_into(module: nn.Module, path: Path) -> list[str]:
     found = _unwrapped(_read(path), wanted)
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     if missing:
-        raise UserError(f"{path}: {len(missing)} of the module's {len(wanted)} weights are missing: {_some(missing)}; "
-                        f"the file has {_some(list(found))}. Check --model and --model_args")
+        raise UserError(f"{path}: {len(missing)} of the module's {len(wanted)} weights are missing: {some(missing)}; "
+                        f"the file has {some(list(found))}. Check --model and --model_args")
     for name, value in wanted.items():
         if name in found and found[name].shape != value.shape:
             raise UserError(f"{path}: {name} is of shape {list(found[name].shape)}, but the module's is "
@@ -107,7 +107,8 @@ def _unwrapped(found: dict[str, Tensor], wanted: State) -> dict[str, Tensor]:
         found = best
 
 
-def _some(names: list[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of these, and how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
