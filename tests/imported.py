@@ -30,7 +30,7 @@ def main() -> None:
     report = found.report.as_dict()
     generator = torch.Generator().manual_seed(0)
     full = lively(found.model, generator)
-    networks = {"full": full, "pruned": surgery.slice_channels(full, pruned(full, generator)).eval()}
+    networks = {"full": full, "pruned": lively(surgery.slice_channels(full, pruned(full, generator)), generator)}
     pixels = torch.randint(256, (4, 3, int(side), int(side)), generator=generator, dtype=torch.uint8)
     for name, network in networks.items():
         expected = verify.torch_logits(network, NORMAL, pixels)

@@ -91,3 +91,5 @@ def test_netadapt_by_macs_resumes_and_a_table_of_that_name_is_said(ready, script
     assert "total multiply-accumulate operations " in plan and "gain (M MACs)" in plan
     refused(script("prune.py", "--base_model=base", "--perf_table=params", "--save_file=x", "--pruning_fact=0.99",
                    "--method=uniform"), "the least trainable parameters is ", "k parameters, asked for")
+    refused(script("prune.py", "--base_model=base", "--perf_table=params", "--save_file=x", "--pruning_fact=0.9999"),
+            "--method=netadapt: the least trainable parameters is ", "k parameters, asked for")

@@ -33,6 +33,13 @@ def test_what_is_kept_stays_as_it_is(method):
         assert found != TOY_WIDTHS and found[group] == TOY_WIDTHS[group]
 
 
+def test_the_narrowest_network():
+    space = Space(SMALL, keep=("Conv_2_*",), multiple_of=4)
+    found = space.narrowest(SMALL.full_widths)
+    assert found == {g.name: 0 if g.removable else 4 if g.prunable else g.width for g in space.groups}
+    assert 0 in found.values() and 4 in found.values() and SMALL.lives(found)
+
+
 def test_a_pattern_keeps_all_that_shares_channels():
     space = Space(SMALL, keep=("Conv_1_*",))
     kept = {g.name for g in SMALL.groups if g.prunable} - {g.name for g in space.groups if g.prunable}

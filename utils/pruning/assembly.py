@@ -84,12 +84,27 @@ def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
     """Raise UserError, before any work, where no width meets the latency asked for."""
     space, widths, initial_s = Space(base.network, asked.keep,
                                      asked.multiple_of).checked(), base.model.widths, prices.cost(base.model.widths)
+    budget_s = netadapt.budget_s(asked.settings, initial_s)
     if asked.method == "netadapt":
+        narrowest = space.narrowest(widths)
+        if not prices.sha256 and prices.cost(narrowest) > budget_s:  # a count; latencies may rise with fewer channels
+            raise baselines.out_of_reach("netadapt", prices.cost, narrowest, budget_s)
         state = netadapt.State(dict(widths), float("nan"), initial_s)
         netadapt.proposals_of_step(space, state, asked.settings, prices.cost)
     elif asked.method in baselines.BY_LATENCY:
-        budget_s = netadapt.budget_s(asked.settings, initial_s)
         baselines.BY_LATENCY[asked.method](space, widths, prices.cost, budget_s, asked.compute.seed)
+
+
+def _note_what_it_knows(asked: Pruning, base: Base) -> None:
+    """Say where the base model may have been trained on the images that judge candidates."""
+    if asked.data.dataset == data.RANDOM:
+        return
+    if base.content["epoch"] == 0:
+        print("note: the base model was not trained here. If it was trained on these images elsewhere, it knows the "
+              "held-out ones", flush=True)
+    elif asked.data.holdout_prop != base.content["holdout_prop"]:
+        print(f"note: the base model held out {base.content['holdout_prop']:g} of its images, so --holdout_prop="
+              f"{asked.data.holdout_prop:g} judges candidates on images that it was trained on", flush=True)
 
 
 def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Mapping[str, Any], *,
@@ -100,12 +115,7 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
     """
     if base.path.resolve() in (files.checkpoint.resolve(), files.current.resolve()):
         raise UserError(f"--save_file={flags['save_file']}: would overwrite the base model; choose another name")
-    if base.content["epoch"] == 0 and asked.data.dataset != data.RANDOM:
-        print("note: the base model was not trained here. If it was trained on these images elsewhere, it knows the "
-              "held-out ones", flush=True)
-    elif asked.data.holdout_prop != base.content["holdout_prop"]:
-        print(f"note: the base model held out {base.content['holdout_prop']:g} of its images, so --holdout_prop="
-              f"{asked.data.holdout_prop:g} judges candidates on images that it was trained on", flush=True)
+    _note_what_it_knows(asked, base)
     check_reachable(asked, base, prices)
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)

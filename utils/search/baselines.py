@@ -33,7 +33,7 @@ def uniform(space: Space, widths: Widths, latency: Latency, budget_s: float) -> 
     for factor in range(FACTORS, -1, -1):
         if latency(scaled(factor)) <= budget_s:
             return scaled(factor)
-    raise _out_of_reach("uniform", latency, scaled(0), budget_s)
+    raise out_of_reach("uniform", latency, scaled(0), budget_s)
 
 
 def at_random(space: Space, widths: Widths, latency: Latency, budget_s: float, seed: int) -> dict[str, int]:
@@ -42,7 +42,7 @@ def at_random(space: Space, widths: Widths, latency: Latency, budget_s: float, s
     while latency(widths) > budget_s:
         left = [g.name for g in space.groups if g.prunable and space.narrower(widths[g.name])]
         if not left:
-            raise _out_of_reach("random", latency, widths, budget_s)
+            raise out_of_reach("random", latency, widths, budget_s)
         group = draw.choice(left)
         wanted, choices = widths[group] - max(space.group[group].width // PARTS, 1), space.narrower(widths[group])
         widths[group] = next((width for width in choices if width <= wanted), choices[-1])
@@ -71,7 +71,7 @@ def knapsack(space: Space, widths: Widths, latency: Latency, budget_s: float,
         low, high = high, high * 2
         best = _at_price(space, best, latency, worth, high)
     else:
-        raise _out_of_reach("knapsack", latency, best, budget_s)
+        raise out_of_reach("knapsack", latency, best, budget_s)
     start = dict(widths)
     for _ in range(HALVINGS):
         price = (low + high) / 2
@@ -174,7 +174,8 @@ def _filled(space: Space, widths: Widths, latency: Latency, budget_s: float,
         widths[group] = width
 
 
-def _out_of_reach(method: str, latency: Latency, widths: Widths, budget_s: float) -> NoWayOn:
+def out_of_reach(method: str, latency: Latency, widths: Widths, budget_s: float) -> NoWayOn:
+    """The error for a budget that these widths, the least costly, do not meet."""
     short = unit_of(latency).short
     return NoWayOn(f"--method={method}: the least {unit_of(latency).quantity} is {short(latency(widths))}, asked for "
                    f"{short(budget_s)}; lower --pruning_fact")

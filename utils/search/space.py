@@ -46,6 +46,14 @@ class Space:
         least = min(self.multiple_of, width)
         return max(min(round(wanted / self.multiple_of) * self.multiple_of, width), least)
 
+    def narrowest(self, widths: Widths) -> dict[str, int]:
+        """Every group as narrow as it may get; those that may go are gone, one after another."""
+        found = {g: self.at_most(w, 0) if self.group[g].prunable else w for g, w in widths.items()}
+        for group in self.groups:
+            if group.removable and self.lives({**found, group.name: 0}):
+                found[group.name] = 0
+        return found
+
     def checked(self) -> "Space":
         """Itself. Raises UserError for a pattern that no layer matches, or where nothing is left to prune."""
         try:
