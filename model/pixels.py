@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from model.torch_net import TorchNet
+from model.torch_net import TorchNet, below_one_module
 
 
 class FromPixels(nn.Module):
@@ -17,7 +17,7 @@ class FromPixels(nn.Module):
 
     def __init__(self, model: TorchNet, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.model = model
+        self.model = below_one_module(model)
         for name, values in (("mean", mean), ("std", std)):  # of pixels in 0..1, per channel
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1) * 255)
 

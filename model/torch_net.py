@@ -1,6 +1,7 @@
 """The PyTorch module of (network, widths). Module and parameter names are the layer names of the description."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any, Callable, Optional, Union, cast
 
@@ -112,6 +113,20 @@ def restored(content: Mapping[str, Any]) -> TorchNet:
     model = TorchNet(describe(**content["arguments"]), content["widths"])
     model.load_state_dict(content["state_dict"])
     return model
+
+
+def below_one_module(model: TorchNet) -> TorchNet:
+    """The same network, on the same weights, with all its modules below one, ``net``, in eval mode.
+
+    torch's exporters look modules up as attributes, and a user's may have the name of an attribute of TorchNet, such as
+    ``layers``.
+    """
+    network = model.network
+    nodes = tuple(replace(n, module=f"net.{n.path}", bn_module=f"net.{n.bn_path}") for n in network.nodes)
+    with torch.device("meta"):  # nothing is initialised
+        found = TorchNet(replace(network, nodes=nodes), model.widths)
+    found.load_state_dict({f"net.{name}": value for name, value in model.state_dict().items()}, assign=True)
+    return found.eval()
 
 
 def _is_fresh(layer: Layer) -> bool:

@@ -71,6 +71,23 @@ class Odds(nn.Module):
         return self.classes(torch.relu(self.bn1(self.hidden(x.flatten(1)))))
 
 
+class Named(nn.Module):
+    """Modules and a parameter with the names of attributes that a network of ours has."""
+
+    def __init__(self, num_classes=5):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.network, self.widths = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.device, self.net, self.advance = nn.Conv2d(8, 6, 3), nn.ModuleList([nn.Conv2d(6, 6, 1)]), nn.Dropout(0.1)
+        self.weight = nn.Parameter(torch.rand(6, 1, 1) + 0.5)
+        self.batch_norms = nn.Linear(6, num_classes)
+
+    def forward(self, x):
+        x = self.layers(x)
+        x = self.device(F.relu(self.widths(self.network(x)) + x))
+        return self.batch_norms(self.advance(self.net[0](x * self.weight)).mean((2, 3)))
+
+
 class Refusable(nn.Module):
     """A small network with something in its middle; ``middle``: a function of (this module, maps of 8 channels)."""
 

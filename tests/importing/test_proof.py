@@ -15,7 +15,7 @@ from model.network import Network
 from model.torch_net import TorchNet
 from model.tracer import Refused
 from model.tracing import traced
-from tests.nets import CifarNet, Odds, Refusable, several_inputs, tuple_output
+from tests.nets import CifarNet, Named, Odds, Refusable, several_inputs, tuple_output
 from utils.common.errors import UserError
 from utils.importing import proof
 from utils.importing.report import prunable_share, tied
@@ -34,7 +34,7 @@ def proved(module, sides=(16, 16), change=lambda found: found):
 
 
 MODULES = {"A": (lambda: CifarNet("A", blocks=2), (16, 16)), "B": (lambda: CifarNet("B"), (16, 12)),
-           "odds": (Odds, (28, 28))}
+           "odds": (Odds, (28, 28)), "named": (Named, (8, 8))}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -50,7 +50,8 @@ def test_all_channels_but_images_and_classes_can_be_pruned(name):
     make, sides = MODULES[name]
     network = read(make(), sides)[1].network
     assert prunable_share(network) == 1.0
-    assert [g.name for g in network.groups if not g.prunable] == ["image", "classes" if name == "odds" else "fc"]
+    assert [g.name for g in network.groups if not g.prunable] == [
+        "image", {"odds": "classes", "named": "batch_norms"}.get(name, "fc")]
 
 
 def test_groups_are_what_lies_together():
