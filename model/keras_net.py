@@ -2,13 +2,14 @@
 
 import gc
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
 
 from model.network import Layer, Network, Widths
-from model.operators import BATCH_NORM, refuse_beyond_the_basics
+from model.operators import BATCH_NORM, Channels, Node, Padding, Unsupported, count, pair, parameters_of, same_padding
 
 
 def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], num_images: int = 1, *,
@@ -21,8 +22,9 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
     inputs = {i.name: tf.keras.Input((*i.sides, widths[i.group]), batch_size=num_images, name=i.name)
               for i in network.inputs}
     values = {name: _normalised(x, *pixels) if pixels else x for name, x in inputs.items()}
+    net = _Net(network, widths)
     for layer in network.layers(widths):
-        values[layer.node.name] = _apply(layer, [values[n] for n in layer.inputs])
+        values[layer.node.name] = _apply(net, layer, [values[n] for n in layer.inputs])
     model = tf.keras.Model(list(inputs.values()), values[network.layers(widths)[-1].node.name])
     for layer in network.layers(widths):
         _load(model, layer, weights)
@@ -36,62 +38,229 @@ def _normalised(x, mean: Sequence[float], std: Sequence[float]):
     return tf.keras.layers.Rescaling(np.float32(1 / (255 * stds)), np.float32(-means / stds), name="normalise")(x)
 
 
-# --- operators: a layer and what it reads -> its output, before batch norm and activation ----------------------
+# --- operators: the network, a layer and what it reads -> its output, before batch norm and activation -----------
 
-def _conv(layer: Layer, inputs):
-    return tf.keras.layers.Conv2D(layer.cout, layer.node.kernel, **_filters(layer))(inputs[0])
+@dataclass(frozen=True)
+class _Net:
+    network: Network
+    widths: Widths
 
-
-def _depthwise(layer: Layer, inputs):
-    return tf.keras.layers.DepthwiseConv2D(layer.node.kernel, **_filters(layer))(inputs[0])
-
-
-def _filters(layer: Layer) -> dict[str, Any]:
-    node = layer.node
-    return {"strides": node.stride, "padding": "same", "use_bias": node.bias, "name": node.name}
+    def count(self, channels: Channels) -> int:
+        return count(channels, self.widths)
 
 
-def _linear(layer: Layer, inputs):
+class _Scale(tf.keras.layers.Layer):
+    """A factor for each channel."""
+
+    def build(self, input_shape) -> None:
+        self.factor = self.add_weight(shape=(input_shape[-1],), name="factor")
+
+    def call(self, x):
+        return x * self.factor
+
+
+def _conv(net: _Net, layer: Layer, inputs):
+    node, (x, padding) = layer.node, _padded(layer, inputs[0])
+    return tf.keras.layers.Conv2D(layer.cout, groups=_groups(layer), **_filters(node, padding))(x)
+
+
+def _depthwise(net: _Net, layer: Layer, inputs):
+    node, (x, padding) = layer.node, _padded(layer, inputs[0])
+    if _is_depthwise(node):
+        return tf.keras.layers.DepthwiseConv2D(depth_multiplier=node.multiplier, **_filters(node, padding))(x)
+    return tf.keras.layers.Conv2D(layer.cout, groups=layer.cin, **_filters(node, padding))(x)
+
+
+def _groups(layer: Layer) -> int:
+    return layer.cout // layer.node.channels[0].repeat if layer.node.grouped else 1
+
+
+def _is_depthwise(node: Node) -> bool:
+    """Whether Keras has a layer of this name for it: with one stride for both sides."""
+    return node.kind == "depthwise" and len(set(pair(node.stride))) == 1
+
+
+def _filters(node: Node, padding: str) -> dict[str, Any]:
+    if max(pair(node.stride)) > 1 and max(pair(node.dilation)) > 1:
+        raise Unsupported(f"{node.name}: Keras has no convolution with both stride {node.stride} and dilation "
+                          f"{node.dilation}")
+    return {"kernel_size": node.kernel, "strides": node.stride, "dilation_rate": node.dilation, "padding": padding,
+            "use_bias": node.bias, "name": node.name}
+
+
+def _padded(layer: Layer, x):
+    """The map with zeros around it, where Keras's own padding, "same" or "valid", does not give them."""
+    same = same_padding(layer.node, layer.in_sides)
+    wanted = same if layer.node.padding is None else layer.node.padding
+    if wanted == same:
+        return x, "same"
+    return (_framed(x, wanted) if any(wanted) else x), "valid"
+
+
+def _framed(x, padding: Padding):
+    top, bottom, left, right = padding
+    return tf.keras.layers.ZeroPadding2D(((top, bottom), (left, right)))(x)
+
+
+def _linear(net: _Net, layer: Layer, inputs):
     return tf.keras.layers.Dense(layer.cout, use_bias=layer.node.bias, name=layer.node.name)(inputs[0])
 
 
-def _pool(layer: Layer, inputs):
-    x = tf.keras.layers.AveragePooling2D(layer.in_size, name=layer.node.name)(inputs[0])
+def _pool(net: _Net, layer: Layer, inputs):
+    x = tf.keras.layers.AveragePooling2D(layer.in_sides, name=layer.node.name)(inputs[0])
     return tf.keras.layers.Flatten()(x)
 
 
-def _add(layer: Layer, inputs):
+def _adaptive(kind: Any) -> Any:
+    def made(net: _Net, layer: Layer, inputs):
+        window = tuple(side // wanted for side, wanted in zip(layer.in_sides, layer.out_sides))
+        return kind(window, name=layer.node.name)(inputs[0])
+    return made
+
+
+def _reach(layer: Layer) -> Padding:
+    """The pixels around the map that the windows of a pool see; a last one may go beyond the padding (ceil_mode)."""
+    node, found = layer.node, []
+    before = (node.padding or (0, 0, 0, 0))[::2]
+    for side, out, kernel, stride, first in zip(layer.in_sides, layer.out_sides, pair(node.kernel), pair(node.stride),
+                                                before):
+        found += [first, max((out - 1) * stride + kernel - side - first, 0)]
+    return found[0], found[1], found[2], found[3]
+
+
+def _max_pool(net: _Net, layer: Layer, inputs):
+    node, x, around = layer.node, inputs[0], _reach(layer)
+    if max(pair(node.dilation)) > 1:
+        raise Unsupported(f"{node.name}: Keras has no max pool with dilation {node.dilation}")
+    padding = "valid"
+    if around == same_padding(node, layer.in_sides):
+        padding = "same"
+    elif any(around):
+        top, bottom, left, right = around
+        x = tf.keras.ops.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=LOWEST)
+    return tf.keras.layers.MaxPooling2D(node.kernel, node.stride, padding, name=node.name)(x)
+
+
+def _average_pool(net: _Net, layer: Layer, inputs):
+    """Of all pixels of a window; then times what torch divides by: those of the map, or those of its padding, too."""
+    node, around, (height, width) = layer.node, _reach(layer), layer.in_sides
+    x = _framed(inputs[0], around) if any(around) else inputs[0]
+    found = tf.keras.layers.AveragePooling2D(node.kernel, node.stride, name=node.name)(x)
+    padding = node.padding or (0, 0, 0, 0)
+    counted = np.zeros((height + around[0] + around[1], width + around[2] + around[3]))
+    if node.count_include_pad:
+        counted[:around[0] + height + padding[1], :around[2] + width + padding[3]] = 1
+    else:
+        counted[around[0]:around[0] + height, around[2]:around[2] + width] = 1
+    windows = np.lib.stride_tricks.sliding_window_view(counted, pair(node.kernel))
+    down, right = pair(node.stride)
+    seen = windows[::down, ::right][:layer.out_sides[0], :layer.out_sides[1]].mean((2, 3))
+    return found if (seen == 1).all() else found * (1 / seen)[None, :, :, None].astype(np.float32)
+
+
+def _add(net: _Net, layer: Layer, inputs):
     if len(inputs) == 1:  # its other operands are gone; it is here for its activation
         return inputs[0]
     return tf.keras.layers.Add(name=layer.node.name)(inputs)
 
 
-LAYERS: dict[str, Callable[[Layer, Sequence[Any]], Any]] = {
-    "conv": _conv, "depthwise": _depthwise, "linear": _linear, "pool": _pool, "add": _add,
-    "dropout": lambda layer, inputs: inputs[0]}  # nothing in inference
-FROM_TORCH = {"conv": (2, 3, 1, 0), "depthwise": (2, 3, 0, 1), "linear": (1, 0)}  # axes of the filters
+def _multiply(net: _Net, layer: Layer, inputs):
+    if len(inputs) == 1:  # without its gate
+        return inputs[0]
+    x, gate = inputs
+    if len(gate.shape) < len(x.shape):
+        gate = tf.keras.layers.Reshape((1, 1, layer.cout))(gate)
+    return tf.keras.layers.Multiply(name=layer.node.name)([x, gate])
+
+
+def _concat(net: _Net, layer: Layer, inputs):
+    return tf.keras.layers.Concatenate(name=layer.node.name)(inputs) if len(inputs) > 1 else inputs[0]
+
+
+def _split(net: _Net, layer: Layer, inputs):
+    before = net.count(net.network.tensors[layer.node.inputs[0]].channels[:layer.node.part[0]])
+    return inputs[0][..., before:before + layer.cout]
+
+
+def _shuffle(net: _Net, layer: Layer, inputs):
+    (height, width), blocks = layer.in_sides, layer.node.blocks
+    x = tf.keras.layers.Reshape((height * width, blocks, layer.cout // blocks))(inputs[0])
+    x = tf.keras.layers.Permute((1, 3, 2))(x)
+    return tf.keras.layers.Reshape((height, width, layer.cout), name=layer.node.name)(x)
+
+
+def _flatten(net: _Net, layer: Layer, inputs):
+    """Channel by channel, as torch does."""
+    x = tf.keras.layers.Permute((3, 1, 2))(inputs[0]) if layer.in_sides != (1, 1) else inputs[0]
+    return tf.keras.layers.Flatten(name=layer.node.name)(x)
+
+
+def _pad(net: _Net, layer: Layer, inputs):
+    return _framed(inputs[0], layer.node.padding or (0, 0, 0, 0))
+
+
+def _pad_channels(net: _Net, layer: Layer, inputs):
+    node, x = layer.node, inputs[0]
+    around = net.count(node.channels[:node.part[0]]), net.count(node.channels[node.part[1]:])
+    return tf.keras.ops.pad(x, (*[(0, 0)] * (len(x.shape) - 1), around))
+
+
+def _as_it_is(net: _Net, layer: Layer, inputs):
+    return inputs[0]
+
+
+def _batch_norm(net: _Net, layer: Layer, inputs):
+    return tf.keras.layers.BatchNormalization(epsilon=layer.node.bn_epsilon, name=layer.node.name)(inputs[0])
+
+
+def _layer_norm(net: _Net, layer: Layer, inputs):
+    return tf.keras.layers.LayerNormalization(epsilon=layer.node.bn_epsilon, name=layer.node.name)(inputs[0])
+
+
+LOWEST = float(np.finfo(np.float32).min)  # around a max pool
+LAYERS: dict[str, Callable[[_Net, Layer, Sequence[Any]], Any]] = {
+    "conv": _conv, "depthwise": _depthwise, "linear": _linear, "pool": _pool, "add": _add, "multiply": _multiply,
+    "concat": _concat, "split": _split, "shuffle": _shuffle, "flatten": _flatten, "pad": _pad,
+    "pad_channels": _pad_channels, "max_pool": _max_pool, "average_pool": _average_pool,
+    "adaptive_average_pool": _adaptive(tf.keras.layers.AveragePooling2D),
+    "adaptive_max_pool": _adaptive(tf.keras.layers.MaxPooling2D), "batch_norm": _batch_norm, "layer_norm": _layer_norm,
+    "scale": lambda net, layer, inputs: _Scale(name=layer.node.name)(inputs[0]),
+    "activation": _as_it_is, "dropout": _as_it_is}  # an activation follows, and a dropout is idle in inference
 MOST = {"relu": None, "relu6": 6.0}  # what an activation cuts off
 
 
-def _apply(layer: Layer, inputs):
+def _apply(net: _Net, layer: Layer, inputs):
     node = layer.node
-    refuse_beyond_the_basics(node, LAYERS, "a Keras model")
-    x = LAYERS[node.kind](layer, inputs)
+    x = LAYERS[node.kind](net, layer, inputs)
     if node.bn:
         x = tf.keras.layers.BatchNormalization(epsilon=node.bn_epsilon, name=node.name + "_bn")(x)
     if not node.activation:
         return x
+    if node.activation == "leaky_relu":
+        return tf.keras.layers.LeakyReLU(negative_slope=node.slope)(x)
+    if node.activation not in MOST:
+        return tf.keras.layers.Activation(node.activation)(x)
     name = node.name if x is inputs[0] else None  # of an addition that is here for its activation
     return tf.keras.layers.ReLU(max_value=MOST[node.activation], name=name)(x)
 
 
 def _load(model, layer: Layer, weights: Mapping[str, np.ndarray]) -> None:
+    """Give a layer its parameters, in Keras's layouts."""
     node = layer.node
-    if node.kind in FROM_TORCH:
-        values = [np.transpose(weights[node.path + ".weight"], FROM_TORCH[node.kind])]
-        model.get_layer(node.name).set_weights(values + ([weights[node.path + ".bias"]] if node.bias else []))
+    names = [name for name in parameters_of(node, layer.cin, layer.cout) if not name.startswith(f"{node.bn_path}.")]
+    if names:
+        filters, *others = (weights[name] for name in names)
+        model.get_layer(node.name).set_weights([_turned(node, filters), *others])
     if node.bn:
         model.get_layer(node.name + "_bn").set_weights([weights[f"{node.bn_path}.{k}"] for k in BATCH_NORM])
+
+
+def _turned(node: Node, filters: np.ndarray) -> np.ndarray:
+    """Filters from torch's layout, [cout, cin of a group, height, width] or [cout, cin], to Keras's."""
+    if _is_depthwise(node):  # [height, width, cin, multiplier]
+        cout, _, *sides = filters.shape
+        return filters.reshape(cout // node.multiplier, node.multiplier, *sides).transpose(2, 3, 0, 1)
+    return filters.transpose(2, 3, 1, 0) if filters.ndim == 4 else filters.T if filters.ndim == 2 else filters
 
 
 def forget_all() -> None:

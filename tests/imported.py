@@ -1,8 +1,10 @@
-"""One network read in, pruned, and written to ONNX and .pt2, in a process of its own, which prints what was found:
+"""One network read in, pruned, and written to ONNX and .pt2, or to .tflite, in a process of its own, which prints what
+was found:
 
-    python -m tests.imported MODEL SIDE MODEL_ARGS FOLDER
+    python -m tests.imported MODEL SIDE MODEL_ARGS FOLDER onnx|tflite
 
-FOLDER gets full.pt2, pruned.pt2, and beside each the images and torch's logits (.npz).
+FOLDER gets full.pt2, pruned.pt2, and beside each the images and torch's logits (.npz). TensorFlow and torch's exporter
+do not live in one process.
 """
 
 import json
@@ -23,7 +25,7 @@ NORMAL = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def main() -> None:
-    model, side, arguments, folder = sys.argv[1:]
+    model, side, arguments, folder, form = sys.argv[1:]
     asked = Import("mine", model, json.loads(arguments), None, None, (int(side), int(side)), NORMAL.mean, NORMAL.std,
                    (), 0)
     found = assembly.read_in(asked)
@@ -34,10 +36,13 @@ def main() -> None:
     pixels = torch.randint(256, (4, 3, int(side), int(side)), generator=generator, dtype=torch.uint8)
     for name, network in networks.items():
         expected = verify.torch_logits(network, NORMAL, pixels)
-        onnx = verify.onnx_logits(convert.onnx_bytes(network, NORMAL, [], {}, 18))(pixels)
-        (Path(folder) / f"{name}.pt2").write_bytes(convert.pt2_bytes(network, NORMAL, [], {}))
-        np.savez(Path(folder) / f"{name}.npz", images=pixels.float().numpy(), expected=expected)
-        report[name] = {"onnx": float(np.abs(onnx - expected).max() / np.ptp(expected, axis=0).max()),
+        if form == "onnx":
+            found = verify.onnx_logits(convert.onnx_bytes(network, NORMAL, [], {}, 18))(pixels)
+            (Path(folder) / f"{name}.pt2").write_bytes(convert.pt2_bytes(network, NORMAL, [], {}))
+            np.savez(Path(folder) / f"{name}.npz", images=pixels.float().numpy(), expected=expected)
+        else:
+            found = verify.tflite_logits(convert.tflite_bytes(network, NORMAL, "none", []))(pixels)
+        report[name] = {form: float(np.abs(found - expected).max() / np.ptp(expected, axis=0).max()),
                         "gone": len(full.layers) - len(network.layers)}
     print(json.dumps(report))
 

@@ -178,7 +178,7 @@ def test_a_wrong_parameter_is_seen(logits, name):
     assert len(seen) >= 7
 
 
-def most(layer, inputs):
+def most(net, layer, inputs):
     """A pool that takes the largest pixel, and an addition that forgets an operand."""
     import tensorflow as tf
     if len(inputs) > 1:

@@ -79,7 +79,7 @@ def test_from_an_import_to_onnx_and_pt2(mine, script, process, tmp_path):
     assert "begins with the weights of --init" in tuned.stdout
     for name in ("again", "tuned"):
         assert loaded(tmp_path, name)["widths"] == widths
-    for output in ("m.onnx", "m.pt2"):
+    for output in ("m.onnx", "m.pt2", "m.tflite"):
         found = process("export.py", "--checkpoint=tuned", f"--output={output}", "--no_measure")
         assert found.returncode == 0 and "the same top class on 100.0%" in found.stdout, found.stderr
     code = ("import torch, sys\nsys.modules['model'] = sys.modules['utils'] = None\n"
@@ -91,6 +91,8 @@ def test_from_an_import_to_onnx_and_pt2(mine, script, process, tmp_path):
     assert alone.stdout == f"{[str(n) for n in range(10)]} [1, 2, 5]\n", alone.stderr
     assert str(ROOT).encode() not in (tmp_path / "m.pt2").read_bytes()
     refused(process("export.py", "--checkpoint=tuned", "--output=m.pt2", "--quantize=int8"), "--quantize: only with")
+    found = process("export.py", "--checkpoint=tuned", "--output=q.tflite", "--quantize=int8", "--no_measure")
+    assert found.returncode == 0 and "int8" in found.stdout, found.stderr
 
 
 def test_a_network_goes_on_with_its_weights_or_gets_a_new_classifier(mine, script, tmp_path):
@@ -194,18 +196,26 @@ MODULES = [*((f"torchvision:{name}", 64, ARGUMENTS.get(name, {})) for name in AN
            (f"{NETS}:Named", 16, {})]
 
 
+def written(model, side, arguments, folder, form):
+    """What tests/imported.py prints."""
+    made = subprocess.run([sys.executable, "-m", "tests.imported", model, str(side), json.dumps(arguments), str(folder),
+                           form], cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=1200)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return json.loads(made.stdout.splitlines()[-1])
+
+
+def each(modules):
+    return pytest.mark.parametrize("model, side, arguments", modules,
+                                   ids=[m.rpartition(":")[2] + a.get("shortcut", "") for m, _, a in modules])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("model, side, arguments", MODULES,
-                         ids=[m.rpartition(":")[2] + a.get("shortcut", "") for m, _, a in MODULES])
+@each(MODULES)
 def test_a_network_is_exact_and_goes_out_to_onnx_and_pt2(tmp_path, model, side, arguments):
     """The whole one, and a pruned one with a branch removed, where it has one."""
-    made = subprocess.run([sys.executable, "-m", "tests.imported", model, str(side), json.dumps(arguments),
-                           str(tmp_path)],
-                          cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=1200)
-    assert made.returncode == 0, made.stderr[-2000:]
-    found = json.loads(made.stdout.splitlines()[-1])
-    assert found["max_difference"] <= 1e-9 and found["sliced_vs_zeroed"] <= 1e-9
+    found = written(model, side, arguments, tmp_path, "onnx")
     name = model.rpartition(":")[2]
+    assert found["max_difference"] <= 1e-9 and found["sliced_vs_zeroed"] <= 1e-9
     assert found["prunable_share"] >= (0.6 if name == "convnext_tiny" else 1)  # whose streams a layer norm locks
     assert (found["pruned"]["gone"] > 0) == (name not in (*NO_BRANCH, "Named"))
     code = ("import sys, torch, numpy\nsys.modules['model'] = sys.modules['utils'] = None\n"
@@ -217,6 +227,17 @@ def test_a_network_is_exact_and_goes_out_to_onnx_and_pt2(tmp_path, model, side, 
                                env=environment(), timeout=600)
         assert alone.returncode == 0, alone.stderr[-1000:]
         assert found[name]["onnx"] <= 1e-3 and float(alone.stdout) <= 1e-3
+
+
+LIKE_OTHERS = ("resnet18", "resnet50", "wide_resnet50_2", "densenet121", "regnet_y_400mf", "mnasnet1_0", "vgg11_bn",
+               "alexnet", "mobilenet_v3_large")  # nothing in their .tflite that the rest does not have
+
+
+@pytest.mark.slow
+@each([m for m in MODULES if not m[0].endswith(LIKE_OTHERS)])
+def test_a_network_goes_out_to_tflite(tmp_path, model, side, arguments):
+    found = written(model, side, arguments, tmp_path, "tflite")
+    assert found["full"]["tflite"] <= 1e-3 and found["pruned"]["tflite"] <= 1e-3
 
 
 @pytest.mark.slow

@@ -1,0 +1,133 @@
+"""Every operator as Keras and TensorFlow's converter write it, held to torch; a wrong one is seen."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+
+from model import keras_net
+from model.network import Group, Input, Network
+from model.operators import ACTIVATIONS, OPERATORS, Node, Segment, Unsupported, units
+from model.torch_net import TorchNet, weights_of
+from tests.helpers import every_operator, sensitive
+
+AGREES, WRONG = 1e-4, 1e-3  # of the spread of outputs between images, in float32
+EVERYTHING = every_operator()
+FULL = EVERYTHING.full_widths
+WIDTHS = {"full": FULL, "without U": {**FULL, "U": 0}, "without D and E": {**FULL, "D": 0, "E": 0},
+          "narrow": {**FULL, "A": 5, "U": 2, "C": 3, "D": 2, "E": 1, "H": 4, "M": 3}}
+
+
+def images_and_logits(model):
+    """Two random images, [2, height, width, 3], and torch's logits."""
+    height, width = model.network.inputs[0].sides
+    images = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
+    with torch.no_grad():
+        return images, model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+
+
+def apart(found, expected):
+    return float(np.abs(found - expected).max() / np.ptp(expected, axis=0).max())
+
+
+def keras_of(model):
+    return keras_net.build(model.network, model.widths, weights_of(model), num_images=2)
+
+
+def tflite_logits(content, images):
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+@pytest.mark.parametrize("which", WIDTHS)
+def test_every_operator_computes_what_torch_does(which):
+    model = sensitive(TorchNet(EVERYTHING, WIDTHS[which]))
+    images, expected = images_and_logits(model)
+    keras = keras_of(model)
+    assert apart(keras([images]).numpy(), expected) < AGREES
+    assert apart(tflite_logits(keras_net.to_tflite(keras), images), expected) < AGREES
+
+
+def test_there_is_a_layer_for_every_operator():
+    assert keras_net.LAYERS.keys() == OPERATORS.keys() == {n.kind for n in EVERYTHING.nodes}
+
+
+@pytest.mark.parametrize("kind", keras_net.LAYERS)
+def test_a_wrong_operator_is_seen(monkeypatch, kind):
+    model = sensitive(TorchNet(EVERYTHING, FULL))
+    images, expected = images_and_logits(model)
+    right = keras_net.LAYERS[kind]
+    monkeypatch.setitem(keras_net.LAYERS, kind, lambda *given: right(*given)[..., ::-1])  # channels in another order
+    assert apart(keras_of(model)([images]).numpy(), expected) > WRONG
+
+
+@pytest.mark.parametrize("parameter", [name for name in EVERYTHING.weight_shapes(FULL) if name.startswith((
+    "wide", "grouped", "norm", "even", "scaled", "dense", "hidden"))])
+def test_a_wrong_parameter_is_seen(parameter):
+    model = sensitive(TorchNet(EVERYTHING, FULL))
+    images, expected = images_and_logits(model)
+    weights = dict(weights_of(model))
+    weights[parameter] = weights[parameter] + 0.5 * (np.arange(len(weights[parameter])) == 0).reshape(
+        -1, *[1] * (weights[parameter].ndim - 1)).astype(np.float32)
+    found = keras_net.build(EVERYTHING, FULL, weights, num_images=2)([images]).numpy()
+    assert apart(found, expected) > 5 * AGREES
+
+
+def small(node, sides=(9, 8)):
+    """A convolution, the node at hand, and a classifier."""
+    after = replace(node, name="node", inputs=("stem",))
+    return Network({"net": "small"}, (Input("image", "image", sides),),
+                   (Group("image", 3, prunable=False), Group("a", 6), Group("b", 4), Group("y", 5, prunable=False)),
+                   (Node("stem", "conv", ("image",), units("a"), kernel=3, bias=True), after,
+                    Node("mix", "conv", ("node",), units("b")),
+                    Node("pooled", "pool", ("mix",)), Node("y", "linear", ("pooled",), units("y"), bias=True)))
+
+
+POOLS = [Node("", kind, (), kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil, count_include_pad=include)
+         for kind, (kernel, stride), padding, ceil, include in itertools.product(
+             ("average_pool", "max_pool"), ((3, 2), ((2, 3), (1, 3))), (None, (1, 1, 1, 1), (0, 1, 1, 0)),
+             (False, True), (False, True))
+         if include or kind == "average_pool" if padding != (0, 1, 1, 0) or include and not ceil]
+CONVOLUTIONS = [
+    Node("", "conv", (), (Segment("a", 2),), kernel=3, stride=2, padding=(1, 1, 1, 1), bias=True),
+    Node("", "conv", (), (Segment("a", 2),), kernel=3, grouped=True), Node("", "conv", (), units("b"), kernel=(1, 3)),
+    Node("", "conv", (), units("b"), kernel=3, dilation=2), Node("", "conv", (), units("b"), stride=(2, 1)),
+    Node("", "conv", (), units("b"), kernel=3, padding=(0, 0, 2, 1)),
+    Node("", "depthwise", (), kernel=3, stride=2, padding=(1, 1, 1, 1), multiplier=3, bias=True),
+    Node("", "depthwise", (), kernel=3, stride=(2, 1), multiplier=2),
+    Node("", "depthwise", (), kernel=(3, 1), dilation=2, padding=(2, 2, 0, 0))]
+
+
+@pytest.mark.parametrize("node", [*POOLS, *CONVOLUTIONS], ids=lambda n: f"{n.kind} {n.kernel} {n.stride} {n.padding}")
+def test_windows_strides_and_paddings_are_torchs(node):
+    network = small(node)
+    model = sensitive(TorchNet(network, network.full_widths))
+    images, expected = images_and_logits(model)
+    assert apart(keras_of(model)([images]).numpy(), expected) < AGREES
+
+
+@pytest.mark.parametrize("activation", [a for a in ACTIVATIONS if a])
+def test_activations_are_torchs(activation):
+    network = small(Node("", "activation", (), activation=activation, slope=0.3))
+    model = sensitive(TorchNet(network, network.full_widths))
+    with torch.no_grad():
+        model.get_parameter("stem.weight").mul_(8)  # some values above 6, some below -3
+    images, expected = images_and_logits(model)
+    keras = keras_of(model)
+    assert apart(keras([images]).numpy(), expected) < AGREES
+    assert apart(tflite_logits(keras_net.to_tflite(keras), images), expected) < AGREES
+
+
+@pytest.mark.parametrize("node, words", [
+    (Node("", "conv", (), units("b"), kernel=3, stride=2, dilation=2), "no convolution with both stride 2 and"),
+    (Node("", "max_pool", (), kernel=2, dilation=2), "no max pool with dilation 2")])
+def test_what_keras_lacks_is_refused_by_name(node, words):
+    network = small(node)
+    with pytest.raises(Unsupported, match=f"node: Keras has {words}"):
+        keras_of(TorchNet(network, network.full_widths))
