@@ -9,7 +9,19 @@ import numpy as np
 import tensorflow as tf
 
 from model.network import Layer, Network, Widths
-from model.operators import BATCH_NORM, Channels, Node, Padding, Unsupported, count, pair, parameters_of, same_padding
+from model.operators import (
+    BATCH_NORM,
+    Channels,
+    Node,
+    Padding,
+    Sides,
+    Unsupported,
+    count,
+    non_negative,
+    pair,
+    parameters_of,
+    same_padding,
+)
 
 
 def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], num_images: int = 1, *,
@@ -22,7 +34,7 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
     inputs = {i.name: tf.keras.Input((*i.sides, widths[i.group]), batch_size=num_images, name=i.name)
               for i in network.inputs}
     values = {name: _normalised(x, *pixels) if pixels else x for name, x in inputs.items()}
-    net = _Net(network, widths)
+    net = _Net(network, widths, _never_negative(network.layers(widths)))
     for layer in network.layers(widths):
         values[layer.node.name] = _apply(net, layer, [values[n] for n in layer.inputs])
     model = tf.keras.Model(list(inputs.values()), values[network.layers(widths)[-1].node.name])
@@ -44,9 +56,18 @@ def _normalised(x, mean: Sequence[float], std: Sequence[float]):
 class _Net:
     network: Network
     widths: Widths
+    positive: frozenset[str]  # tensors that are never negative
 
     def count(self, channels: Channels) -> int:
         return count(channels, self.widths)
+
+
+def _never_negative(layers: Sequence[Layer]) -> frozenset[str]:
+    found: set[str] = set()
+    for layer in layers:
+        if non_negative(layer.node, found.issuperset(layer.inputs)):
+            found.add(layer.node.name)
+    return frozenset(found)
 
 
 class _Scale(tf.keras.layers.Layer):
@@ -136,9 +157,23 @@ def _max_pool(net: _Net, layer: Layer, inputs):
     if around == same_padding(node, layer.in_sides):
         padding = "same"
     elif any(around):
-        top, bottom, left, right = around
-        x = tf.keras.ops.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=LOWEST)
+        x = _around_a_max_pool(x, around, pair(node.kernel), positive=net.positive.issuperset(layer.inputs))
     return tf.keras.layers.MaxPooling2D(node.kernel, node.stride, padding, name=node.name)(x)
+
+
+def _around_a_max_pool(x, around: Padding, kernel: Sides, *, positive: bool):
+    """A map with pixels around it that are never the largest of a window.
+
+    Zeros, if it is never negative: XNNPACK runs them. Else its own pixels, mirrored, which are in the window already,
+    since at least half of a window lies inside. They quantise, which the lowest number does not.
+    """
+    if positive:
+        return _framed(x, around)
+    top, bottom, left, right = around
+    sides = ((0, 0), (top, bottom), (left, right), (0, 0))
+    if 2 * max(top, bottom) <= kernel[0] and 2 * max(left, right) <= kernel[1]:
+        return tf.keras.ops.pad(x, sides, mode="symmetric")
+    return tf.keras.ops.pad(x, sides, constant_values=LOWEST)
 
 
 def _average_pool(net: _Net, layer: Layer, inputs):

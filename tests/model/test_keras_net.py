@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from model import keras_net
 from model.network import Group, Input, Network
@@ -110,6 +110,47 @@ def test_windows_strides_and_paddings_are_torchs(node):
     model = sensitive(TorchNet(network, network.full_widths))
     images, expected = images_and_logits(model)
     assert apart(keras_of(model)([images]).numpy(), expected) < AGREES
+
+
+POOL = Node("", "max_pool", (), kernel=3, stride=2, padding=(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("activation, pool, pads", [
+    ("relu", POOL, "PAD"), ("", POOL, "MIRROR_PAD"),
+    ("", replace(POOL, stride=3, padding=None, ceil_mode=True), "PADV2")], ids=["zeros", "mirrored", "lowest"])
+def test_what_stands_around_a_max_pool_is_never_its_largest(activation, pool, pads):
+    """Zeros where nothing is negative; its own pixels; and the lowest number where a window hardly sees the map."""
+    network = small(pool, sides=(10, 10))
+    network = replace(network, nodes=(replace(network.nodes[0], activation=activation), *network.nodes[1:]))
+    model = sensitive(TorchNet(network, network.full_widths))
+    with torch.no_grad():
+        model.get_parameter("stem.bias").sub_(3)  # most pixels are negative
+    images, expected = images_and_logits(model)
+    keras = keras_of(model)
+    content = keras_net.to_tflite(keras)
+    assert apart(keras([images]).numpy(), expected) < AGREES
+    assert apart(tflite_logits(content, images), expected) < AGREES
+    plain = Interpreter(model_content=content,
+                        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    found = {op["op_name"] for op in plain._get_ops_details()}
+    assert found & {"PAD", "PADV2", "MIRROR_PAD"} == {pads}
+
+
+@pytest.mark.parametrize("activation", ["relu", ""])
+def test_a_padded_max_pool_in_int8(activation):
+    network = small(POOL)
+    network = replace(network, nodes=(replace(network.nodes[0], activation=activation), *network.nodes[1:]))
+    model = sensitive(TorchNet(network, network.full_widths))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 9, 8, 3)).astype(np.uint8)
+    pixels[0, 0, 0], pixels[0, 0, -1] = 0, 255
+    with torch.no_grad():
+        images = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+        expected = model(images).numpy()
+    keras = keras_net.build(network, network.full_widths, weights_of(model), pixels=([0.5] * 3, [0.25] * 3))
+    interpreter = Interpreter(model_content=keras_net.to_signed_tflite(keras, "int8", [p[None] for p in pixels]))
+    run = interpreter.get_signature_runner("serving_default")
+    found = np.concatenate([run(image=p[None])["logits"] for p in pixels])
+    assert apart(found, expected) < 0.1
 
 
 @pytest.mark.parametrize("activation", [a for a in ACTIVATIONS if a])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.torch_net import TorchNet
-from utils.common.errors import UserError
+from utils.common.errors import UserError, first_line
 from utils.common.output import quiet
 from utils.common.progress import progress
 from utils.latency.runners import interpreter_class, onnx_session
@@ -123,7 +123,11 @@ def tflite_logits(content: bytes) -> Logits:
     """The function ``logits`` of a .tflite file, from its bytes; it runs the signature image by image."""
     with quiet(2):
         interpreter = interpreter_class()(model_content=content)
-        interpreter.allocate_tensors()
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError as error:
+            raise UserError(f"the runtime here cannot run the converted model ({first_line(error)[:200]}); another "
+                            "--quantize may do") from error
 
     def logits(pixels: Tensor) -> np.ndarray:
         run = interpreter.get_signature_runner("serving_default")  # reads the interpreter's memory, does not keep it
