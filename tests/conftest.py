@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch._dynamo  # noqa: F401  loads Triton, which crashes if it comes after TensorFlow
 from hypothesis import settings
 
 from tests.helpers import ROOT, TINY, TRAIN, Ran, arithmetic_table, environment, proportional_table, run_here
