@@ -91,7 +91,8 @@ def test_from_an_import_to_onnx_and_pt2(mine, script, process, tmp_path):
     assert alone.stdout == f"{[str(n) for n in range(10)]} [1, 2, 5]\n", alone.stderr
     assert str(ROOT).encode() not in (tmp_path / "m.pt2").read_bytes()
     refused(process("export.py", "--checkpoint=tuned", "--output=m.pt2", "--quantize=int8"), "--quantize: only with")
-    found = process("export.py", "--checkpoint=tuned", "--output=q.tflite", "--quantize=int8", "--no_measure")
+    found = process("export.py", "--checkpoint=tuned", "--output=q.tflite", "--quantize=int8", "--no_measure",
+                    "--min_agreement=50")  # a network that learnt little
     assert found.returncode == 0 and "int8" in found.stdout, found.stderr
 
 
