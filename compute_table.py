@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Optional
 
 from model.network import Network
+from model.operators import Unsupported, check_timed
 from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import save_name, writable_folder
@@ -133,6 +134,11 @@ def main() -> None:
     if not network.tables:
         raise UserError(f"--net={args.net}: no layer of it names a latency table; prune it by --perf_table=macs or "
                         "params")
+    try:
+        for timed in network.tables.values():
+            check_timed(timed.node)
+    except Unsupported as error:
+        raise UserError(f"--net={args.net}: {error}; prune it by --perf_table=macs or params") from error
     asked = assembly.Measuring(network, args.num_images, args.sample, args.calibrate, pace)
     if args.mode == "save":
         if args.offset_process >= args.num_process:

@@ -217,6 +217,9 @@ def _scale(t: Tracer, value: View, factor: Parameter) -> Any:
 
 
 def _cat(t: Tracer, b: Bound) -> Any:
+    b = {**b, "tensors": [v for v in b["tensors"] if not isinstance(v, Zeros) or v.shape != (0,)]}  # an empty start
+    if len(b["tensors"]) == 1:
+        return b["tensors"][0]
     if any(isinstance(v, Zeros) for v in b["tensors"]):
         return _cat_zeros(t, b["tensors"], b["dim"])
     if any(not isinstance(v, View) for v in b["tensors"]):
@@ -258,6 +261,8 @@ def _reduced(kind: str, word: str) -> Callable[[Tracer, Bound], Any]:
     """A mean or a maximum over pixels: all, rows or columns."""
     def made(t: Tracer, b: Bound) -> Any:
         value, given = b["self"], b.get("dim")
+        if "other" in b:
+            t.refuse(f"a {word} of two tensors has no counterpart here")
         if not isinstance(value, View) or given in (None, []):
             t.refuse(f"a {word} of what is no map, or over all axes")
         axes = sorted(d % len(value.shape) for d in ([given] if isinstance(given, int) else given))
@@ -319,6 +324,8 @@ def _pool(kind: str) -> Callable[[Tracer, Bound], Any]:
 
 
 def _pad(t: Tracer, b: Bound) -> Any:
+    if not any(b["pad"]):
+        return b["self"] if "self" in b else b["input"]
     sizes = [*b["pad"], *[0] * 6][:6]
     if b.get("mode", "constant") != "constant" or b.get("value") not in (None, 0):
         what = f"{b['mode']} of pixels" if b.get("mode", "constant") != "constant" else f"the constant {b['value']}"

@@ -14,14 +14,13 @@ from model.operators import (
     Channels,
     Node,
     Padding,
-    Sides,
     Unsupported,
     count,
-    non_negative,
     pair,
     parameters_of,
     same_padding,
 )
+from model.windows import never_negative, reach, share_seen
 
 
 def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], num_images: int = 1, *,
@@ -34,7 +33,7 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
     inputs = {i.name: tf.keras.Input((*i.sides, widths[i.group]), batch_size=num_images, name=i.name)
               for i in network.inputs}
     values = {name: _normalised(x, *pixels) if pixels else x for name, x in inputs.items()}
-    net = _Net(network, widths, _never_negative(network.layers(widths)))
+    net = _Net(network, widths, never_negative(network.layers(widths)))
     for layer in network.layers(widths):
         values[layer.node.name] = _apply(net, layer, [values[n] for n in layer.inputs])
     model = tf.keras.Model(list(inputs.values()), values[network.layers(widths)[-1].node.name])
@@ -43,11 +42,21 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
     return model
 
 
+def _name(node: Node) -> str:
+    """Of a layer: none that Keras gives to a layer without a name, and none of a batch norm."""
+    return f"net.{node.name}"
+
+
+def _norm_name(node: Node) -> str:
+    return f"norm.{node.name}"
+
+
 def _normalised(x, mean: Sequence[float], std: Sequence[float]):
     """Normalise pixels of 0..255. The constants are repeated for a whole row of pixels: with three constants, one per
     channel, XNNPACK multiplies so slowly that a small network takes 5% longer."""
     means, stds = (np.tile(np.asarray(v, np.float64), (x.shape[2], 1)) for v in (mean, std))  # [size, channels]
-    return tf.keras.layers.Rescaling(np.float32(1 / (255 * stds)), np.float32(-means / stds), name="normalise")(x)
+    scale, shift = np.float32(1 / (255 * stds)), np.float32(-means / stds)
+    return tf.keras.layers.Rescaling(scale, shift, name="pixels.normalise")(x)
 
 
 # --- operators: the network, a layer and what it reads -> its output, before batch norm and activation -----------
@@ -60,14 +69,6 @@ class _Net:
 
     def count(self, channels: Channels) -> int:
         return count(channels, self.widths)
-
-
-def _never_negative(layers: Sequence[Layer]) -> frozenset[str]:
-    found: set[str] = set()
-    for layer in layers:
-        if non_negative(layer.node, found.issuperset(layer.inputs)):
-            found.add(layer.node.name)
-    return frozenset(found)
 
 
 class _Scale(tf.keras.layers.Layer):
@@ -106,7 +107,7 @@ def _filters(node: Node, padding: str) -> dict[str, Any]:
         raise Unsupported(f"{node.name}: Keras has no convolution with both stride {node.stride} and dilation "
                           f"{node.dilation}")
     return {"kernel_size": node.kernel, "strides": node.stride, "dilation_rate": node.dilation, "padding": padding,
-            "use_bias": node.bias, "name": node.name}
+            "use_bias": node.bias, "name": _name(node)}
 
 
 def _padded(layer: Layer, x):
@@ -124,79 +125,59 @@ def _framed(x, padding: Padding):
 
 
 def _linear(net: _Net, layer: Layer, inputs):
-    return tf.keras.layers.Dense(layer.cout, use_bias=layer.node.bias, name=layer.node.name)(inputs[0])
+    return tf.keras.layers.Dense(layer.cout, use_bias=layer.node.bias, name=_name(layer.node))(inputs[0])
 
 
 def _pool(net: _Net, layer: Layer, inputs):
-    x = tf.keras.layers.AveragePooling2D(layer.in_sides, name=layer.node.name)(inputs[0])
+    x = tf.keras.layers.AveragePooling2D(layer.in_sides, name=_name(layer.node))(inputs[0])
     return tf.keras.layers.Flatten()(x)
 
 
 def _adaptive(kind: Any) -> Any:
     def made(net: _Net, layer: Layer, inputs):
         window = tuple(side // wanted for side, wanted in zip(layer.in_sides, layer.out_sides))
-        return kind(window, name=layer.node.name)(inputs[0])
+        return kind(window, name=_name(layer.node))(inputs[0])
     return made
 
 
-def _reach(layer: Layer) -> Padding:
-    """The pixels around the map that the windows of a pool see; a last one may go beyond the padding (ceil_mode)."""
-    node, found = layer.node, []
-    before = (node.padding or (0, 0, 0, 0))[::2]
-    for side, out, kernel, stride, first in zip(layer.in_sides, layer.out_sides, pair(node.kernel), pair(node.stride),
-                                                before):
-        found += [first, max((out - 1) * stride + kernel - side - first, 0)]
-    return found[0], found[1], found[2], found[3]
-
-
 def _max_pool(net: _Net, layer: Layer, inputs):
-    node, x, around = layer.node, inputs[0], _reach(layer)
+    node, x, around = layer.node, inputs[0], reach(layer.node, layer.in_sides, layer.out_sides)
     if max(pair(node.dilation)) > 1:
         raise Unsupported(f"{node.name}: Keras has no max pool with dilation {node.dilation}")
     padding = "valid"
     if around == same_padding(node, layer.in_sides):
         padding = "same"
     elif any(around):
-        x = _around_a_max_pool(x, around, pair(node.kernel), positive=net.positive.issuperset(layer.inputs))
-    return tf.keras.layers.MaxPooling2D(node.kernel, node.stride, padding, name=node.name)(x)
+        x = _around_a_max_pool(x, around, positive=net.positive.issuperset(layer.inputs))
+    return tf.keras.layers.MaxPooling2D(node.kernel, node.stride, padding, name=_name(node))(x)
 
 
-def _around_a_max_pool(x, around: Padding, kernel: Sides, *, positive: bool):
+def _around_a_max_pool(x, around: Padding, *, positive: bool):
     """A map with pixels around it that are never the largest of a window.
 
-    Zeros, if it is never negative: XNNPACK runs them. Else its own pixels, mirrored, which are in the window already,
-    since at least half of a window lies inside. They quantise, which the lowest number does not.
+    Zeros, if it is never negative: XNNPACK runs them. Else the pixels of its edge again: every window that reaches
+    beyond an edge has the pixel there. The lowest number would not quantise.
     """
+    top, bottom, left, right = around
     if positive:
         return _framed(x, around)
-    top, bottom, left, right = around
-    sides = ((0, 0), (top, bottom), (left, right), (0, 0))
-    if 2 * max(top, bottom) <= kernel[0] and 2 * max(left, right) <= kernel[1]:
-        return tf.keras.ops.pad(x, sides, mode="symmetric")
-    return tf.keras.ops.pad(x, sides, constant_values=LOWEST)
+    x = tf.keras.ops.concatenate([*[x[:, :1]] * top, x, *[x[:, -1:]] * bottom], axis=1) if top or bottom else x
+    return tf.keras.ops.concatenate([*[x[:, :, :1]] * left, x, *[x[:, :, -1:]] * right], axis=2) if left or right else x
 
 
 def _average_pool(net: _Net, layer: Layer, inputs):
     """Of all pixels of a window; then times what torch divides by: those of the map, or those of its padding, too."""
-    node, around, (height, width) = layer.node, _reach(layer), layer.in_sides
+    node, around = layer.node, reach(layer.node, layer.in_sides, layer.out_sides)
     x = _framed(inputs[0], around) if any(around) else inputs[0]
-    found = tf.keras.layers.AveragePooling2D(node.kernel, node.stride, name=node.name)(x)
-    padding = node.padding or (0, 0, 0, 0)
-    counted = np.zeros((height + around[0] + around[1], width + around[2] + around[3]))
-    if node.count_include_pad:
-        counted[:around[0] + height + padding[1], :around[2] + width + padding[3]] = 1
-    else:
-        counted[around[0]:around[0] + height, around[2]:around[2] + width] = 1
-    windows = np.lib.stride_tricks.sliding_window_view(counted, pair(node.kernel))
-    down, right = pair(node.stride)
-    seen = windows[::down, ::right][:layer.out_sides[0], :layer.out_sides[1]].mean((2, 3))
+    found = tf.keras.layers.AveragePooling2D(node.kernel, node.stride, name=_name(node))(x)
+    seen = share_seen(node, layer.in_sides, layer.out_sides)
     return found if (seen == 1).all() else found * (1 / seen)[None, :, :, None].astype(np.float32)
 
 
 def _add(net: _Net, layer: Layer, inputs):
     if len(inputs) == 1:  # its other operands are gone; it is here for its activation
         return inputs[0]
-    return tf.keras.layers.Add(name=layer.node.name)(inputs)
+    return tf.keras.layers.Add(name=_name(layer.node))(inputs)
 
 
 def _multiply(net: _Net, layer: Layer, inputs):
@@ -205,11 +186,11 @@ def _multiply(net: _Net, layer: Layer, inputs):
     x, gate = inputs
     if len(gate.shape) < len(x.shape):
         gate = tf.keras.layers.Reshape((1, 1, layer.cout))(gate)
-    return tf.keras.layers.Multiply(name=layer.node.name)([x, gate])
+    return tf.keras.layers.Multiply(name=_name(layer.node))([x, gate])
 
 
 def _concat(net: _Net, layer: Layer, inputs):
-    return tf.keras.layers.Concatenate(name=layer.node.name)(inputs) if len(inputs) > 1 else inputs[0]
+    return tf.keras.layers.Concatenate(name=_name(layer.node))(inputs) if len(inputs) > 1 else inputs[0]
 
 
 def _split(net: _Net, layer: Layer, inputs):
@@ -221,13 +202,13 @@ def _shuffle(net: _Net, layer: Layer, inputs):
     (height, width), blocks = layer.in_sides, layer.node.blocks
     x = tf.keras.layers.Reshape((height * width, blocks, layer.cout // blocks))(inputs[0])
     x = tf.keras.layers.Permute((1, 3, 2))(x)
-    return tf.keras.layers.Reshape((height, width, layer.cout), name=layer.node.name)(x)
+    return tf.keras.layers.Reshape((height, width, layer.cout), name=_name(layer.node))(x)
 
 
 def _flatten(net: _Net, layer: Layer, inputs):
     """Channel by channel, as torch does."""
     x = tf.keras.layers.Permute((3, 1, 2))(inputs[0]) if layer.in_sides != (1, 1) else inputs[0]
-    return tf.keras.layers.Flatten(name=layer.node.name)(x)
+    return tf.keras.layers.Flatten(name=_name(layer.node))(x)
 
 
 def _pad(net: _Net, layer: Layer, inputs):
@@ -245,21 +226,20 @@ def _as_it_is(net: _Net, layer: Layer, inputs):
 
 
 def _batch_norm(net: _Net, layer: Layer, inputs):
-    return tf.keras.layers.BatchNormalization(epsilon=layer.node.bn_epsilon, name=layer.node.name)(inputs[0])
+    return tf.keras.layers.BatchNormalization(epsilon=layer.node.bn_epsilon, name=_name(layer.node))(inputs[0])
 
 
 def _layer_norm(net: _Net, layer: Layer, inputs):
-    return tf.keras.layers.LayerNormalization(epsilon=layer.node.bn_epsilon, name=layer.node.name)(inputs[0])
+    return tf.keras.layers.LayerNormalization(epsilon=layer.node.bn_epsilon, name=_name(layer.node))(inputs[0])
 
 
-LOWEST = float(np.finfo(np.float32).min)  # around a max pool
 LAYERS: dict[str, Callable[[_Net, Layer, Sequence[Any]], Any]] = {
     "conv": _conv, "depthwise": _depthwise, "linear": _linear, "pool": _pool, "add": _add, "multiply": _multiply,
     "concat": _concat, "split": _split, "shuffle": _shuffle, "flatten": _flatten, "pad": _pad,
     "pad_channels": _pad_channels, "max_pool": _max_pool, "average_pool": _average_pool,
     "adaptive_average_pool": _adaptive(tf.keras.layers.AveragePooling2D),
     "adaptive_max_pool": _adaptive(tf.keras.layers.MaxPooling2D), "batch_norm": _batch_norm, "layer_norm": _layer_norm,
-    "scale": lambda net, layer, inputs: _Scale(name=layer.node.name)(inputs[0]),
+    "scale": lambda net, layer, inputs: _Scale(name=_name(layer.node))(inputs[0]),
     "activation": _as_it_is, "dropout": _as_it_is}  # an activation follows, and a dropout is idle in inference
 MOST = {"relu": None, "relu6": 6.0}  # what an activation cuts off
 
@@ -268,14 +248,14 @@ def _apply(net: _Net, layer: Layer, inputs):
     node = layer.node
     x = LAYERS[node.kind](net, layer, inputs)
     if node.bn:
-        x = tf.keras.layers.BatchNormalization(epsilon=node.bn_epsilon, name=node.name + "_bn")(x)
+        x = tf.keras.layers.BatchNormalization(epsilon=node.bn_epsilon, name=_norm_name(node))(x)
     if not node.activation:
         return x
     if node.activation == "leaky_relu":
         return tf.keras.layers.LeakyReLU(negative_slope=node.slope)(x)
     if node.activation not in MOST:
         return tf.keras.layers.Activation(node.activation)(x)
-    name = node.name if x is inputs[0] else None  # of an addition that is here for its activation
+    name = _name(node) if x is inputs[0] else None  # of an addition that is here for its activation
     return tf.keras.layers.ReLU(max_value=MOST[node.activation], name=name)(x)
 
 
@@ -285,9 +265,9 @@ def _load(model, layer: Layer, weights: Mapping[str, np.ndarray]) -> None:
     names = [name for name in parameters_of(node, layer.cin, layer.cout) if not name.startswith(f"{node.bn_path}.")]
     if names:
         filters, *others = (weights[name] for name in names)
-        model.get_layer(node.name).set_weights([_turned(node, filters), *others])
+        model.get_layer(_name(node)).set_weights([_turned(node, filters), *others])
     if node.bn:
-        model.get_layer(node.name + "_bn").set_weights([weights[f"{node.bn_path}.{k}"] for k in BATCH_NORM])
+        model.get_layer(_norm_name(node)).set_weights([weights[f"{node.bn_path}.{k}"] for k in BATCH_NORM])
 
 
 def _turned(node: Node, filters: np.ndarray) -> np.ndarray:

@@ -7,25 +7,18 @@ A latency variant is the network of one operator (``Table.network``): the same c
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Callable, Optional
+from typing import Any, Callable
 
-import flatbuffers
 import numpy as np
 
-try:
-    from ai_edge_litert import schema_py_generated as schema
-except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the package tflite is the same one
-    import tflite as schema  # pyright: ignore[reportMissingImports]
-
 from model.network import Layer, Network, Table, Widths
-from model.operators import BATCH_NORM, Node, Unsupported, pair, refuse_beyond_the_basics
+from model.operators import BATCH_NORM, Node, Padding, Sides, Unsupported, count, pair, same_padding
+from model.tflite_file import Graph, schema, serialise
+from model.windows import never_negative, reach, share_seen
 
 Weights = Mapping[str, np.ndarray]
-
-ALIGNMENT = 16  # bytes; runtimes read the weights in place
-MODEL_VERSION = 3
-FILE_IDENTIFIER = b"TFL3"
 
 
 def write(network: Network, widths: Widths, weights: Weights, num_images: int = 1) -> bytes:
@@ -35,13 +28,15 @@ def write(network: Network, widths: Widths, weights: Weights, num_images: int = 
     [num_images, classes] after a classifier. weights: by name in PyTorch's layouts, as ``network.weight_shapes``
     lists them.
     """
-    graph = _Graph(num_images)
+    graph = _Graph(network, widths, num_images)
     for i in network.inputs:
         graph.tensor(i.name, (num_images, *i.sides, widths[i.group]))
     for layer in network.layers(widths):
-        refuse_beyond_the_basics(layer.node, OPERATORS, "a .tflite file")
-        OPERATORS[layer.node.kind](graph, layer, [graph.index[n] for n in layer.inputs], weights)
-    return _serialise(graph, [i.name for i in network.inputs], network.output)
+        if layer.node.kind not in TAKES_ANY_RANK:
+            for name in layer.inputs:
+                _give_its_rank(graph, name)
+        WRITE[layer.node.kind](graph, layer, [graph.index[name] for name in layer.inputs], weights)
+    return serialise(graph, [i.name for i in network.inputs], network.output)
 
 
 def variant(table: Table, cin: int, cout: int, num_images: int = 1) -> bytes:
@@ -71,87 +66,315 @@ def _normal_values() -> np.ndarray:
 
 # --- layers to operators: the graph, a layer, the tensors that it reads, weights --------------------------------
 
-class _Graph:
-    """Tensors (name, shape, data or None) and operators in the order in which they are added."""
+class _Graph(Graph):
+    """The file of a network at some widths."""
 
-    def __init__(self, num_images: int):
-        self.num_images = num_images
-        self.tensors: list[tuple[str, tuple[int, ...], Optional[np.ndarray]]] = []
-        self.operators: list[tuple[str, list[int], int, dict[str, int]]] = []
-        self.index: dict[str, int] = {}
+    def __init__(self, network: Network, widths: Widths, num_images: int):
+        super().__init__(num_images)
+        self.network, self.widths, self.positive = network, widths, never_negative(network.layers(widths))
 
-    def tensor(self, name: str, shape: Sequence[int], data: Optional[np.ndarray] = None) -> int:
-        self.index[name] = len(self.tensors)
-        self.tensors.append((name, tuple(shape), data))
-        return self.index[name]
 
-    def constant(self, name: str, data: np.ndarray) -> int:
-        return self.tensor(name, data.shape, np.ascontiguousarray(data, np.float32))
+def _give_its_rank(graph: _Graph, name: str) -> None:
+    """A vector that a pool left as a map of one pixel becomes one, and a map that a linear layer left as a vector."""
+    tensor, x = graph.network.tensors[name], graph.index[name]
+    if len(graph.shape(x)) != (1 if tensor.flat else 3):
+        channels = graph.shape(x)[-1]
+        graph.index[name] = graph.reshaped(x, (channels,) if tensor.flat else (1, 1, channels), name + ".reshaped")
 
-    def operator(self, kind: str, inputs: list[int], name: str, shape: Sequence[int], **options: int) -> int:
-        output = self.tensor(name, (self.num_images, *shape))
-        self.operators.append((kind, inputs, output, options))
-        return output
+
+def _write(graph: _Graph, layer: Layer, kind: str, inputs: Sequence[int], weights: Weights,
+           shape: Sequence[int], *, folded: bool = False, **options: Any) -> None:
+    """An operator, and the batch norm and the activation behind it, unless they are a part of it.
+
+    folded: the batch norm is in its weights.
+    """
+    node, name = layer.node, layer.node.name
+    normed = node.bn and not folded
+    fused = node.activation in _FUSED and (normed or kind in FUSING)
+
+    def put(kind: str, reads: Sequence[int], suffix: str, **more: Any) -> int:
+        if kind in FUSING:
+            more["FusedActivationFunction"] = _FUSED[node.activation] if fused and not suffix else _FUSED[""]
+        return graph.operator(kind, reads, name + suffix, shape, **more)
+
+    last = "" if fused or not node.activation else ".linear"
+    x = put(kind, inputs, ".sum" if normed else last, **options)
+    if normed:
+        scale, shift = _scale_and_shift(node.bn_path, node, weights)
+        x = put("MUL", [x, graph.constant(name + ".scale", scale)], ".scaled")
+        x = put("ADD", [x, graph.constant(name + ".shift", shift)], last)
+    if last:
+        _activate(graph, node, x)
+
+
+def _pass(graph: _Graph, layer: Layer, x: int, weights: Weights) -> None:
+    """What an operator that does nothing leaves: the batch norm and the activation behind it."""
+    node = layer.node
+    if node.bn:
+        scale, shift = _scale_and_shift(node.bn_path, node, weights)
+        _affine(graph, replace(layer, node=replace(node, bn=False)), x, scale, shift, weights)
+    elif node.activation:
+        _activate(graph, node, x)
+    else:
+        graph.index[node.name] = x
+
+
+def _affine(graph: _Graph, layer: Layer, x: int, scale: np.ndarray, shift: np.ndarray, weights: Weights) -> None:
+    name, shape = layer.node.name, graph.shape(x)
+    x = graph.operator("MUL", [x, graph.constant(name + ".scale", scale)], name + ".scaled", shape,
+                       FusedActivationFunction=_FUSED[""])
+    _write(graph, layer, "ADD", [x, graph.constant(name + ".shift", shift)], weights, shape)
+
+
+def _activate(graph: _Graph, node: Node, x: int) -> None:
+    """An activation that no operator can fuse."""
+    name, shape, kind = node.name, graph.shape(x), node.activation
+    if kind == "silu":
+        gate = graph.operator("LOGISTIC", [x], name + ".gate", shape)
+        graph.operator("MUL", [x, gate], name, shape, FusedActivationFunction=_FUSED[""])
+    elif kind == "hard_sigmoid":
+        x = graph.operator("ADD", [x, graph.constant(name + ".three", np.array(3.0))], name + ".raised", shape,
+                           FusedActivationFunction=_FUSED["relu6"])
+        graph.operator("MUL", [x, graph.constant(name + ".sixth", np.array(1 / 6))], name, shape,
+                       FusedActivationFunction=_FUSED[""])
+    elif kind == "leaky_relu":
+        graph.operator("LEAKY_RELU", [x], name, shape, Alpha=node.slope)
+    elif kind == "gelu":
+        graph.operator("GELU", [x], name, shape, Approximate=False)
+    else:
+        graph.operator({"sigmoid": "LOGISTIC"}.get(kind, kind.upper()), [x], name, shape)
 
 
 def _conv(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
-    kernel, bias = _folded(layer, weights)  # [cout, cin, k, k]
-    _filters(graph, "CONV_2D", layer, inputs, kernel.transpose(0, 2, 3, 1), bias)
+    kernel, bias = _folded(layer, weights)  # [cout, cin of a group, height, width]
+    _filters(graph, "CONV_2D", layer, inputs, kernel.transpose(0, 2, 3, 1), bias, weights)
 
 
 def _depthwise(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
-    kernel, bias = _folded(layer, weights)  # [cout, 1, k, k]
-    _filters(graph, "DEPTHWISE_CONV_2D", layer, inputs, kernel.transpose(1, 2, 3, 0), bias, DepthMultiplier=1)
+    kernel, bias = _folded(layer, weights)  # [cout, 1, height, width]
+    if len(set(pair(layer.node.stride))) > 1:  # XNNPACK and the reference kernels want one stride for both sides
+        _filters(graph, "CONV_2D", layer, inputs, kernel.transpose(0, 2, 3, 1), bias, weights)
+        return
+    _filters(graph, "DEPTHWISE_CONV_2D", layer, inputs, kernel.transpose(1, 2, 3, 0), bias, weights,
+             DepthMultiplier=layer.node.multiplier)
 
 
 def _filters(graph: _Graph, kind: str, layer: Layer, inputs: list[int], kernel: np.ndarray, bias: np.ndarray,
-             **options: int) -> None:
-    name, side, (down, right) = layer.node.name, layer.out_size, pair(layer.node.stride)
+             weights: Weights, **options: Any) -> None:
+    node, name = layer.node, layer.node.name
+    (down, right), (high, wide) = pair(node.stride), pair(node.dilation)
+    same = same_padding(node, layer.in_sides)
+    padding = schema.Padding.SAME
+    if node.padding not in (None, same):
+        padding, inputs = schema.Padding.VALID, [_framed(graph, node, inputs[0], node.padding or same)]
+    if (high, wide) != (1, 1):
+        options.update(DilationHFactor=high, DilationWFactor=wide)
     inputs = [*inputs, graph.constant(name + ".weight", kernel), graph.constant(name + ".bias", bias)]
-    graph.operator(kind, inputs, name, (side, side, layer.cout), Padding=schema.Padding.SAME, StrideW=right,
-                   StrideH=down, FusedActivationFunction=_FUSED[layer.node.activation], **options)
+    _write(graph, layer, kind, inputs, weights, (*layer.out_sides, layer.cout), folded=True, Padding=padding,
+           StrideW=right, StrideH=down, **options)
+
+
+def _framed(graph: _Graph, node: Node, x: int, padding: Padding) -> int:
+    """A map with zeros around it."""
+    if not any(padding):
+        return x
+    (top, bottom, left, right), name, (height, width, channels) = padding, node.name, graph.shape(x)
+    around = graph.numbers(name + ".around", ((0, 0), (top, bottom), (left, right), (0, 0)))
+    return graph.operator("PAD", [x, around], name + ".padded", (height + top + bottom, width + left + right, channels))
 
 
 def _linear(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
-    node, name = layer.node, layer.node.name
+    """Of a vector, or of every pixel of a map, as a convolution."""
+    node, (kernel, bias) = layer.node, _folded(layer, weights)
     if layer.in_sides != (1, 1):
-        raise Unsupported(f"{name}: a .tflite file cannot be written with a linear layer at every pixel yet")
-    kernel = graph.constant(name + ".weight", weights[node.path + ".weight"])
-    bias = graph.constant(name + ".bias", weights[node.path + ".bias"]) if node.bias else -1
-    graph.operator("FULLY_CONNECTED", [*inputs, kernel, bias], name, (layer.cout,),
-                   FusedActivationFunction=_FUSED[node.activation])
+        _filters(graph, "CONV_2D", layer, inputs, kernel[:, None, None, :], bias, weights)
+        return
+    filters = graph.constant(node.name + ".weight", kernel)
+    more = graph.constant(node.name + ".bias", bias) if node.bias or node.bn else -1
+    _write(graph, layer, "FULLY_CONNECTED", [*inputs, filters, more], weights, (layer.cout,), folded=True)
 
 
 def _pool(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
-    side = layer.in_size
-    graph.operator("AVERAGE_POOL_2D", inputs, layer.node.name, (1, 1, layer.cout), Padding=schema.Padding.VALID,
-                   StrideW=side, StrideH=side, FilterWidth=side, FilterHeight=side,
-                   FusedActivationFunction=_FUSED[layer.node.activation])
+    _windows(graph, layer, "AVERAGE_POOL_2D", inputs, weights, layer.in_sides, layer.in_sides, (1, 1))
+
+
+def _windows(graph: _Graph, layer: Layer, kind: str, inputs: Sequence[int], weights: Weights, window: Sides,
+             stride: Sides, sides: Sides, padding: int = schema.Padding.VALID) -> None:
+    _write(graph, layer, kind, inputs, weights, (*sides, layer.cout), Padding=padding, StrideW=stride[1],
+           StrideH=stride[0], FilterWidth=window[1], FilterHeight=window[0])
+
+
+def _adaptive(kind: str) -> "Write":
+    def made(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+        (height, width), (down, right) = layer.in_sides, layer.out_sides
+        window = (height // down, width // right)
+        _windows(graph, layer, kind, inputs, weights, window, window, layer.out_sides)
+    return made
+
+
+def _max_pool(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    node, around = layer.node, reach(layer.node, layer.in_sides, layer.out_sides)
+    if max(pair(node.dilation)) > 1:
+        raise Unsupported(f"{node.name}: a .tflite file has no max pool with dilation {node.dilation}")
+    padding = schema.Padding.SAME if around == same_padding(node, layer.in_sides) else schema.Padding.VALID
+    if padding == schema.Padding.VALID:
+        inputs = [_around_a_max_pool(graph, layer, inputs[0], around,
+                                     positive=graph.positive.issuperset(layer.inputs))]
+    _windows(graph, layer, "MAX_POOL_2D", inputs, weights, pair(node.kernel), pair(node.stride), layer.out_sides,
+             padding)
+
+
+def _around_a_max_pool(graph: _Graph, layer: Layer, x: int, around: Padding, *, positive: bool) -> int:
+    """As keras_net.py does: zeros where nothing is negative, else the pixels of the edge again."""
+    if positive:
+        return _framed(graph, layer.node, x, around)
+    for axis, before, after in ((1, *around[:2]), (2, *around[2:])):
+        name = f"{layer.node.name}.axis_{axis}"
+        end = graph.tensors[x][1][axis]
+        first = [_pixels(graph, x, axis, 0, name + ".first")] * before if before else []
+        last = [_pixels(graph, x, axis, end - 1, name + ".last")] * after if after else []
+        parts = [*first, x, *last]
+        if len(parts) > 1:
+            shape = list(graph.shape(x))
+            shape[axis - 1] += before + after
+            x = graph.operator("CONCATENATION", parts, name, shape, Axis=axis, FusedActivationFunction=_FUSED[""])
+    return x
+
+
+def _pixels(graph: _Graph, x: int, axis: int, at: int, name: str) -> int:
+    """A row or a column of a map, [N, 1, width, channels] or [N, height, 1, channels]."""
+    begin, end = [0, 0, 0, 0], list(graph.tensors[x][1])
+    begin[axis], end[axis] = at, at + 1
+    return _sliced(graph, x, begin, end, axis, name)
+
+
+def _sliced(graph: _Graph, x: int, begin: Sequence[int], end: Sequence[int], axis: int, name: str) -> int:
+    """A part of one axis, of the whole others."""
+    reads = [x, graph.numbers(name + ".begin", begin), graph.numbers(name + ".end", end),
+             graph.numbers(name + ".strides", [1] * len(begin))]
+    others = 2 ** len(begin) - 1 - 2 ** axis
+    shape = [e - b for b, e in zip(begin, end)][1:]
+    return graph.operator("STRIDED_SLICE", reads, name, shape, BeginMask=others, EndMask=others)
+
+
+def _average_pool(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    node, around = layer.node, reach(layer.node, layer.in_sides, layer.out_sides)
+    x, seen = _framed(graph, node, inputs[0], around), share_seen(node, layer.in_sides, layer.out_sides)
+    if (seen == 1).all():
+        _windows(graph, layer, "AVERAGE_POOL_2D", [x], weights, pair(node.kernel), pair(node.stride), layer.out_sides)
+        return
+    bare = replace(layer, node=replace(node, name=node.name + ".all", activation="", bn=False))
+    _windows(graph, bare, "AVERAGE_POOL_2D", [x], weights, pair(node.kernel), pair(node.stride), layer.out_sides)
+    factor = graph.constant(node.name + ".factor", (1 / seen)[None, :, :, None])
+    _write(graph, layer, "MUL", [graph.index[bare.node.name], factor], weights, (*layer.out_sides, layer.cout))
 
 
 def _add(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
-    node, name, shape = layer.node, layer.node.name, (layer.out_size, layer.out_size, layer.cout)
-    if len(inputs) == 1:  # its other operand is gone; it is here for its activation
-        graph.operator(node.activation.upper(), inputs, name, shape)
+    if len(inputs) == 1:  # its other operands are gone; it is here for its activation
+        _pass(graph, layer, inputs[0], weights)
         return
-    if not node.bn:
-        graph.operator("ADD", inputs, name, shape, FusedActivationFunction=_FUSED[node.activation])
+    first, *others, last = inputs
+    for number, other in enumerate(others):
+        first = graph.operator("ADD", [first, other], f"{layer.node.name}.{number}", graph.shape(first),
+                               FusedActivationFunction=_FUSED[""])
+    _write(graph, layer, "ADD", [first, last], weights, graph.shape(first))
+
+
+def _multiply(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    if len(inputs) == 1:  # without its gate
+        _pass(graph, layer, inputs[0], weights)
         return
-    scale, shift = _scale_and_shift(node, weights)
-    x = graph.operator("ADD", inputs, name + ".sum", shape, FusedActivationFunction=_FUSED[""])
-    x = graph.operator("MUL", [x, graph.constant(name + ".scale", scale)], name + ".scaled", shape,
-                       FusedActivationFunction=_FUSED[""])
-    graph.operator("ADD", [x, graph.constant(name + ".shift", shift)], name, shape,
-                   FusedActivationFunction=_FUSED[node.activation])
+    x, gate = inputs
+    if len(graph.shape(gate)) < len(graph.shape(x)):
+        gate = graph.reshaped(gate, (1, 1, layer.cout), layer.node.name + ".gate")
+    _write(graph, layer, "MUL", [x, gate], weights, graph.shape(x))
 
 
-def _dropout(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
-    graph.index[layer.node.name], = inputs  # nothing in inference
+def _concat(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    if len(inputs) == 1:
+        _pass(graph, layer, inputs[0], weights)
+        return
+    shape = (*graph.shape(inputs[0])[:-1], layer.cout)
+    _write(graph, layer, "CONCATENATION", inputs, weights, shape, Axis=len(shape))
 
 
-OPERATORS: dict[str, Callable[[_Graph, Layer, list[int], Weights], None]] = {
-    "conv": _conv, "depthwise": _depthwise, "linear": _linear, "pool": _pool, "add": _add, "dropout": _dropout}
+def _split(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    node, (x,) = layer.node, inputs
+    before = count(graph.network.tensors[node.inputs[0]].channels[:node.part[0]], graph.widths)
+    whole = graph.tensors[x][1]
+    begin, end = [*[0] * (len(whole) - 1), before], [*whole[:-1], before + layer.cout]
+    _pass(graph, layer, _sliced(graph, x, begin, end, len(whole) - 1, node.name + ".part"), weights)
+
+
+def _shuffle(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    name, (height, width), blocks = layer.node.name, layer.in_sides, layer.node.blocks
+    x = graph.reshaped(inputs[0], (height * width, blocks, layer.cout // blocks), name + ".blocks")
+    x = graph.turned(x, (0, 1, 3, 2), name + ".turned")
+    _pass(graph, layer, graph.reshaped(x, (height, width, layer.cout), name + ".joined"), weights)
+
+
+def _flatten(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    """Channel by channel, as torch does."""
+    name, (x,) = layer.node.name, inputs
+    if layer.in_sides != (1, 1):
+        x = graph.turned(x, (0, 3, 1, 2), name + ".turned")
+    _pass(graph, layer, graph.reshaped(x, (layer.cout,), name + ".vector"), weights)
+
+
+def _pad(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    _pass(graph, layer, _framed(graph, layer.node, inputs[0], layer.node.padding or (0, 0, 0, 0)), weights)
+
+
+def _pad_channels(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    node, (x,), widths = layer.node, inputs, graph.widths
+    around = count(node.channels[:node.part[0]], widths), count(node.channels[node.part[1]:], widths)
+    rank = len(graph.tensors[x][1])
+    sides = graph.numbers(node.name + ".around", (*[(0, 0)] * (rank - 1), around))
+    _write(graph, layer, "PAD", [x, sides], weights, (*graph.shape(x)[:-1], layer.cout))
+
+
+def _batch_norm(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    scale, shift = _scale_and_shift(layer.node.path, layer.node, weights)
+    _affine(graph, layer, inputs[0], scale, shift, weights)
+
+
+def _layer_norm(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    (x,), node, name = inputs, layer.node, layer.node.name
+    shape = graph.shape(x)
+    one, none = (*shape[:-1], 1), {"FusedActivationFunction": _FUSED[""]}
+    axis = graph.numbers(name + ".axis", (len(shape),))
+    mean = graph.operator("MEAN", [x, axis], name + ".mean", one, KeepDims=True)
+    squares = graph.operator("SQUARED_DIFFERENCE", [x, mean], name + ".squares", shape)
+    variance = graph.operator("MEAN", [squares, axis], name + ".variance", one, KeepDims=True)
+    epsilon = graph.constant(name + ".epsilon", np.array(node.bn_epsilon))
+    scale = graph.operator("RSQRT", [graph.operator("ADD", [variance, epsilon], name + ".positive", one, **none)],
+                           name + ".rsqrt", one)
+    x = graph.operator("SUB", [x, mean], name + ".centred", shape, **none)
+    x = graph.operator("MUL", [x, scale], name + ".scaled", shape, **none)
+    _affine(graph, layer, x, weights[node.path + ".weight"], weights[node.path + ".bias"], weights)
+
+
+def _scale(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    factor = graph.constant(layer.node.name + ".factor", weights[layer.node.path])
+    _write(graph, layer, "MUL", [*inputs, factor], weights, graph.shape(inputs[0]))
+
+
+def _as_it_is(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
+    _pass(graph, layer, inputs[0], weights)  # a dropout is idle in inference, and an activation follows
+
+
+TAKES_ANY_RANK = ("linear", "dropout")  # vectors as a pool leaves them, maps of one pixel
+Write = Callable[[_Graph, Layer, list[int], Weights], None]
+WRITE: dict[str, Write] = {
+    "conv": _conv, "depthwise": _depthwise, "linear": _linear, "pool": _pool, "add": _add, "multiply": _multiply,
+    "concat": _concat, "split": _split, "shuffle": _shuffle, "flatten": _flatten, "pad": _pad,
+    "pad_channels": _pad_channels, "max_pool": _max_pool, "average_pool": _average_pool,
+    "adaptive_average_pool": _adaptive("AVERAGE_POOL_2D"), "adaptive_max_pool": _adaptive("MAX_POOL_2D"),
+    "batch_norm": _batch_norm, "layer_norm": _layer_norm, "scale": _scale, "activation": _as_it_is,
+    "dropout": _as_it_is}
 _FUSED = {"": 0, "relu": schema.ActivationFunctionType.RELU, "relu6": schema.ActivationFunctionType.RELU6}
+FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "AVERAGE_POOL_2D", "MAX_POOL_2D",
+          "CONCATENATION")  # operators with an activation of their own
 
 
 def _folded(layer: Layer, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -160,120 +383,13 @@ def _folded(layer: Layer, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
     kernel = weights[path + ".weight"]
     bias = weights[path + ".bias"] if layer.node.bias else np.zeros(layer.cout, np.float32)
     if layer.node.bn:
-        scale, shift = _scale_and_shift(layer.node, weights)
-        kernel, bias = kernel * scale[:, None, None, None], bias * scale + shift
+        scale, shift = _scale_and_shift(layer.node.bn_path, layer.node, weights)
+        kernel, bias = kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1)), bias * scale + shift
     return kernel, bias
 
 
-def _scale_and_shift(node: Node, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    gamma, beta, mean, variance = (weights[f"{node.bn_path}.{k}"] for k in BATCH_NORM)
+def _scale_and_shift(path: str, node: Node, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """What the batch norm at ``path`` does."""
+    gamma, beta, mean, variance = (weights[f"{path}.{k}"] for k in BATCH_NORM)
     scale = gamma / np.sqrt(variance + np.float32(node.bn_epsilon))
     return scale, beta - mean * scale
-
-
-# --- operators to bytes ----------------------------------------------------------------------------------------
-
-# The schema's table of options of each operator; its generated functions are named after it.
-_OPTIONS = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "ADD": "AddOptions",
-            "MUL": "MulOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "FULLY_CONNECTED": "FullyConnectedOptions",
-            "RELU": "", "RELU6": ""}
-
-
-def _serialise(graph: _Graph, inputs: Sequence[str], output: str) -> bytes:
-    constants = [data for _, _, data in graph.tensors if data is not None]
-    builder = flatbuffers.Builder(sum(c.nbytes + 2 * ALIGNMENT for c in constants) + 4096)
-    codes = sorted({kind for kind, _, _, _ in graph.operators})
-    buffers = _offsets(builder, "Model", "Buffers", [_buffer(builder, None)] + [_buffer(builder, c) for c in constants])
-    subgraph = _subgraph(builder, graph, codes, inputs, output)
-    subgraphs = _offsets(builder, "Model", "Subgraphs", [subgraph])
-    operator_codes = _offsets(builder, "Model", "OperatorCodes", [_operator_code(builder, c) for c in codes])
-    description = builder.CreateString("NetAdapt")
-    schema.ModelStart(builder)
-    schema.ModelAddVersion(builder, MODEL_VERSION)
-    schema.ModelAddOperatorCodes(builder, operator_codes)
-    schema.ModelAddSubgraphs(builder, subgraphs)
-    schema.ModelAddDescription(builder, description)
-    schema.ModelAddBuffers(builder, buffers)
-    builder.Finish(schema.ModelEnd(builder), FILE_IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def _offsets(builder, table: str, field: str, offsets: Sequence[int]) -> int:
-    """A vector of tables."""
-    getattr(schema, f"{table}Start{field}Vector")(builder, len(offsets))
-    for offset in reversed(offsets):
-        builder.PrependUOffsetTRelative(offset)
-    return builder.EndVector()
-
-
-def _integers(builder, values: Sequence[int]) -> int:
-    return builder.CreateNumpyVector(np.asarray(values, np.int32))
-
-
-def _buffer(builder, data: Optional[np.ndarray]) -> int:
-    vector = None
-    if data is not None:
-        raw = data.tobytes()
-        builder.Prep(ALIGNMENT, len(raw))
-        vector = builder.CreateByteVector(raw)
-    schema.BufferStart(builder)
-    if vector is not None:
-        schema.BufferAddData(builder, vector)
-    return schema.BufferEnd(builder)
-
-
-def _operator_code(builder, kind: str) -> int:
-    code = getattr(schema.BuiltinOperator, kind)
-    schema.OperatorCodeStart(builder)
-    schema.OperatorCodeAddDeprecatedBuiltinCode(builder, code)  # what runtimes before 2.4 read
-    schema.OperatorCodeAddBuiltinCode(builder, code)
-    schema.OperatorCodeAddVersion(builder, 1)
-    return schema.OperatorCodeEnd(builder)
-
-
-def _subgraph(builder, graph: _Graph, codes: Sequence[str], inputs: Sequence[str], output: str) -> int:
-    tensors, buffer = [], 0
-    for name, shape, data in graph.tensors:
-        buffer += data is not None  # buffer 0 is empty: for computed tensors
-        tensors.append(_tensor(builder, name, shape, buffer if data is not None else 0))
-    operators = [_operator(builder, codes.index(kind), kind, reads, writes, options)
-                 for kind, reads, writes, options in graph.operators]
-    tensors = _offsets(builder, "SubGraph", "Tensors", tensors)
-    operators = _offsets(builder, "SubGraph", "Operators", operators)
-    reads = _integers(builder, [graph.index[n] for n in inputs])
-    writes = _integers(builder, [graph.index[output]])
-    schema.SubGraphStart(builder)
-    schema.SubGraphAddTensors(builder, tensors)
-    schema.SubGraphAddInputs(builder, reads)
-    schema.SubGraphAddOutputs(builder, writes)
-    schema.SubGraphAddOperators(builder, operators)
-    return schema.SubGraphEnd(builder)
-
-
-def _tensor(builder, name: str, shape: Sequence[int], buffer: int) -> int:
-    sides, called = _integers(builder, shape), builder.CreateString(name)
-    schema.TensorStart(builder)
-    schema.TensorAddShape(builder, sides)
-    schema.TensorAddType(builder, schema.TensorType.FLOAT32)
-    schema.TensorAddBuffer(builder, buffer)
-    schema.TensorAddName(builder, called)
-    schema.TensorAddHasRank(builder, True)
-    return schema.TensorEnd(builder)
-
-
-def _operator(builder, code: int, kind: str, inputs: Sequence[int], output: int, options: Mapping[str, int]) -> int:
-    table, options_offset = _OPTIONS[kind], None
-    if table:
-        getattr(schema, table + "Start")(builder)
-        for field, value in options.items():
-            getattr(schema, f"{table}Add{field}")(builder, value)
-        options_offset = getattr(schema, table + "End")(builder)
-    reads, writes = _integers(builder, inputs), _integers(builder, [output])
-    schema.OperatorStart(builder)
-    schema.OperatorAddOpcodeIndex(builder, code)
-    schema.OperatorAddInputs(builder, reads)
-    schema.OperatorAddOutputs(builder, writes)
-    if options_offset is not None:
-        schema.OperatorAddBuiltinOptionsType(builder, getattr(schema.BuiltinOptions, table))
-        schema.OperatorAddBuiltinOptions(builder, options_offset)
-    return schema.OperatorEnd(builder)

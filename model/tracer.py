@@ -263,6 +263,8 @@ class Tracer:
         alike = bool((which == which[:, :1, :1]).all() and (channel == channel[:, :1, :1]).all()
                      and (pixel == at).all())
         sides = {self.by_name[s].sides for s in sources}
+        if sides == {(1, 1)} and len({self.by_name[s].flat for s in sources}) > 1:
+            return self._select(self._of_vectors(numbers, sources))
         if not alike or len(sides) > 1:
             self.refuse("it hands pixels on in another order")
         (rows, columns), = sides
@@ -283,6 +285,8 @@ class Tracer:
         (area, *others) = {self.by_name[s].pixels for s in sources}
         if others or len(numbers) % area or not torch.equal(pixel, torch.arange(area).repeat(len(numbers) // area)):
             self.refuse("it hands pixels on in another order than a flatten of [channels, height, width]")
+        if len({self.by_name[s].flat for s in sources}) > 1:
+            return self._flatten(self._of_vectors(numbers, sources))
         which, channel = which.view(-1, area), channel.view(-1, area)
         if not bool((which == which[:, :1]).all() and (channel == channel[:, :1]).all()):
             self.refuse("it mixes channels and pixels")
@@ -290,6 +294,17 @@ class Tracer:
         step = self.by_name[name]
         return name if step.flat else self.new(
             "flatten", [name], step.channels * area, flat=True, name=self.before("flat")).step or ""
+
+    def _of_vectors(self, numbers: Tensor, sources: list[str]) -> Tensor:
+        """Numbers of maps of one pixel, and of vectors, as those of vectors alone."""
+        numbers = numbers.clone()
+        for step in (self.by_name[s] for s in sources):
+            if not step.flat:
+                vector = self.new("flatten", [step.name], step.channels, flat=True,
+                                  name=f"{self.before('flat')}_{len(self.found)}").step or ""
+                of_this = (numbers >= self.first[step.name]) & (numbers < self.first[step.name] + step.channels)
+                numbers[of_this] += self.first[vector] - self.first[step.name]
+        return numbers
 
     def _picked(self, which: Tensor, channel: Tensor, sources: list[str]) -> str:
         """The step that has these channels of the sources."""
@@ -352,6 +367,10 @@ class Tracer:
         return value
 
     def handed_on(self, node: Any, given: Any, named: Any) -> Value:
+        if given[0] is None:
+            self.refuse("it reads where a maximum is, not what it is")
+        if isinstance(given[0], Zeros) and isinstance(node.meta["val"], Tensor):
+            return Zeros(tuple(node.meta["val"].shape))
         if isinstance(given[0], Pending):
             found = self.rearranged(node.target, (given[0].x, *given[1:]), named)
             return Pending(found, given[0].part) if isinstance(found,

@@ -40,13 +40,15 @@ def traced(module: nn.Module, sides: Sides, channels: int = 3) -> Trace:
 def _lost(module: nn.Module, program: torch.export.ExportedProgram) -> tuple[str, ...]:
     """Modules that act in training alone, such as stochastic depth, and dropouts of whole channels."""
     stacks = [list((node.meta.get("nn_module_stack") or {}).values()) for node in program.graph.nodes]
-    heard = {path for stack in stacks for path, _ in stack}
+    modules = dict(module.named_modules(remove_duplicate=False))
+    heard = {id(modules[path]) for stack in stacks for path, _ in stack if path in modules}
     silent = [f"{path} ({type(m).__name__})" for path, m in module.named_modules()
-              if path not in heard and not [*m.children(), *m.parameters()]
+              if id(m) not in heard and not [*m.children(), *m.parameters()]
               and not type(m).__module__.startswith("torch.nn.")]
-    channels = [f"{stack[-1][0]} (a dropout of whole channels)" for node, stack in zip(program.graph.nodes, stacks)
-                if stack and str(node.target).startswith("aten.feature_dropout")]
-    return (*silent, *channels)
+    channels = [f"{stack[-1][0] or 'the module itself'} (a dropout of whole channels)"
+                for node, stack in zip(program.graph.nodes, stacks)
+                if stack and str(node.target).startswith("aten.feature_dropout") and node.args[1]]
+    return tuple(dict.fromkeys((*silent, *channels)))
 
 
 def _check_runs(module: nn.Module, example: Tensor) -> None:

@@ -194,6 +194,9 @@ ACCEPTED = {
     "zeros before": (lambda net, x: net.query(torch.cat([torch.zeros(len(x), 2, 8, 8), x[:, 2:]], 1)),
                      "pad_channels"),
     "exchanged": (lambda net, x: net.query(x[:, [2, 1, 0, *range(3, x.shape[1])]]), "conv"),
+    "an empty start": (lambda net, x: torch.cat([torch.zeros(0), net.query(x)], 1), "conv"),
+    "no padding": (lambda net, x: F.pad(net.query(x), ()), "conv"),
+    "zeros of a type": (lambda net, x: torch.cat([x[:, :5], torch.zeros(len(x), 3, 8, 8).to(x)], 1), "pad_channels"),
     "turned around": (lambda net, x: net.query(x.swapaxes(2, 3).swapaxes(3, 2)), "conv"),
     "at least zero": (lambda net, x: x.clamp_min(0), "relu"),
     "window of the whole map": (lambda net, x: F.avg_pool2d(x, x.shape[2:]), "pool")}
@@ -243,6 +246,9 @@ REFUSED = {
     "mirrors": (lambda net, x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "reflect of pixels; only zeros"),
     "another gelu": (lambda net, x: F.gelu(x, approximate="tanh"), "gelu with approximate=tanh; only approximate=none"),
     "numbers of its own": (lambda net, x: x * torch.full((1, 8, 1, 1), 0.5), "made within its forward"),
+    "the place of a maximum": (lambda net, x: x + x.flatten(2).max(2)[1].float()[:, :, None, None],
+                               "reads where a maximum is"),
+    "the larger of two": (lambda net, x: torch.max(x, net.query(x)), "a maximum of two tensors"),
     "noise": (lambda net, x: x + torch.randn_like(x), "it draws random numbers")}
 
 
@@ -314,6 +320,36 @@ def test_what_acts_in_training_alone_is_said():
                            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     assert read(module)[0].lost == ("1 (Skip)", "2 (a dropout of whole channels)")
     assert read(CifarNet("A"))[0].lost == ()
+
+
+def test_types_within_forward_are_said_in_one_line():
+    module = nn.Sequential(CifarNet("B"), Typed())
+    with pytest.raises(UserError, match="its outputs are torch.float32.*leave types and batch sizes out of") as caught:
+        proved(module)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class Mixed(nn.Module):
+    """A vector of a pool, and of a linear layer behind it, side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.more, self.classes = nn.Conv2d(3, 8, 3), nn.Linear(8, 6), nn.Linear(22, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        mean = x.mean((2, 3))
+        return self.classes(torch.cat([mean, torch.relu(self.more(mean)), x.amax((2, 3))], 1))
+
+
+def test_vectors_of_pools_and_of_linear_layers_are_joined():
+    found = proved(Mixed(), (8, 8))
+    assert found.max_difference <= 1e-9 and found.sliced_vs_zeroed <= 1e-9
+
+
+class Typed(nn.Module):
+    def forward(self, x):
+        return x.float()
 
 
 def test_layer_norm_locks_its_groups_by_name():

@@ -103,7 +103,7 @@ def test_keras_model_agrees_with_torch(name, which):
     assert sum(int(np.prod(w.shape)) for w in keras.trainable_weights) == network.parameter_count(widths)
     for layer in network.layers(widths):
         if layer.node.kind in ("conv", "depthwise", "add"):
-            found = keras.get_layer(layer.node.name)
+            found = keras.get_layer(f"net.{layer.node.name}")
             assert tuple(found.output.shape) == (2, layer.out_size, layer.out_size, layer.cout)
             if layer.node.kind != "add":
                 assert tuple(found.strides) == (layer.node.stride,) * 2
@@ -201,7 +201,7 @@ def test_a_wrong_operator_is_seen_in_a_tflite_file(monkeypatch, kind):
     network = NETWORKS["depthwise"]
     model = sensitive(TorchNet(network, network.full_widths))
     images, expected = images_and_logits(model)
-    right = tflite_net.OPERATORS[kind]
+    right = tflite_net.WRITE[kind]
 
     def wrong(graph, layer, inputs, weights):
         if kind == "add":
@@ -210,8 +210,7 @@ def test_a_wrong_operator_is_seen_in_a_tflite_file(monkeypatch, kind):
         right(graph, layer, inputs, weights)
         graph.operators[-1] = ("MAX_POOL_2D", *graph.operators[-1][1:])
 
-    monkeypatch.setitem(tflite_net.OPERATORS, kind, wrong)
-    monkeypatch.setitem(tflite_net._OPTIONS, "MAX_POOL_2D", "Pool2DOptions")
+    monkeypatch.setitem(tflite_net.WRITE, kind, wrong)
     assert apart(tflite_logits(network, weights_of(model), images), expected) > WRONG
 
 

@@ -1,5 +1,7 @@
 """Which widths a search may choose: layers that are kept, widths that are multiples of a number, in every method."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.helpers import SMALL, TOY, TOY_WIDTHS, toy_latency
@@ -38,6 +40,8 @@ def test_the_narrowest_network():
     found = space.narrowest(SMALL.full_widths)
     assert found == {g.name: 0 if g.removable else 4 if g.prunable else g.width for g in space.groups}
     assert 0 in found.values() and 4 in found.values() and SMALL.lives(found)
+    either = replace(TOY, groups=tuple(replace(g, removable=g.name in "ab") for g in TOY.groups))
+    assert Space(either).narrowest(TOY_WIDTHS) is None  # its output would be gone
 
 
 def test_a_pattern_keeps_all_that_shares_channels():

@@ -73,7 +73,8 @@ def prove(module: nn.Module, trace: Trace, described: Described, seed: int) -> P
             seed_anew(module.float(), described.network, generator)
         state = module.double().state_dict()
         images = random_images(described.network, 2, generator).double()
-        difference = _imported(module, described, trace, state, images, alone=weights == SEEDED)
+        sizes = (2,) if weights == GIVEN else (1,) if imported else (1, 2)
+        difference = _imported(module, described, trace, state, images, sizes)
         if difference is None:
             continue
         imported[weights] = difference
@@ -140,15 +141,16 @@ def _measure(module: nn.Module, norms: Sequence[Any], images: Tensor, macs: int)
                 raise
 
 
-def _imported(module: nn.Module, described: Described, trace: Trace, state: State, images: Tensor, *,
-              alone: bool) -> Optional[float]:
-    """Of the outputs for two images, relative to their spread; None if they vary too little. alone: the module gets one
-    image after another. Raises UserError if it is too large."""
+def _imported(module: nn.Module, described: Described, trace: Trace, state: State, images: Tensor,
+              sizes: Sequence[int]) -> Optional[float]:
+    """Of the outputs for two images, relative to their spread; None if they vary too little. sizes: of the batches that
+    the module gets. Raises UserError if it is too large."""
     model = with_weights(TorchNet, described, state)
-    expected = torch.cat([_run(module, batch) for batch in images.split(1 if alone else 2)])
+    answers = [torch.cat([_run(module, batch) for batch in images.split(size)]) for size in sizes]
+    expected = answers[0]
     if not varies(expected):
         return None
-    found = float((model(images) - expected).abs().max())
+    found = float((model(images) - torch.stack(answers)).abs().max())
     if found <= EXACT * spread(expected):
         return found / spread(expected)
     at = _first_that_differs(model, described, trace, state, images)
@@ -158,7 +160,10 @@ def _imported(module: nn.Module, described: Described, trace: Trace, state: Stat
 def _run(module: nn.Module, images: Tensor) -> Tensor:
     """What the user's module makes of images in float64. Raises UserError if it cannot take them."""
     try:
-        return module(images)
+        found = module(images)
+        if found.dtype != images.dtype:
+            raise TypeError(f"its outputs are {found.dtype}")
+        return found
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"it cannot take {len(images)} image{'s' * (len(images) > 1)} in float64, in which imports are "
                         f"proved ({first_line(error)[:200]}); leave types and batch sizes out of its "
@@ -196,7 +201,7 @@ def _first_that_differs(model: TorchNet, described: Described, trace: Trace, sta
     try:
         recorder.run(*given)
     except RuntimeError as error:
-        return f"the trace itself does not run in float64 ({error})"
+        return f"the trace itself does not run in float64 ({first_line(error)[:200]}): leave types out of its forward"
     values = {i.name: x for i, x in zip(model.network.inputs, [images])}
     for number, layer in enumerate(model.layers):
         values = model.advance(values, number, number + 1)

@@ -87,7 +87,8 @@ def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
     budget_s = netadapt.budget_s(asked.settings, initial_s)
     if asked.method == "netadapt":
         narrowest = space.narrowest(widths)
-        if not prices.sha256 and prices.cost(narrowest) > budget_s:  # a count; latencies may rise with fewer channels
+        counted = not prices.sha256  # a latency may rise with fewer channels
+        if counted and narrowest and prices.cost(narrowest) > budget_s:
             raise baselines.out_of_reach("netadapt", prices.cost, narrowest, budget_s)
         state = netadapt.State(dict(widths), float("nan"), initial_s)
         netadapt.proposals_of_step(space, state, asked.settings, prices.cost)

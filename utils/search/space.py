@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Optional
 
 from model.network import Group, Network, Widths
 from model.operators import OPERATORS
@@ -46,13 +47,11 @@ class Space:
         least = min(self.multiple_of, width)
         return max(min(round(wanted / self.multiple_of) * self.multiple_of, width), least)
 
-    def narrowest(self, widths: Widths) -> dict[str, int]:
-        """Every group as narrow as it may get; those that may go are gone, one after another."""
+    def narrowest(self, widths: Widths) -> Optional[dict[str, int]]:
+        """Every group as narrow as it may get, and all that may go gone; None where they may not all go at once."""
         found = {g: self.at_most(w, 0) if self.group[g].prunable else w for g, w in widths.items()}
-        for group in self.groups:
-            if group.removable and self.lives({**found, group.name: 0}):
-                found[group.name] = 0
-        return found
+        found.update((g.name, 0) for g in self.groups if g.removable)
+        return found if self.lives(found) else None
 
     def checked(self) -> "Space":
         """Itself. Raises UserError for a pattern that no layer matches, or where nothing is left to prune."""

@@ -1,4 +1,4 @@
-"""Every operator as Keras and TensorFlow's converter write it, held to torch; a wrong one is seen."""
+"""Every operator as Keras and the direct .tflite writer have it, held to torch; a wrong one is seen."""
 
 import itertools
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from model import keras_net
+from model import keras_net, tflite_net
 from model.network import Group, Input, Network
 from model.operators import ACTIVATIONS, OPERATORS, Node, Segment, Unsupported, units
 from model.torch_net import TorchNet, weights_of
@@ -37,6 +37,17 @@ def keras_of(model):
     return keras_net.build(model.network, model.widths, weights_of(model), num_images=2)
 
 
+def keras_logits(model, weights, images):
+    return keras_net.build(model.network, model.widths, weights, num_images=len(images))([images]).numpy()
+
+
+def direct_logits(model, weights, images):
+    return tflite_logits(tflite_net.write(model.network, model.widths, weights, len(images)), images)
+
+
+BACKENDS = pytest.mark.parametrize("logits", [keras_logits, direct_logits])
+
+
 def tflite_logits(content, images):
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
@@ -45,21 +56,24 @@ def tflite_logits(content, images):
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
+def converter_logits(model, weights, images):
+    return tflite_logits(keras_net.to_tflite(keras_of(model)), images)
+
+
+@pytest.mark.parametrize("logits", [keras_logits, converter_logits, direct_logits])
 @pytest.mark.parametrize("which", WIDTHS)
-def test_every_operator_computes_what_torch_does(which):
+def test_every_operator_computes_what_torch_does(logits, which):
     model = sensitive(TorchNet(EVERYTHING, WIDTHS[which]))
     images, expected = images_and_logits(model)
-    keras = keras_of(model)
-    assert apart(keras([images]).numpy(), expected) < AGREES
-    assert apart(tflite_logits(keras_net.to_tflite(keras), images), expected) < AGREES
+    assert apart(logits(model, weights_of(model), images), expected) < AGREES
 
 
-def test_there_is_a_layer_for_every_operator():
-    assert keras_net.LAYERS.keys() == OPERATORS.keys() == {n.kind for n in EVERYTHING.nodes}
+def test_there_is_a_function_for_every_operator():
+    assert keras_net.LAYERS.keys() == tflite_net.WRITE.keys() == OPERATORS.keys() == {n.kind for n in EVERYTHING.nodes}
 
 
-@pytest.mark.parametrize("kind", keras_net.LAYERS)
-def test_a_wrong_operator_is_seen(monkeypatch, kind):
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_wrong_operator_is_seen_in_keras(monkeypatch, kind):
     model = sensitive(TorchNet(EVERYTHING, FULL))
     images, expected = images_and_logits(model)
     right = keras_net.LAYERS[kind]
@@ -67,16 +81,32 @@ def test_a_wrong_operator_is_seen(monkeypatch, kind):
     assert apart(keras_of(model)([images]).numpy(), expected) > WRONG
 
 
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_wrong_operator_is_seen_in_a_tflite_file(monkeypatch, kind):
+    model = sensitive(TorchNet(EVERYTHING, FULL))
+    images, expected = images_and_logits(model)
+    right = tflite_net.WRITE[kind]
+
+    def wrong(graph, layer, inputs, weights):
+        right(graph, layer, inputs, weights)
+        x, name = graph.index[layer.node.name], layer.node.name
+        factor = graph.constant(name + ".wrong", 1 + np.arange(layer.cout) / layer.cout)
+        graph.index[name] = graph.operator("MUL", [x, factor], name + ".also", graph.shape(x))
+
+    monkeypatch.setitem(tflite_net.WRITE, kind, wrong)
+    assert apart(direct_logits(model, weights_of(model), images), expected) > WRONG
+
+
+@BACKENDS
 @pytest.mark.parametrize("parameter", [name for name in EVERYTHING.weight_shapes(FULL) if name.startswith((
     "wide", "grouped", "norm", "even", "scaled", "dense", "hidden"))])
-def test_a_wrong_parameter_is_seen(parameter):
+def test_a_wrong_parameter_is_seen(logits, parameter):
     model = sensitive(TorchNet(EVERYTHING, FULL))
     images, expected = images_and_logits(model)
     weights = dict(weights_of(model))
     weights[parameter] = weights[parameter] + 0.5 * (np.arange(len(weights[parameter])) == 0).reshape(
         -1, *[1] * (weights[parameter].ndim - 1)).astype(np.float32)
-    found = keras_net.build(EVERYTHING, FULL, weights, num_images=2)([images]).numpy()
-    assert apart(found, expected) > 5 * AGREES
+    assert apart(logits(model, weights, images), expected) > 5 * AGREES
 
 
 def small(node, sides=(9, 8)):
@@ -104,41 +134,46 @@ CONVOLUTIONS = [
     Node("", "depthwise", (), kernel=(3, 1), dilation=2, padding=(2, 2, 0, 0))]
 
 
+@BACKENDS
 @pytest.mark.parametrize("node", [*POOLS, *CONVOLUTIONS], ids=lambda n: f"{n.kind} {n.kernel} {n.stride} {n.padding}")
-def test_windows_strides_and_paddings_are_torchs(node):
+def test_windows_strides_and_paddings_are_torchs(logits, node):
     network = small(node)
     model = sensitive(TorchNet(network, network.full_widths))
     images, expected = images_and_logits(model)
-    assert apart(keras_of(model)([images]).numpy(), expected) < AGREES
+    assert apart(logits(model, weights_of(model), images), expected) < AGREES
 
 
 POOL = Node("", "max_pool", (), kernel=3, stride=2, padding=(1, 1, 1, 1))
 
 
-@pytest.mark.parametrize("activation, pool, pads", [
-    ("relu", POOL, "PAD"), ("", POOL, "MIRROR_PAD"),
-    ("", replace(POOL, stride=3, padding=None, ceil_mode=True), "PADV2")], ids=["zeros", "mirrored", "lowest"])
-def test_what_stands_around_a_max_pool_is_never_its_largest(activation, pool, pads):
-    """Zeros where nothing is negative; its own pixels; and the lowest number where a window hardly sees the map."""
-    network = small(pool, sides=(10, 10))
-    network = replace(network, nodes=(replace(network.nodes[0], activation=activation), *network.nodes[1:]))
-    model = sensitive(TorchNet(network, network.full_widths))
-    with torch.no_grad():
-        model.get_parameter("stem.bias").sub_(3)  # most pixels are negative
-    images, expected = images_and_logits(model)
-    keras = keras_of(model)
-    content = keras_net.to_tflite(keras)
-    assert apart(keras([images]).numpy(), expected) < AGREES
-    assert apart(tflite_logits(content, images), expected) < AGREES
-    plain = Interpreter(model_content=content,
-                        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
-    found = {op["op_name"] for op in plain._get_ops_details()}
-    assert found & {"PAD", "PADV2", "MIRROR_PAD"} == {pads}
+PADDED = {"usual": (POOL, (10, 10)),
+          "beyond the map": (replace(POOL, stride=3, padding=None, ceil_mode=True), (10, 10)),
+          "wider than the map": (replace(POOL, kernel=7, padding=(3, 3, 3, 3)), (2, 1))}
 
 
 @pytest.mark.parametrize("activation", ["relu", ""])
-def test_a_padded_max_pool_in_int8(activation):
-    network = small(POOL)
+@pytest.mark.parametrize("which", PADDED)
+def test_what_stands_around_a_max_pool_is_never_its_largest(activation, which):
+    """Zeros where nothing is negative, which one operator gives; else the pixels of the edge."""
+    network = small(*PADDED[which])
+    network = replace(network, nodes=(replace(network.nodes[0], activation=activation), *network.nodes[1:]))
+    model = sensitive(TorchNet(network, network.full_widths))
+    with torch.no_grad():
+        model.get_parameter("stem.bias").sub_(0.3)  # many pixels are negative
+    images, expected = images_and_logits(model)
+    keras = keras_of(model)
+    assert apart(keras([images]).numpy(), expected) < AGREES
+    for content in (keras_net.to_tflite(keras), tflite_net.write(network, network.full_widths, weights_of(model), 2)):
+        assert apart(tflite_logits(content, images), expected) < AGREES
+        plain = Interpreter(model_content=content,
+                            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+        assert ("CONCATENATION" in {op["op_name"] for op in plain._get_ops_details()}) == (not activation)
+
+
+@pytest.mark.parametrize("activation", ["relu", ""])
+@pytest.mark.parametrize("pool", [POOL, PADDED["beyond the map"][0]])
+def test_a_padded_max_pool_in_int8(activation, pool):
+    network = small(pool)
     network = replace(network, nodes=(replace(network.nodes[0], activation=activation), *network.nodes[1:]))
     model = sensitive(TorchNet(network, network.full_widths))
     pixels = np.random.default_rng(0).integers(0, 256, (64, 9, 8, 3)).astype(np.uint8)
@@ -160,9 +195,8 @@ def test_activations_are_torchs(activation):
     with torch.no_grad():
         model.get_parameter("stem.weight").mul_(8)  # some values above 6, some below -3
     images, expected = images_and_logits(model)
-    keras = keras_of(model)
-    assert apart(keras([images]).numpy(), expected) < AGREES
-    assert apart(tflite_logits(keras_net.to_tflite(keras), images), expected) < AGREES
+    for logits in (keras_logits, converter_logits, direct_logits):
+        assert apart(logits(model, weights_of(model), images), expected) < AGREES
 
 
 @pytest.mark.parametrize("node, words", [
@@ -172,3 +206,16 @@ def test_what_keras_lacks_is_refused_by_name(node, words):
     network = small(node)
     with pytest.raises(Unsupported, match=f"node: Keras has {words}"):
         keras_of(TorchNet(network, network.full_widths))
+
+
+def test_names_of_users_and_of_keras_do_not_meet():
+    """Layers with the names of what Keras, or this writer, adds."""
+    names = {"stem": "normalise", "node": "normalise_bn", "mix": "conv2d", "pooled": "flatten"}
+    network = small(Node("", "conv", (), units("b"), kernel=3, bn=True, activation="silu"))
+    network = replace(network, nodes=tuple(replace(
+        n, name=names.get(n.name, n.name), inputs=tuple(names.get(i, i) for i in n.inputs), bn=n.bn or n.name == "stem",
+        module=n.name, bn_module=f"norm_{n.name}") for n in network.nodes))
+    model = sensitive(TorchNet(network, network.full_widths))
+    images, expected = images_and_logits(model)
+    keras = keras_net.build(network, network.full_widths, weights_of(model), 2, pixels=([0.0] * 3, [1 / 255] * 3))
+    assert apart(keras([images]).numpy(), expected) < AGREES
