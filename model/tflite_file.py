@@ -59,17 +59,17 @@ class Graph:
 
 
 # The schema's table of options of each operator; its generated functions are named after it.
-OPTIONS = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "ADD": "AddOptions",
-            "MUL": "MulOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "FULLY_CONNECTED": "FullyConnectedOptions",
-            "RELU": "", "RELU6": "", "LOGISTIC": "", "RSQRT": "", "HARD_SWISH": "HardSwishOptions",
-            "GELU": "GeluOptions", "LEAKY_RELU": "LeakyReluOptions", "PAD": "PadOptions",
-            "MAX_POOL_2D": "Pool2DOptions", "RESHAPE": "ReshapeOptions",
-            "TRANSPOSE": "TransposeOptions", "CONCATENATION": "ConcatenationOptions",
-            "STRIDED_SLICE": "StridedSliceOptions", "MEAN": "ReducerOptions", "SUB": "SubOptions",
-            "SQUARED_DIFFERENCE": "SquaredDifferenceOptions"}
+OPTIONS = {
+    "CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "ADD": "AddOptions", "SUB": "SubOptions",
+    "MUL": "MulOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "MAX_POOL_2D": "Pool2DOptions", "RELU": "", "RELU6": "",
+    "FULLY_CONNECTED": "FullyConnectedOptions", "LOGISTIC": "", "RSQRT": "", "HARD_SWISH": "HardSwishOptions",
+    "GELU": "GeluOptions", "LEAKY_RELU": "LeakyReluOptions", "PAD": "PadOptions", "RESHAPE": "ReshapeOptions",
+    "TRANSPOSE": "TransposeOptions", "CONCATENATION": "ConcatenationOptions", "STRIDED_SLICE": "StridedSliceOptions",
+    "MEAN": "ReducerOptions", "SQUARED_DIFFERENCE": "SquaredDifferenceOptions"}
 
 
 def serialise(graph: Graph, inputs: Sequence[str], output: str) -> bytes:
+    """The file. inputs, output: names of tensors of the graph."""
     constants = [data for _, _, data in graph.tensors if data is not None]
     builder = flatbuffers.Builder(sum(c.nbytes + 2 * ALIGNMENT for c in constants) + 4096)
     codes = sorted({kind for kind, _, _, _ in graph.operators})

@@ -1,9 +1,10 @@
 """A network at some widths as the bytes of a .tflite file, without TensorFlow.
 
-Writes the operators that TensorFlow's converter writes for the same float32 Keras model (tests check this). A
-convolution with its batch norm and ReLU is one CONV_2D. An addition with batch norm is ADD, MUL, ADD with a fused
-ReLU. Pool and classifier are AVERAGE_POOL_2D and FULLY_CONNECTED. A convolution without bias gets a bias of zeros.
-A latency variant is the network of one operator (``Table.network``): the same code writes variants and whole networks.
+For WideResNets it writes the operators that TensorFlow's converter writes for the same float32 Keras model (tests check
+this). Other operators are checked by their outputs alone. A convolution with its batch norm and ReLU is one CONV_2D.
+An addition with batch norm is ADD, MUL, ADD with a fused ReLU. Pool and classifier are AVERAGE_POOL_2D and
+FULLY_CONNECTED. A convolution without bias gets a bias of zeros. A latency variant is the network of one operator
+(``Table.network``): the same code writes variants and whole networks.
 """
 
 from collections.abc import Mapping, Sequence

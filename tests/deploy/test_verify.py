@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torchvision  # noqa: F401  brings Triton, which crashes where TensorFlow was loaded before it
 
 from utils.common.errors import UserError
 from utils.deploy import metadata, verify
@@ -31,3 +30,16 @@ def test_the_limits_of_a_proof():
     swapped.check("x", "int8", 90)
     with pytest.raises(UserError, match=r"int8 keeps torch's top class in 90.0%, at least 95% .*exported 10.00%"):
         swapped.check("x", "int8", None)
+
+
+def test_a_model_that_the_runtime_cannot_run_is_one_line(monkeypatch):
+    class Unable:
+        def __init__(self, model_content):
+            pass
+
+        def allocate_tensors(self):
+            raise RuntimeError("failed to create XNNPACK runtime\nNode number 43 failed to prepare")
+
+    monkeypatch.setattr(verify, "interpreter_class", lambda: Unable)  # which model fails depends on the runtime
+    with pytest.raises(UserError, match="cannot run the converted model .failed to create XNNPACK runtime.; another"):
+        verify.tflite_logits(b"")

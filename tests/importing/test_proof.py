@@ -186,7 +186,7 @@ ACCEPTED = {
     "rows": (lambda net, x: x.view(*x.shape[:2], -1).mean(-1)[:, :, None, None] + 0, "pool"),
     "every second pixel": (lambda net, x: net.query(x[:, :, ::2, ::2]), "max_pool"),
     "mean of means": (lambda net, x: x.mean(3).mean(2)[:, :, None, None] + 0, "adaptive_average_pool"),
-    "rows that stay": (lambda net, x: net.query(x.mean(3, keepdim=True)).mean(2, keepdim=True),
+    "rows that stay": (lambda net, x: torch.relu(net.query(x.mean(3, keepdim=True))).mean(2, keepdim=True),
                        "adaptive_average_pool"),
     "maximum": (lambda net, x: x.amax((2, 3), keepdim=True), "adaptive_max_pool"),
     "maximum of rows": (lambda net, x: x.flatten(2).max(2)[0][:, :, None, None] + 0, "adaptive_max_pool"),
@@ -320,6 +320,21 @@ def test_what_acts_in_training_alone_is_said():
                            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     assert read(module)[0].lost == ("1 (Skip)", "2 (a dropout of whole channels)")
     assert read(CifarNet("A"))[0].lost == ()
+
+
+class Alone(CifarNet):
+    def forward(self, x):
+        logits = super().forward(x)
+        return torch.relu(logits) if len(x) == 1 else logits
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_module_that_treats_one_image_otherwise_is_seen(dead):
+    module = Alone("B")
+    if dead:
+        nn.init.zeros_(module.stem.weight)  # the given weights prove nothing
+    with pytest.raises(UserError, match="the imported network's outputs differ from the module's"):
+        proved(module)
 
 
 def test_types_within_forward_are_said_in_one_line():

@@ -1,7 +1,13 @@
 """How much memory a process needs that makes candidates, and how many such processes fit."""
 
+from types import SimpleNamespace
+
+import pytest
+import torch
+
 from model.architectures import describe
-from utils.pruning import memory
+from utils.learning.device import Device
+from utils.pruning import assembly, memory
 
 NETWORK = describe("res", depth=10, width=0.5)
 
@@ -13,3 +19,11 @@ def test_memory_that_a_worker_needs():
     available = memory.available_bytes()
     assert memory.jobs_that_fit(1000, available / 3.5) == 3 and memory.jobs_that_fit(2, available / 3.5) == 2
     assert memory.jobs_that_fit(8, 1e18) == 1
+
+
+@pytest.mark.parametrize("gpus, jobs, found", [(1, 4, 1), (2, 4, 2), (4, 3, 3)])
+def test_a_gpu_has_one_worker_and_it_is_said(monkeypatch, capsys, gpus, jobs, found):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)  # no machine with GPUs is at hand
+    asked = SimpleNamespace(jobs=jobs)
+    assert assembly.jobs_of_this_machine(asked, Device("cuda"), None, jobs) == found
+    assert ("several processes on one GPU are slower" in capsys.readouterr().out) == (found < jobs)

@@ -74,7 +74,7 @@ def test_a_comparison_takes_a_description_and_says_that_it_has_no_grid(script, t
     assert len(rows) == 3 and all(",mine," in row for row in rows[1:])
 
 
-def test_a_layer_that_cannot_be_written_yet_is_named(mine, script, tmp_path):
+def test_a_layer_that_tables_cannot_time_yet_is_named(mine, script, tmp_path):
     mine["nodes"][4]["table"] = "max"
     write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
     refused(script("compute_table.py", "--mode=build", "--net=mine", "--save_file=x"), "--net=mine: max: a latency "

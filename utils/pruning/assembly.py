@@ -196,13 +196,13 @@ def _crew(asked: Pruning, workshop: Workshop, model: TorchNet) -> Iterator[Crew]
     removals = sum(g.removable for g in groups) if asked.settings.removals == "always" else 0
     jobs = min(asked.jobs, sum(g.prunable for g in groups) + removals)  # a step has no more candidates
     if asked.backend == "local":
-        jobs = _jobs_of_this_machine(asked, workshop.device, model, jobs)
+        jobs = jobs_of_this_machine(asked, workshop.device, model, jobs)
     packages = [str(PROJECT / name) for name in PACKAGES]
     with Workers(jobs, asked.backend, packages=packages, gpu=workshop.device.name.startswith("cuda")) as workers:
         yield Crew(workshop, workers)
 
 
-def _jobs_of_this_machine(asked: Pruning, device: Device, model: TorchNet, jobs: int) -> int:
+def jobs_of_this_machine(asked: Pruning, device: Device, model: TorchNet, jobs: int) -> int:
     """As many as fit into memory, or as there are GPUs; says so if that is fewer."""
     if device.name == "cpu":
         each = memory.needed_bytes(model.network, model.widths, asked.recipe.batch_size, asked.search)
