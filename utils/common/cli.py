@@ -1,6 +1,7 @@
 """Flags that several scripts share, and how a script begins and ends. Standard library alone."""
 
 import argparse
+import gc
 import json
 import os
 import shlex
@@ -183,6 +184,7 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
     try:
         main()
         sys.stdout.flush()
+        gc.freeze()  # or Python goes through a million objects of torch as it ends, which takes a second
     except UserError as error:
         _end(f"error: {error}", 2)
     except ImportError as error:
