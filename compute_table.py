@@ -29,8 +29,6 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from model.network import Network
-from model.operators import Unsupported, check_timed
 from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import save_name, writable_folder
@@ -38,7 +36,6 @@ from utils.common.progress import progress
 from utils.common.provenance import made_by, stamp
 from utils.deploy import on_device
 from utils.latency import assembly, correction, model_timing, tables, validation, variants, writing
-from utils.latency.entries import Entries
 from utils.latency.note import differences, how_measured, read_note, threads_in
 from utils.latency.plots import plot_validation
 from utils.latency.settings import JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S, PASSES, PATIENCE_S, Pace, Tool
@@ -131,21 +128,13 @@ def main() -> None:
         measure_models(about, table, tool, pace, as_json=args.json)
         return
     network = cli.describe_or_fail(**sizes)
-    if not network.tables:
-        raise UserError(f"--net={args.net}: no layer of it names a latency table; prune it by --perf_table=macs or "
-                        "params")
-    try:
-        for timed in network.tables.values():
-            check_timed(timed.node)
-    except Unsupported as error:
-        raise UserError(f"--net={args.net}: {error}; prune it by --perf_table=macs or params") from error
     asked = assembly.Measuring(network, args.num_images, args.sample, args.calibrate, pace)
     if args.mode == "save":
         if args.offset_process >= args.num_process:
             raise UserError(f"--offset_process={args.offset_process}: expected 0 to {args.num_process - 1}, the number "
                             "of this shell among --num_process")
-        write_files(network, writable_folder(args.output_folder), args.num_images, args.converter, args.offset_process,
-                    args.num_process, args.jobs)
+        write_files(asked, writable_folder(args.output_folder), args.converter, args.offset_process, args.num_process,
+                    args.jobs)
     elif args.mode == "build":
         if args.benchmark_lite_loc:
             raise UserError("--mode=build measures with LiteRT in this process; to use --benchmark_lite_loc, make "
@@ -157,18 +146,21 @@ def main() -> None:
         validate_table(asked, table, args.num_networks, tool, as_json=args.json)
 
 
-def write_files(network: Network, folder: Path, num_images: int, converter: str, offset: int, shells: int,
+def write_files(asked: assembly.Measuring, folder: Path, converter: str, offset: int, shells: int,
                 jobs: int) -> None:
     """Write every ``shells``-th file from number ``offset`` on, and print a summary."""
-    share, count, began = slice(offset, None, shells), len(Entries(network)), time.monotonic()
-    chunks = -(-len(range(count)[share]) // variants.CHUNK)
-    work = variants.write_share(folder, network, num_images=num_images, converter=converter, share=share, jobs=jobs)
+    network, began = asked.network, time.monotonic()
+    wanted = assembly.wanted_entries(asked)[0]
+    share = wanted[offset::shells]
+    chunks = -(-len(share) // variants.CHUNK)
+    work = variants.write_share(folder, network, num_images=asked.num_images, converter=converter, wanted=share,
+                                jobs=jobs)
     written, whole = 0, 0
     for new, old in progress(work, f"writing, {variants.CHUNK} files at a time", chunks):
         written, whole = written + new, whole + old
     joins = sum(t.rows for t in network.tables.values() if t.optional)
     print(f"{folder}: {written:,} files written, {whole:,} were whole already, in {time.monotonic() - began:.0f} s "
-          f"(share {offset + 1} of {shells}; the whole network has {joins} joins among its {count:,} files)")
+          f"(share {offset + 1} of {shells}; the whole network has {joins} joins among its {len(wanted):,} files)")
 
 
 def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, tool: Tool, *, as_json: bool) -> None:

@@ -30,7 +30,7 @@ def build(network: Network, widths: Widths, weights: Mapping[str, np.ndarray], n
     weights: parameters by name in PyTorch's layouts, as ``network.weight_shapes`` lists them. pixels: mean and
     standard deviation per channel of pixels in 0..1; the model then takes pixels in 0..255 and normalises them itself.
     """
-    inputs = {i.name: tf.keras.Input((*i.sides, widths[i.group]), batch_size=num_images, name=i.name)
+    inputs = {i.name: tf.keras.Input((*i.sides, count(i.tensor.channels, widths)), batch_size=num_images, name=i.name)
               for i in network.inputs}
     values = {name: _normalised(x, *pixels) if pixels else x for name, x in inputs.items()}
     net = _Net(network, widths, never_negative(network.layers(widths)))

@@ -16,7 +16,7 @@ Runs on Python 3.9 with the standard library alone.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any, Optional, Union
@@ -37,6 +37,7 @@ from model.operators import (
     parameters_of,
     units,
 )
+from model.timed import Table, table_of, takes_time, widest
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Input:
     name: str
     group: str
     size: Union[int, Sides]
+    channels: Channels = ()  # other segments than one of that group
+
+    @property
+    def tensor(self) -> Tensor:
+        return Tensor(self.channels or units(self.group), self.sides)
 
     @property
     def sides(self) -> Sides:
@@ -81,80 +87,6 @@ class Layer:
     @property
     def out_size(self) -> int:
         return self.out_sides[0]
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a latency table measures: one operator at every (cin, cout) in 1..rows x 1..columns.
-
-    ``columns`` is 1 where the number of outputs cannot vary. A classifier has a fixed number (``fixed_out``); an
-    addition or a depthwise convolution has as many outputs as inputs. The array of a table is indexed
-    ``[cin - 1, cout - 1]``, or ``[cin - 1, 0]``.
-    """
-
-    key: str
-    node: Node  # the operator: one of its nodes, with a batch norm, an activation and a bias if any of them has it
-    sides: Sides  # of the input feature map, pixels
-    pooled: bool  # a global average pool stands before it and is measured with it
-    rows: int
-    columns: int
-    fixed_out: Optional[int]
-
-    @property
-    def kind(self) -> str:
-        return self.node.kind
-
-    @property
-    def optional(self) -> bool:
-        """Whether tables of earlier programs lack it, so that it is free without one."""
-        return OPERATORS[self.kind].optional
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.rows, self.columns)
-
-    @property
-    def operator(self) -> str:
-        """What is measured, in words. Two networks can share a table if their words are equal."""
-        (height, width), (down, right), (rows, columns) = map(pair, (self.node.kernel, self.node.stride, self.sides))
-        pool = "average pool, " if self.pooled else ""
-        outputs = f" to {self.fixed_out}" if self.fixed_out else ""
-        stride = f"{down}" if down == right else f"{down}x{right}"
-        return f"{pool}{height}x{width} {self.kind}{outputs}, stride {stride}, {rows}x{columns}"
-
-    @property
-    def _keeps(self) -> bool:
-        """Whether the output has the channels of the input."""
-        return not OPERATORS[self.kind].writes
-
-    def index(self, cin: int, cout: int) -> tuple[int, int]:
-        """The index, in the table's array, of the latency from cin to cout channels."""
-        return (cin - 1, cout - 1 if self.columns > 1 else 0)
-
-    def entry(self, number: int) -> tuple[int, int]:
-        """(cin, cout) of the entry with this number, counted row by row; cout is the true number of output channels."""
-        cin, column = number // self.columns + 1, number % self.columns + 1
-        if self.columns > 1:
-            return cin, column
-        return cin, cin if self._keeps else (self.fixed_out or 1)
-
-    def entries(self) -> Iterator[tuple[int, int]]:
-        """Yield every (cin, cout) of the table."""
-        return map(self.entry, range(self.rows * self.columns))
-
-    def network(self, cin: int, cout: int) -> "Network":
-        """The network of this one operator at one width: what is written to a .tflite file and timed."""
-        groups = [Group("in", cin)] + ([] if self._keeps else [Group("out", cout)])
-        operands = len(self.node.inputs) if OPERATORS[self.kind].operands is None else 1
-        inputs = tuple(Input(f"input_{i}", "in", _plain(self.sides)) for i in range(operands))
-        names = tuple(i.name for i in inputs)
-        nodes = []
-        if self.pooled:
-            nodes.append(Node("pool", "pool", names))
-            names = ("pool",)
-        nodes.append(replace(self.node, name=self.key, inputs=names, channels=units("in" if self._keeps else "out"),
-                             table=None))
-        return Network({"table": self.key}, inputs, tuple(groups), tuple(nodes))
 
 
 @dataclass(frozen=True)
@@ -184,7 +116,10 @@ class Network:
         """Every tensor of the unpruned network: {input or node name: its segments and sides}."""
         found: dict[str, Tensor] = {}
         for entry in self.inputs:
-            found[entry.name] = Tensor((Segment(entry.group),), entry.sides)
+            found[entry.name] = entry.tensor
+            for segment in entry.tensor.channels:
+                if segment.group not in self.group:
+                    raise ValueError(f"input {entry.name}: unknown group {segment.group}")
         for node in self.nodes:
             missing = [name for name in node.inputs if name not in found]
             unknown = [s.group for s in node.channels if s.group not in self.group]
@@ -261,7 +196,7 @@ class Network:
     def _live(self, widths: Widths) -> tuple[list[Layer], Optional[str], str]:
         """The nodes that are alive, what stands for the output (None where it is dead), and what is wrong, if known."""
         alias: dict[str, Optional[str]] = {i.name: i.name for i in self.inputs}  # what stands for a tensor; None: dead
-        channels = {i.name: widths[i.group] for i in self.inputs}
+        channels = {i.name: count(i.tensor.channels, widths) for i in self.inputs}
         positive: set[str] = set()  # live tensors that cannot be negative
         layers = []
         for node, needs, segments, in_sides, out_sides in self._steps:
@@ -299,26 +234,45 @@ class Network:
     @cached_property
     def tables(self) -> dict[str, Table]:
         """The latency tables this network needs, by key. Nodes of one key must be the same operator."""
-        pools = self._measured_with_reader
         tables: dict[str, Table] = {}
+        for table in self._table_of_node.values():
+            tables[table.key] = widest(tables.get(table.key, table), table)
+        return tables
+
+    @cached_property
+    def priced(self) -> dict[str, str]:
+        """{node: key of its latency table}, of those that are priced."""
+        return {name: table.key for name, table in self._table_of_node.items()}
+
+    @cached_property
+    def _table_of_node(self) -> dict[str, Table]:
+        """By node. A description that names no tables has one for every operator that takes time."""
+        pools, found = self._measured_with_reader, {}
         for layer in self.layers(self.full_widths):
-            node = layer.node
-            if node.table is None:
+            node, inputs = layer.node, [self.tensors[name] for name in layer.node.inputs]
+            if node.table is None and (self._names_tables or not takes_time(node, inputs[0])):
                 continue
             pool = pools.get(self._source(node.inputs[0]))
-            sides = self.tensors[pool.inputs[0]].sides if pool else layer.in_sides
-            writes = OPERATORS[node.kind].writes
-            fixed = writes and not any(self.group[s.group].prunable for s in node.channels)
-            single = fixed or not writes
-            new = Table(node.table, node, sides, pool is not None, layer.cin, 1 if single else layer.cout,
-                        layer.cout if fixed else None)
-            tables[node.table] = _widest(tables.get(node.table, new), new)
-        return tables
+            if pool:
+                inputs[0] = self.tensors[pool.inputs[0]]
+            found[node.name] = table_of(node, inputs, self.tensors[node.name].channels, self._fixed, cin=layer.cin,
+                                        cout=layer.cout, pooled=pool is not None)
+        return found
+
+    def _fixed(self, segment: Segment) -> Optional[int]:
+        """The width of the segment's group where it cannot vary."""
+        group = self.group[segment.group]
+        return None if group.prunable else group.width
+
+    @cached_property
+    def _names_tables(self) -> bool:
+        return any(n.table is not None for n in self.nodes)
 
     @cached_property
     def _measured_with_reader(self) -> dict[str, Node]:
         """Pools without a table of their own, by name. Raises ValueError if one would be priced more than once."""
-        pools = {n.name: n for n in self.nodes if OPERATORS[n.kind].with_reader and n.table is None}
+        pools = {n.name: n for n in self.nodes
+                 if self._names_tables and OPERATORS[n.kind].with_reader and n.table is None}
         for name in pools:
             readers = [n.name for n in self.nodes if n.table is not None and name in map(self._source, n.inputs)]
             if len(readers) > 1:
@@ -408,18 +362,3 @@ class Network:
     def parameter_count(self, widths: Widths) -> int:
         """Trainable parameters: weights, biases, and the scale and shift of batch norms."""
         return sum(prod(shape) for name, shape in self.weight_shapes(widths).items() if "running" not in name)
-
-
-def _plain(sides: Sides) -> Union[int, Sides]:
-    return sides[0] if sides[0] == sides[1] else sides
-
-
-def _widest(a: Table, b: Table) -> Table:
-    """One table for two nodes of one key: the same operator, as wide as the wider, with what either has behind it."""
-    one, two = (replace(t.node, name="", inputs=t.node.inputs[:0], channels=(), bn=False, activation="", bias=False,
-                        transparent=False) for t in (a, b))
-    if (one, a.sides, a.fixed_out) != (two, b.sides, b.fixed_out):
-        raise ValueError(f"latency table {a.key}: its layers differ in kind, kernel, stride or feature-map size")
-    node = replace(a.node, bn=a.node.bn or b.node.bn, activation=a.node.activation or b.node.activation,
-                   bias=a.node.bias or b.node.bias)
-    return Table(a.key, node, a.sides, a.pooled, max(a.rows, b.rows), max(a.columns, b.columns), a.fixed_out)

@@ -29,8 +29,6 @@ BN_MOMENTUM = 0.1  # PyTorch's: the part of a running statistic that a batch rep
 NON_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 ACTIVATIONS = ("", *NON_NEGATIVE, "hard_swish", "silu", "leaky_relu", "gelu")
 
-TIMED = ("conv", "depthwise", "linear", "pool", "add", "dropout")  # kinds that latency tables have entries of
-
 Widths = Mapping[str, int]
 Sides = tuple[int, int]  # height, width
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
@@ -356,21 +354,6 @@ OPERATORS: dict[str, Operator] = {
 
 class Unsupported(ValueError):
     """A backend cannot write an operator; says which, and where."""
-
-
-def check_timed(node: Node) -> None:
-    """Raise Unsupported unless a latency table can time the node.
-
-    It has to be one of TIMED, square, SAME, ungrouped, with ReLU, ReLU6 or nothing behind.
-    """
-    extras = {"kind": node.kind not in TIMED,
-              "activation": node.activation not in ("", "relu", "relu6"), "padding": node.padding is not None,
-              "grouped": node.grouped, "multiplier": node.multiplier != 1, "dilation": pair(node.dilation) != (1, 1),
-              "kernel": len(set(pair(node.kernel))) > 1, "stride": len(set(pair(node.stride))) > 1,
-              "inputs": node.kind == "add" and len(node.inputs) > 2,
-              "bn": node.bn and (node.kind in ("linear", "pool") or node.kind == "add" and not node.transparent)}
-    for field in (name for name, found in extras.items() if found):
-        raise Unsupported(f"{node.name}: a latency table cannot time {field} {getattr(node, field)!r} yet")
 
 
 def output_of(node: Node, inputs: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ For WideResNets it writes the operators that TensorFlow's converter writes for t
 this). Other operators are checked by their outputs alone. A convolution with its batch norm and ReLU is one CONV_2D.
 An addition with batch norm is ADD, MUL, ADD with a fused ReLU. Pool and classifier are AVERAGE_POOL_2D and
 FULLY_CONNECTED. A convolution without bias gets a bias of zeros. A latency variant is the network of one operator
-(``Table.network``): the same code writes variants and whole networks.
+(variant.py): the same code writes variants and whole networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,11 @@ from typing import Any, Callable
 
 import numpy as np
 
-from model.network import Layer, Network, Table, Widths
+from model.network import Layer, Network, Widths
 from model.operators import BATCH_NORM, Node, Padding, Sides, Unsupported, count, pair, same_padding
 from model.tflite_file import Graph, schema, serialise
+from model.timed import Table
+from model.variant import network_of
 from model.windows import never_negative, reach, share_seen
 
 Weights = Mapping[str, np.ndarray]
@@ -31,7 +33,7 @@ def write(network: Network, widths: Widths, weights: Weights, num_images: int = 
     """
     graph = _Graph(network, widths, num_images)
     for i in network.inputs:
-        graph.tensor(i.name, (num_images, *i.sides, widths[i.group]))
+        graph.tensor(i.name, (num_images, *i.sides, count(i.tensor.channels, widths)))
     for layer in network.layers(widths):
         if layer.node.kind not in TAKES_ANY_RANK:
             for name in layer.inputs:
@@ -42,7 +44,7 @@ def write(network: Network, widths: Widths, weights: Weights, num_images: int = 
 
 def variant(table: Table, cin: int, cout: int, num_images: int = 1) -> bytes:
     """The .tflite file of one operator at one width, with random weights."""
-    network = table.network(cin, cout)
+    network = network_of(table, cin, cout)
     return write(network, network.full_widths, random_weights(network, network.full_widths), num_images)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from model.architectures import describe
@@ -15,26 +16,31 @@ ALL = slice(0, None, 1)
 
 
 def write(folder, share=ALL, num_images=1, network=SMALL, converter="direct"):
-    found = list(variants.write_share(folder, network, num_images=num_images, converter=converter, share=share, jobs=1))
+    found = list(variants.write_share(folder, network, num_images=num_images, converter=converter,
+                                      wanted=np.arange(COUNT)[share], jobs=1))
     return sum(new for new, _ in found), sum(whole for _, whole in found)
 
 
+def missing(folder):
+    return variants.missing_files(folder, Entries(SMALL), np.arange(COUNT))
+
+
 def test_every_entry_has_a_file_and_whole_ones_are_left_alone(tmp_path):
-    assert len(variants.missing_files(tmp_path, SMALL)) == COUNT
-    assert write(tmp_path) == (COUNT, 0) and variants.missing_files(tmp_path, SMALL) == []
+    assert len(missing(tmp_path)) == COUNT
+    assert write(tmp_path) == (COUNT, 0) and missing(tmp_path) == []
     assert write(tmp_path) == (0, COUNT)
     first, second = (variants.file_path(tmp_path, *Entries(SMALL)[n]) for n in (0, 1))
     whole = first.read_bytes()
     first.write_bytes(whole[:-1])
     second.unlink()
-    assert variants.missing_files(tmp_path, SMALL) == [second]
+    assert missing(tmp_path) == [second]
     assert write(tmp_path) == (2, COUNT - 2) and first.read_bytes() == whole
 
 
 def test_shares_make_up_the_whole(tmp_path):
     counts = [write(tmp_path, slice(n, None, 3))[0] for n in range(3)]
     assert sum(counts) == COUNT and max(counts) - min(counts) <= 1
-    assert variants.missing_files(tmp_path, SMALL) == []
+    assert missing(tmp_path) == []
 
 
 def test_a_folder_of_another_network_is_refused(tmp_path):

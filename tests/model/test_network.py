@@ -5,6 +5,7 @@ import pytest
 from model.architectures import describe
 from model.network import Group, Input, Network
 from model.operators import Node, units
+from model.variant import network_of
 from tests.helpers import NETWORKS, depthwise_network
 
 
@@ -163,7 +164,7 @@ def test_a_table_entry_is_a_network_of_that_operator(name):
     for layer in network.layers(network.full_widths):
         if layer.node.table is None:
             continue
-        one = network.tables[layer.node.table].network(layer.cin, layer.cout)
+        one = network_of(network.tables[layer.node.table], layer.cin, layer.cout)
         last = one.layers(one.full_widths)[-1]
         assert (last.cin, last.cout, last.out_size) == (layer.cin, layer.cout, layer.out_size)
         assert last.node.kernel == layer.node.kernel and last.node.stride == layer.node.stride

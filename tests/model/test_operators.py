@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.network import Group, Input, Network
-from model.operators import Node, Unsupported, check_timed, units
+from model.operators import Node, units
 from model.torch_net import TorchNet
 from tests.helpers import every_operator
 from utils.latency.correction import judging_networks
@@ -98,19 +98,6 @@ def test_what_does_not_fit_is_said_with_its_node(nodes, words):
     with pytest.raises(ValueError, match=words) as caught:
         network(*nodes)
     assert str(caught.value).startswith("node n: ")
-
-
-TIMEABLE = ("stem", "squeeze", "side", "again", "pooled", "dropped", "level", "beside", "beheld", "returned", "met",
-            "classes")
-
-
-@pytest.mark.parametrize("node", EVERYTHING.nodes, ids=lambda n: n.name)
-def test_what_latency_tables_cannot_time_yet_is_refused_by_name(node):
-    if node.name in TIMEABLE:
-        check_timed(node)
-        return
-    with pytest.raises(Unsupported, match=f"^{node.name}: a latency table cannot time "):
-        check_timed(node)
 
 
 @pytest.mark.parametrize("readers, words", [(1, None), (2, "^pool: read by A and B, each of which would be measured")])

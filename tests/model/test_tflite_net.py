@@ -9,6 +9,7 @@ from model import keras_net
 from model.architectures import describe
 from model.tflite_net import random_weights, write
 from model.torch_net import TorchNet, weights_of
+from model.variant import network_of
 from tests.helpers import depthwise_network, lively
 from utils.latency import correction
 
@@ -67,7 +68,7 @@ def assert_close(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize("key, cin, cout", VARIANTS)
 def test_a_variant_is_what_the_converter_writes(key, cin, cout):
-    network = TABLES[key].network(cin, cout)
+    network = network_of(TABLES[key], cin, cout)
     ours, theirs = both(network, network.full_widths)
     assert structure(ours) == structure(theirs)
     images = images_for(network, network.full_widths)
@@ -76,7 +77,7 @@ def test_a_variant_is_what_the_converter_writes(key, cin, cout):
 
 def test_what_the_operators_are():
     kinds = {key: [op[0] for op in structure(write(n, n.full_widths, random_weights(n, n.full_widths)))[0]]
-             for key, t in TABLES.items() for n in [t.network(*next(t.entries()))]}
+             for key, t in TABLES.items() for n in [network_of(t, *next(t.entries()))]}
     assert kinds["Conv_0"] == kinds["Stride_2"] == kinds["No_Stride_3"] == kinds["Skip_1"] == ["CONV_2D"]
     assert kinds["Join_2"] == ["ADD", "MUL", "ADD"]
     assert kinds["FC"] == ["AVERAGE_POOL_2D", "FULLY_CONNECTED"]
@@ -84,7 +85,7 @@ def test_what_the_operators_are():
 
 def test_fused_relu_where_one_follows():
     def activation(key):
-        n = TABLES[key].network(3, 16)
+        n = network_of(TABLES[key], 3, 16)
         return structure(write(n, n.full_widths, random_weights(n, n.full_widths)))[0][-1][3]["fusedActivationFunction"]
     relu, none = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE
     assert [activation(k) for k in ("Conv_0", "Stride_1", "No_Stride_1", "Skip_1")] == [relu, relu, relu, none]
@@ -118,7 +119,7 @@ def test_the_networks_a_table_is_judged_on_are_what_the_converter_writes():
 
 
 def test_a_batch_of_images():
-    network = TABLES["Stride_3"].network(5, 3)
+    network = network_of(TABLES["Stride_3"], 5, 3)
     ours, theirs = both(network, network.full_widths, num_images=3)
     assert structure(ours) == structure(theirs)
     assert structure(ours)[1:3] == ([(3, 16, 16, 5)], [(3, 8, 8, 3)])
@@ -137,7 +138,7 @@ def test_the_written_network_computes_what_torch_does(network, change):
 
 
 def test_weights_are_aligned_in_the_file():
-    network = TABLES["No_Stride_1"].network(3, 5)
+    network = network_of(TABLES["No_Stride_1"], 3, 5)
     weights = random_weights(network, network.full_widths)
     raw = write(network, network.full_widths, weights)
     model = schema.Model.GetRootAs(raw, 0)
@@ -146,6 +147,6 @@ def test_weights_are_aligned_in_the_file():
 
 
 def test_the_same_bytes_every_time():
-    network = TABLES["FC"].network(7, 10)
+    network = network_of(TABLES["FC"], 7, 10)
     a, b = (write(network, network.full_widths, random_weights(network, network.full_widths)) for _ in range(2))
     assert a == b and a[4:8] == b"TFL3"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import NOT_ON_A_PI, ROOT, described, environment
+from model.description import as_dict
+from tests.helpers import NOT_ON_A_PI, ROOT, described, environment, every_operator
 
 pytestmark = pytest.mark.slow  # it makes an environment
 
@@ -84,6 +85,16 @@ def test_files_are_made_by_two_processes_and_timed_with_the_binary(here, tmp_pat
     here("compute_table.py", *TINY, "--mode=load", "--save_file=x", f"--benchmark_lite_loc={tool}", "--calibrate=0",
          "--patience=0")
     assert (tmp_path / "perf_tables/x.pickle").exists()
+
+
+def test_a_description_is_enough_for_a_table(here, tmp_path):
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks/mine.json").write_text(json.dumps(as_dict(every_operator(), "mine")))
+    here("compute_table.py", "--net=mine", "--mode=build", "--save_file=mine", "--num_measures=2", "--patience=0",
+         "--calibrate=3")
+    judged = here("compute_table.py", "--net=mine", "--mode=validate", "--perf_table=mine", "--num_networks=3", "--json",
+                  "--patience=0")
+    assert len(json.loads(judged.stdout)["networks"]) == 3
 
 
 def test_an_exported_model_is_measured(here, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from model.description import as_dict, from_dict
 from tests.helpers import TINY, contents, every_operator, proportional_table, refused
 from utils.common.files import write_whole
-from utils.latency.tables import write_table
+from utils.latency.tables import latency_s, read_table, write_table
 
 TRAIN = ["train.py", "--net=mine", "--dataset=digits", "--epochs=1", "--batch_size=64", "--threads=1"]
 
@@ -46,17 +46,56 @@ def test_it_is_trained_pruned_retrained_and_exported(mine, script, process, tmp_
     assert found.returncode == 0 and "the same top class on 100.0%" in found.stdout, found.stderr
 
 
-def test_what_is_for_architectures_alone_says_so(mine, script, tmp_path):
+BUILD = ["compute_table.py", "--mode=build", "--net=mine", "--num_measures=2", "--patience=0"]
+
+
+def test_its_table_is_built_by_operator_validated_and_prunes_it(mine, script, tmp_path):
+    network = from_dict(mine)
+    script(*BUILD, "--save_file=mine", "--sample=0.8", "--calibrate=3", check=True)
+    table = read_table(tmp_path / "perf_tables/mine.pickle", network)
+    assert table.keys() == network.tables.keys() == set(network.priced.values())
+    note = json.loads((tmp_path / "perf_tables/mine.json").read_text())
+    assert note["operators"]["max_pool_3x3_s2_p1_at_12x12"] == "max_pool_3x3_s2_p1_at_12x12, in steps of 1 and 1"
+    judged = json.loads(script("compute_table.py", "--mode=validate", "--net=mine", "--perf_table=mine", "--json",
+                               "--num_networks=3", check=True).stdout)
+    assert len(judged["networks"]) == 3 and all(n["predicted_s"] > 0 for n in judged["networks"])
+    script("perf_tables/merge_perf_tables.py", "twice", "mine", "mine", check=True)
+    script("perf_tables/plot_perf_table.py", "mine", "twice", check=True)
+    assert read_table(tmp_path / "perf_tables/twice.pickle", network).keys() == table.keys()
+    script(*TRAIN, "--save_file=base", check=True)
+    script("prune.py", "--base_model=base", "--perf_table=mine", "--method=uniform", "--pruning_fact=0.3",
+           "--save_file=pruned", "--threads=1", check=True)
+    pruned = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True)
+    assert latency_s(network, pruned["widths"], table) <= 0.7 * latency_s(network, network.full_widths, table)
+
+
+def test_a_table_of_another_network_is_refused(mine, script, tmp_path):
     (tmp_path / "perf_tables").mkdir()
     write_table(tmp_path / "perf_tables/t.pickle", proportional_table(TINY), {})
     before = contents(tmp_path)
-    refused(script("compute_table.py", "--mode=build", "--net=mine", "--save_file=x"),
-            "--net=mine: no layer of it names a latency table", "--perf_table=macs")
+    refused(script("compute_table.py", "--mode=validate", "--net=mine", "--perf_table=t"),
+            "perf_tables/t.pickle: not a table of net mine", "expected no such key, found (3, 16)")
     assert contents(tmp_path) == before
     script(*TRAIN, "--save_file=base", check=True)
     for command in (["prune.py", "--pruning_fact=0.4"], ["compare.py", "--pruning_facts", "0.4"]):
         refused(script(*command, "--base_model=base", "--perf_table=t", "--save_file=x"),
-                "perf_tables/t.pickle: mine says of no layer which entries time it", "--perf_table=macs or params")
+                "perf_tables/t.pickle: not a table of net mine")
+
+
+def test_a_sample_of_its_files_is_saved_and_loaded(mine, script, tmp_path):
+    files = ["compute_table.py", "--net=mine", "--save_file=x", "--sample=0.8", "--calibrate=0", "--num_measures=2"]
+    script(*files, "--mode=save", check=True)
+    found = len(list((tmp_path / "tflite_files").glob("*/*.tflite")))
+    whole = sum(t.rows * t.columns for t in from_dict(mine).tables.values())
+    assert 0.5 * whole < found <= 0.8 * whole
+    refused(script(*files[:-3], "--mode=load"), "missing, as are", "the same --sample and --seed")
+    script(*files, "--mode=load", check=True)
+    assert json.loads((tmp_path / "perf_tables/x.json").read_text())["entries"] == found
+    mine["nodes"][0]["kernel"] = 5
+    write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
+    wrong = script(*files, "--mode=load")
+    refused(wrong, "manifest.json: these files are for network net=mine", "another description")
+    assert len(wrong.stderr) < 500
 
 
 def test_a_comparison_takes_a_description_and_says_that_it_has_no_grid(script, tmp_path):
@@ -74,11 +113,11 @@ def test_a_comparison_takes_a_description_and_says_that_it_has_no_grid(script, t
     assert len(rows) == 3 and all(",mine," in row for row in rows[1:])
 
 
-def test_a_layer_that_tables_cannot_time_yet_is_named(mine, script, tmp_path):
-    mine["nodes"][4]["table"] = "max"
+def test_what_no_file_can_hold_is_named_before_anything_is_measured(mine, script, tmp_path):
+    next(n for n in mine["nodes"] if n["name"] == "max").update(dilation=2, kernel=2, padding=[1, 1, 1, 1])
     write_whole(tmp_path / "networks/mine.json", json.dumps(mine))
-    refused(script("compute_table.py", "--mode=build", "--net=mine", "--save_file=x"), "--net=mine: max: a latency "
-            "table cannot time kind 'max_pool' yet")
+    refused(script(*BUILD, "--save_file=x"), "max_pool", "a .tflite file has no max pool with dilation 2")
+    assert not list((tmp_path / "perf_tables").glob("*.pickle"))
 
 
 @pytest.mark.parametrize("net, words", [

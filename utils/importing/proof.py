@@ -102,10 +102,10 @@ def _proof(module: nn.Module, trace: Trace, described: Described, seed: int) -> 
 class _Contiguous(TorchFunctionMode):
     """Convolutions get contiguous maps: others take twice the time in float64, ten times if depthwise."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.conv2d and args:
-            args = (args[0].contiguous(), *args[1:])
-        return func(*args, **(kwargs or {}))
+    def __torch_function__(self, func: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+        if func is torch.conv2d and given:
+            given = (given[0].contiguous(), *given[1:])
+        return func(*given, **(named or {}))
 
 
 def random_images(network: Network, count: int, generator: torch.Generator) -> Tensor:

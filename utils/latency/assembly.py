@@ -45,10 +45,10 @@ def build_table(asked: Measuring, tool: Tool, name: str, *, going_on: bool) -> N
 def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_on: bool) -> None:
     """Measure the files that --mode=save wrote, and write perf_tables/NAME.pickle. Raises UserError."""
     manifest = variants.check_manifest(folder, asked.network, asked.num_images)
-    missing = variants.missing_files(folder, asked.network)
+    missing = variants.missing_files(folder, Entries(asked.network), wanted_entries(asked)[0])
     if missing:
         raise UserError(f"{missing[0]}: missing, as are {len(missing) - 1:,} others; make them with --mode=save "
-                        "(every --offset_process)")
+                        "(every --offset_process, the same --sample and --seed)")
     if asked.calibrate and not writing.tflite_writer():
         print("the sums are not fitted to whole networks: writing those needs flatbuffers and LiteRT's schema "
               "(pip install -r requirements-pi.txt)", file=sys.stderr)
@@ -57,14 +57,17 @@ def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_o
     _measure(asked, source, tool.runner(), name, {"converter": manifest.get("converter")}, "load", going_on=going_on)
 
 
+def wanted_entries(asked: Measuring) -> tuple[np.ndarray, Optional[sampling.Sample]]:
+    """The numbers of the entries to measure, and the sample that they are, if they are one. Raises UserError."""
+    sample = sampling.choose(asked.network, asked.sample, asked.pace.seed) if asked.sample else None
+    return (sample.numbers if sample else np.arange(len(Entries(asked.network)))), sample
+
+
 def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about: Record, mode: str, *,
              going_on: bool) -> None:
     """Measure, resumably, and write perf_tables/NAME.pickle with its note."""
     network, pace = asked.network, asked.pace
-    care, sample = pace.of_table(few=bool(asked.sample)), None
-    if asked.sample:
-        sample = sampling.choose(network, asked.sample, pace.seed)
-    wanted = sample.numbers if sample else np.arange(len(Entries(network)))
+    care, (wanted, sample) = pace.of_table(few=bool(asked.sample)), wanted_entries(asked)
     work = Work(Entries(network), wanted, correction.fitting_networks(network, asked.calibrate, pace.seed))
     header: Record = {**stamp(measure.FORMAT), "network": network.arguments, "num_images": asked.num_images, **about,
                       "sample": asked.sample, "calibrate": asked.calibrate, "num_measures": pace.num_measures,

@@ -87,6 +87,6 @@ def fit_correction(network: Network, widths: Sequence[Widths], seconds: Union[Se
 
 def _entries(network: Network, widths: Widths, table: LatencyTable) -> list[tuple[str, float]]:
     """(key, seconds) of every live layer that the table prices."""
-    priced = ((layer.node.table, layer) for layer in network.layers(widths))
+    priced = ((network.priced.get(layer.node.name), layer) for layer in network.layers(widths))
     return [(key, float(table[key][network.tables[key].index(layer.cin, layer.cout)]))
             for key, layer in priced if key is not None and key in table]

@@ -6,7 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from model.network import Network, Table
+from model.network import Network
+from model.timed import Table
 
 PROBE_WIDTH = 128  # channels of the probe, at most
 
@@ -49,10 +50,11 @@ class Entries:
     def number(self, key: str, cin: int, cout: int) -> int:
         """The number of an entry. Raises KeyError where there is none."""
         for table, start in zip(self.tables, self.starts):
-            if table.key == key and 1 <= cin <= table.rows:
-                number = int(start) + (cin - 1) * table.columns + (cout - 1 if table.columns > 1 else 0)
-                if cout >= 1 and number < len(self) and self[number] == (table, cin, cout):
-                    return number
+            if table.key == key:
+                row, column = table.index(cin, cout)
+                number = row * table.columns + column
+                if table.entry(number) == (cin, cout):
+                    return int(start) + number
         raise KeyError(key)
 
     def arrays(self, seconds: np.ndarray) -> dict[str, np.ndarray]:

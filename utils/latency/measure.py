@@ -15,7 +15,8 @@ from typing import Any, Callable
 
 import numpy as np
 
-from model.network import Network, Table, Widths
+from model.network import Network, Widths
+from model.timed import Table
 from utils.common import journal
 from utils.common import resume as resuming
 from utils.common.errors import UserError

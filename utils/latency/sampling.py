@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from model.network import Network, Table
+from model.network import Network
+from model.timed import Table
 from utils.common.errors import UserError
 from utils.latency.entries import Entries
 

@@ -35,9 +35,9 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
 
     An addition that the table lacks counts as free. Raises UserError if the table lacks another layer.
     """
-    total = 0.0
+    total, priced = 0.0, network.priced
     for layer in network.layers(widths):
-        key = layer.node.table
+        key = priced.get(layer.node.name)
         if key is not None and key in table:
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
         elif key is not None and not network.tables[key].optional:
@@ -63,7 +63,7 @@ def corrected(network: Network, table: LatencyTable, correction: Optional[Correc
 
 def output_key(network: Network) -> Optional[str]:
     """The table of the output layer, which every network has once."""
-    return network.nodes[-1].table
+    return network.priced.get(network.output)
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -108,9 +108,6 @@ def read_measured(path: Path, network: Network) -> dict[str, np.ndarray]:
     """
     arrays = read_arrays(path)
     needed = network.tables
-    if not needed:
-        raise UserError(f"{path}: {network.short_name} says of no layer which entries time it, so that no table can "
-                        "price it; --perf_table=macs or params counts instead")
     measured = plain_dict(read_note(path).get("operators"))
     for key in needed:
         if measured.get(key, needed[key].operator) != needed[key].operator:

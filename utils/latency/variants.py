@@ -11,13 +11,15 @@ import importlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
 from model.architectures import describe
-from model.network import Network, Table
+from model.network import Network
+from model.timed import Table
+from model.variant import network_of
 from utils.common.errors import UserError
 from utils.common.files import writable_folder, write_whole
 from utils.common.provenance import check_format, stamp
@@ -55,16 +57,20 @@ def check_manifest(folder: Path, network: Network, num_images: int) -> dict[str,
 
 
 def _settings(value: Any) -> str:
-    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{k}={v}" if k != "description" else "another description" for k, v in value.items())
 
 
-def missing_files(folder: Path, network: Network) -> list[Path]:
-    return [p for p in (file_path(folder, *e) for e in Entries(network)) if not p.is_file()]
+def missing_files(folder: Path, entries: Entries, wanted: Iterable[int]) -> list[Path]:
+    """Of the entries with these numbers."""
+    return [p for p in (file_path(folder, *entries[int(n)]) for n in wanted) if not p.is_file()]
 
 
-def write_share(folder: Path, network: Network, *, num_images: int, converter: str, share: slice,
+def write_share(folder: Path, network: Network, *, num_images: int, converter: str, wanted: Iterable[int],
                 jobs: int) -> Iterator[tuple[int, int]]:
-    """Write the files of the entries in ``share``. Yields (files written, files already complete) after every chunk.
+    """Write the files of the entries with these numbers. Yields (files written, files already complete) after every
+    chunk.
 
     converter: "direct" (model/tflite_net.py) or "keras" (TensorFlow's). A complete file is kept.
     """
@@ -80,7 +86,8 @@ def write_share(folder: Path, network: Network, *, num_images: int, converter: s
         write_whole(manifest, json.dumps({**stamp(FORMAT), **about}, indent=1) + "\n")
     for key in network.tables:
         writable_folder(Path(folder) / key)
-    work = [(table.key, cin, cout) for table, cin, cout in Entries(network)][share]
+    entries = Entries(network)
+    work = [(table.key, cin, cout) for table, cin, cout in (entries[int(n)] for n in wanted)]
     chunks = [work[i:i + CHUNK] for i in range(0, len(work), CHUNK)]
     task = partial(_write_chunk, Path(folder))
     if jobs == 1:
@@ -130,7 +137,7 @@ def _import_converter(converter: str) -> None:
 def keras_bytes(num_images: int, table: Table, cin: int, cout: int) -> bytes:
     from model import keras_net
     random_weights = writing.needed_writer().random_weights
-    network = table.network(cin, cout)
+    network = network_of(table, cin, cout)
     widths = network.full_widths
     with contextlib.redirect_stdout(io.StringIO()):  # the converter talks
         return keras_net.to_tflite(keras_net.build(network, widths, random_weights(network, widths), num_images))

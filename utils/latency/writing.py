@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Optional
 
-from model.network import Network, Table, Widths
+from model.network import Network, Widths
 from model.operators import Unsupported
+from model.timed import Table
 from utils.common.errors import UserError
 
 
