@@ -62,8 +62,10 @@ def test_its_table_is_built_by_operator_validated_and_prunes_it(mine, script, tm
     script("perf_tables/merge_perf_tables.py", "twice", "mine", "mine", check=True)
     script("perf_tables/plot_perf_table.py", "mine", "twice", check=True)
     assert read_table(tmp_path / "perf_tables/twice.pickle", network).keys() == table.keys()
+    table = proportional_table(network)
+    write_table(tmp_path / "perf_tables/even.pickle", table, {})
     script(*TRAIN, "--save_file=base", check=True)
-    script("prune.py", "--base_model=base", "--perf_table=mine", "--method=uniform", "--pruning_fact=0.3",
+    script("prune.py", "--base_model=base", "--perf_table=even", "--method=uniform", "--pruning_fact=0.3",
            "--save_file=pruned", "--threads=1", check=True)
     pruned = torch.load(tmp_path / "checkpoints/pruned.t7", weights_only=True)
     assert latency_s(network, pruned["widths"], table) <= 0.7 * latency_s(network, network.full_widths, table)
