@@ -13,6 +13,7 @@ except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the pack
 
 ALIGNMENT = 16  # bytes; runtimes read the weights in place
 MODEL_VERSION = 3
+ENTRY = 256  # bytes of a tensor or an operator without its name, at most, about: a builder that is too small doubles
 FILE_IDENTIFIER = b"TFL3"
 
 
@@ -71,7 +72,8 @@ OPTIONS = {
 def serialise(graph: Graph, inputs: Sequence[str], output: str) -> bytes:
     """The file. inputs, output: names of tensors of the graph."""
     constants = [data for _, _, data in graph.tensors if data is not None]
-    builder = flatbuffers.Builder(sum(c.nbytes + 2 * ALIGNMENT for c in constants) + 4096)
+    described = sum(len(name) + ENTRY for name, _, _ in graph.tensors) + ENTRY * len(graph.operators)
+    builder = flatbuffers.Builder(sum(c.nbytes + 2 * ALIGNMENT for c in constants) + described + 4096)
     codes = sorted({kind for kind, _, _, _ in graph.operators})
     buffers = _offsets(builder, "Model", "Buffers", [_buffer(builder, None)] + [_buffer(builder, c) for c in constants])
     subgraph = _subgraph(builder, graph, codes, inputs, output)

@@ -15,7 +15,7 @@ from utils.latency.note import Correction
 from utils.latency.tables import LEAST, LatencyTable, output_key
 
 NETWORKS = 30  # to fit on
-MOST_PARAMETERS = 8_000_000  # of a network to fit on: 32 MB as a file, some copies of it in memory
+MOST_PARAMETERS = 30_000_000  # of a network to fit on: 120 MB as a file, 640 MB while it is written
 TRIES = 20  # random networks drawn, at most, for each network to fit on
 FACTORS = (0.5, 2.0)  # a factor outside shows a disturbed measurement
 OVERHEAD = 2.5  # the largest overhead, in multiples of the smallest entries
