@@ -24,6 +24,7 @@ class Graph:
         self.num_images = num_images
         self.tensors: list[tuple[str, tuple[int, ...], Optional[np.ndarray]]] = []
         self.operators: list[tuple[str, list[int], int, dict[str, Any]]] = []
+        self.versions: dict[str, int] = {}  # by kind
         self.index: dict[str, int] = {}
 
     def tensor(self, name: str, shape: Sequence[int], data: Optional[np.ndarray] = None) -> int:
@@ -38,9 +39,11 @@ class Graph:
         """A constant of int32: axes, shapes, paddings."""
         return self.tensor(name, np.shape(data), np.asarray(data, np.int32))
 
-    def operator(self, kind: str, inputs: Sequence[int], name: str, shape: Sequence[int], **options: Any) -> int:
+    def operator(self, kind: str, inputs: Sequence[int], name: str, shape: Sequence[int], *, version: int = 1,
+                 **options: Any) -> int:
         output = self.tensor(name, (self.num_images, *shape))
         self.operators.append((kind, list(inputs), output, options))
+        self.versions[kind] = max(version, self.versions.get(kind, 1))
         return output
 
     def shape(self, x: int) -> tuple[int, ...]:
@@ -66,7 +69,7 @@ OPTIONS = {
     "FULLY_CONNECTED": "FullyConnectedOptions", "LOGISTIC": "", "RSQRT": "", "HARD_SWISH": "HardSwishOptions",
     "GELU": "GeluOptions", "LEAKY_RELU": "LeakyReluOptions", "PAD": "PadOptions", "RESHAPE": "ReshapeOptions",
     "TRANSPOSE": "TransposeOptions", "CONCATENATION": "ConcatenationOptions", "STRIDED_SLICE": "StridedSliceOptions",
-    "MEAN": "ReducerOptions", "SQUARED_DIFFERENCE": "SquaredDifferenceOptions"}
+    "NEG": "", "MEAN": "ReducerOptions", "SQUARED_DIFFERENCE": "SquaredDifferenceOptions"}
 
 
 def serialise(graph: Graph, inputs: Sequence[str], output: str) -> bytes:
@@ -74,11 +77,11 @@ def serialise(graph: Graph, inputs: Sequence[str], output: str) -> bytes:
     constants = [data for _, _, data in graph.tensors if data is not None]
     described = sum(len(name) + ENTRY for name, _, _ in graph.tensors) + ENTRY * len(graph.operators)
     builder = flatbuffers.Builder(sum(c.nbytes + 2 * ALIGNMENT for c in constants) + described + 4096)
-    codes = sorted({kind for kind, _, _, _ in graph.operators})
+    codes = sorted(graph.versions)
     buffers = _offsets(builder, "Model", "Buffers", [_buffer(builder, None)] + [_buffer(builder, c) for c in constants])
     subgraph = _subgraph(builder, graph, codes, inputs, output)
     subgraphs = _offsets(builder, "Model", "Subgraphs", [subgraph])
-    operator_codes = _offsets(builder, "Model", "OperatorCodes", [_operator_code(builder, c) for c in codes])
+    operator_codes = _offsets(builder, "Model", "OperatorCodes", [_operator_code(builder, c, graph.versions[c]) for c in codes])
     description = builder.CreateString("NetAdapt")
     schema.ModelStart(builder)
     schema.ModelAddVersion(builder, MODEL_VERSION)
@@ -114,12 +117,12 @@ def _buffer(builder, data: Optional[np.ndarray]) -> int:
     return schema.BufferEnd(builder)
 
 
-def _operator_code(builder, kind: str) -> int:
+def _operator_code(builder, kind: str, version: int) -> int:
     code = getattr(schema.BuiltinOperator, kind)
     schema.OperatorCodeStart(builder)
     schema.OperatorCodeAddDeprecatedBuiltinCode(builder, min(code, 127))  # what runtimes before 2.4 read: one byte
     schema.OperatorCodeAddBuiltinCode(builder, code)
-    schema.OperatorCodeAddVersion(builder, 1)
+    schema.OperatorCodeAddVersion(builder, version)
     return schema.OperatorCodeEnd(builder)
 
 

@@ -1,8 +1,8 @@
 """A network at some widths as the bytes of a .tflite file, without TensorFlow.
 
-For WideResNets it writes the operators that TensorFlow's converter writes for the same float32 Keras model (tests check
-this). Other operators are checked by their outputs alone. A convolution with its batch norm and ReLU is one CONV_2D.
-An addition with batch norm is ADD, MUL, ADD with a fused ReLU. Pool and classifier are AVERAGE_POOL_2D and
+It writes the operators that TensorFlow's converter writes for the same float32 Keras model (tests check this), but for
+maps of one pixel, which either may reshape on the way. A convolution with its batch norm and ReLU is one CONV_2D. An
+addition with batch norm is ADD, MUL, ADD with a fused ReLU. Pool and classifier are AVERAGE_POOL_2D and
 FULLY_CONNECTED. A convolution without bias gets a bias of zeros. A latency variant is the network of one operator
 (variant.py): the same code writes variants and whole networks.
 """
@@ -94,10 +94,12 @@ def _write(graph: _Graph, layer: Layer, kind: str, inputs: Sequence[int], weight
     node, name = layer.node, layer.node.name
     normed = node.bn and not folded
     fused = node.activation in _FUSED and (normed or kind in FUSING)
+    raised = folded and node.activation == RAISED
 
     def put(kind: str, reads: Sequence[int], suffix: str, **more: Any) -> int:
         if kind in FUSING:
-            more["FusedActivationFunction"] = _FUSED[node.activation] if fused and not suffix else _FUSED[""]
+            own = node.activation if fused and not suffix else "relu6" if raised else ""
+            more["FusedActivationFunction"] = _FUSED[own]
         return graph.operator(kind, reads, name + suffix, shape, **more)
 
     last = "" if fused or not node.activation else ".linear"
@@ -107,7 +109,7 @@ def _write(graph: _Graph, layer: Layer, kind: str, inputs: Sequence[int], weight
         x = put("MUL", [x, graph.constant(name + ".scale", scale)], ".scaled")
         x = put("ADD", [x, graph.constant(name + ".shift", shift)], last)
     if last:
-        _activate(graph, node, x)
+        _activate(graph, node, x, raised=raised)
 
 
 def _pass(graph: _Graph, layer: Layer, x: int, weights: Weights) -> None:
@@ -129,15 +131,16 @@ def _affine(graph: _Graph, layer: Layer, x: int, scale: np.ndarray, shift: np.nd
     _write(graph, layer, "ADD", [x, graph.constant(name + ".shift", shift)], weights, shape)
 
 
-def _activate(graph: _Graph, node: Node, x: int) -> None:
-    """An activation that no operator can fuse."""
+def _activate(graph: _Graph, node: Node, x: int, *, raised: bool = False) -> None:
+    """An activation that no operator can fuse. raised: a hard sigmoid's part that filters can fuse is done."""
     name, shape, kind = node.name, graph.shape(x), node.activation
     if kind == "silu":
         gate = graph.operator("LOGISTIC", [x], name + ".gate", shape)
         graph.operator("MUL", [x, gate], name, shape, FusedActivationFunction=_FUSED[""])
-    elif kind == "hard_sigmoid":
-        x = graph.operator("ADD", [x, graph.constant(name + ".three", np.array(3.0))], name + ".raised", shape,
-                           FusedActivationFunction=_FUSED["relu6"])
+    elif kind == RAISED:
+        if not raised:
+            x = graph.operator("ADD", [x, graph.constant(name + ".three", np.array(3.0))], name + ".raised", shape,
+                               FusedActivationFunction=_FUSED["relu6"])
         graph.operator("MUL", [x, graph.constant(name + ".sixth", np.array(1 / 6))], name, shape,
                        FusedActivationFunction=_FUSED[""])
     elif kind == "leaky_relu":
@@ -150,7 +153,8 @@ def _activate(graph: _Graph, node: Node, x: int) -> None:
 
 def _conv(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
     kernel, bias = _folded(layer, weights)  # [cout, cin of a group, height, width]
-    _filters(graph, "CONV_2D", layer, inputs, kernel.transpose(0, 2, 3, 1), bias, weights)
+    _filters(graph, "CONV_2D", layer, inputs, kernel.transpose(0, 2, 3, 1), bias, weights,
+             version=GROUPED_VERSION if kernel.shape[1] < layer.cin else 1)
 
 
 def _depthwise(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
@@ -187,14 +191,16 @@ def _framed(graph: _Graph, node: Node, x: int, padding: Padding) -> int:
 
 
 def _linear(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
-    """Of a vector, or of every pixel of a map, as a convolution."""
+    """Of a vector, or of every pixel of a map."""
     node, (kernel, bias) = layer.node, _folded(layer, weights)
-    if layer.in_sides != (1, 1):
-        _filters(graph, "CONV_2D", layer, inputs, kernel[:, None, None, :], bias, weights)
-        return
     filters = graph.constant(node.name + ".weight", kernel)
-    more = graph.constant(node.name + ".bias", bias) if node.bias or node.bn else -1
-    _write(graph, layer, "FULLY_CONNECTED", [*inputs, filters, more], weights, (layer.cout,), folded=True)
+    needed = node.bias or node.bn or node.activation == RAISED
+    inputs = [*inputs, filters, graph.constant(node.name + ".bias", bias) if needed else -1]
+    if layer.in_sides == (1, 1):
+        _write(graph, layer, "FULLY_CONNECTED", inputs, weights, (layer.cout,), folded=True)
+    else:
+        _write(graph, layer, "FULLY_CONNECTED", inputs, weights, (*layer.out_sides, layer.cout), folded=True,
+               version=OF_MAPS_VERSION, KeepNumDims=True)
 
 
 def _pool(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
@@ -248,16 +254,18 @@ def _pixels(graph: _Graph, x: int, axis: int, at: int, name: str) -> int:
     """A row or a column of a map, [N, 1, width, channels] or [N, height, 1, channels]."""
     begin, end = [0, 0, 0, 0], list(graph.tensors[x][1])
     begin[axis], end[axis] = at, at + 1
-    return _sliced(graph, x, begin, end, axis, name)
+    return _sliced(graph, x, begin, end, axis, name, from_first=not at)
 
 
-def _sliced(graph: _Graph, x: int, begin: Sequence[int], end: Sequence[int], axis: int, name: str) -> int:
-    """A part of one axis, of the whole others."""
+def _sliced(graph: _Graph, x: int, begin: Sequence[int], end: Sequence[int], axis: int, name: str, *,
+            from_first: bool = False) -> int:
+    """A part of one axis, of the whole others. from_first: as the converter writes a part that names no begin."""
     reads = [x, graph.numbers(name + ".begin", begin), graph.numbers(name + ".end", end),
              graph.numbers(name + ".strides", [1] * len(begin))]
     others = 2 ** len(begin) - 1 - 2 ** axis
     shape = [e - b for b, e in zip(begin, end)][1:]
-    return graph.operator("STRIDED_SLICE", reads, name, shape, BeginMask=others, EndMask=others)
+    return graph.operator("STRIDED_SLICE", reads, name, shape, BeginMask=others + 2 ** axis * from_first,
+                          EndMask=others)
 
 
 def _average_pool(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
@@ -298,7 +306,7 @@ def _concat(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) ->
         _pass(graph, layer, inputs[0], weights)
         return
     shape = (*graph.shape(inputs[0])[:-1], layer.cout)
-    _write(graph, layer, "CONCATENATION", inputs, weights, shape, Axis=len(shape))
+    _write(graph, layer, "CONCATENATION", inputs, weights, shape, Axis=-1)
 
 
 def _split(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
@@ -347,14 +355,19 @@ def _layer_norm(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights
     one, none = (*shape[:-1], 1), {"FusedActivationFunction": _FUSED[""]}
     axis = graph.numbers(name + ".axis", (len(shape),))
     mean = graph.operator("MEAN", [x, axis], name + ".mean", one, KeepDims=True)
+    less = graph.operator("NEG", [mean], name + ".negative", one)
     squares = graph.operator("SQUARED_DIFFERENCE", [x, mean], name + ".squares", shape)
     variance = graph.operator("MEAN", [squares, axis], name + ".variance", one, KeepDims=True)
     epsilon = graph.constant(name + ".epsilon", np.array(node.bn_epsilon))
     scale = graph.operator("RSQRT", [graph.operator("ADD", [variance, epsilon], name + ".positive", one, **none)],
                            name + ".rsqrt", one)
-    x = graph.operator("SUB", [x, mean], name + ".centred", shape, **none)
+    gamma, beta = (graph.constant(name + "." + key, weights[f"{node.path}.{key}"].reshape(*[1] * len(shape), -1))
+                   for key in ("weight", "bias"))
+    scale = graph.operator("MUL", [scale, gamma], name + ".scale", shape, **none)
+    shift = graph.operator("ADD", [graph.operator("MUL", [less, scale], name + ".less", shape, **none), beta],
+                           name + ".shift", shape, **none)
     x = graph.operator("MUL", [x, scale], name + ".scaled", shape, **none)
-    _affine(graph, layer, x, weights[node.path + ".weight"], weights[node.path + ".bias"], weights)
+    _write(graph, layer, "ADD", [x, shift], weights, shape)
 
 
 def _scale(graph: _Graph, layer: Layer, inputs: list[int], weights: Weights) -> None:
@@ -375,20 +388,23 @@ WRITE: dict[str, Write] = {
     "adaptive_average_pool": _adaptive("AVERAGE_POOL_2D"), "adaptive_max_pool": _adaptive("MAX_POOL_2D"),
     "batch_norm": _batch_norm, "layer_norm": _layer_norm, "scale": _scale, "activation": _as_it_is,
     "dropout": _as_it_is}
+GROUPED_VERSION = 6  # of CONV_2D: runtimes of lower versions know no groups
+OF_MAPS_VERSION = 5  # of FULLY_CONNECTED that keeps the sides of a map
+RAISED = "hard_sigmoid"  # relu6(x + 3) / 6: filters add 3 in their biases
 _FUSED = {"": 0, "relu": schema.ActivationFunctionType.RELU, "relu6": schema.ActivationFunctionType.RELU6}
 FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "AVERAGE_POOL_2D", "MAX_POOL_2D",
           "CONCATENATION")  # operators with an activation of their own
 
 
 def _folded(layer: Layer, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Filters, in PyTorch's layout, and biases with the batch norm folded in."""
+    """Filters, in PyTorch's layout, and biases with the batch norm folded in, and what a hard sigmoid adds."""
     path = layer.node.path
     kernel = weights[path + ".weight"]
     bias = weights[path + ".bias"] if layer.node.bias else np.zeros(layer.cout, np.float32)
     if layer.node.bn:
         scale, shift = _scale_and_shift(layer.node.bn_path, layer.node, weights)
         kernel, bias = kernel * scale.reshape(-1, *[1] * (kernel.ndim - 1)), bias * scale + shift
-    return kernel, bias
+    return kernel, bias + np.float32(3) if layer.node.activation == RAISED else bias
 
 
 def _scale_and_shift(path: str, node: Node, weights: Weights) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from model.architectures import describe
 from model.tflite_net import random_weights, write
 from model.torch_net import TorchNet, weights_of
 from model.variant import network_of
-from tests.helpers import depthwise_network, lively
+from tests.helpers import depthwise_network, every_operator, lively
 from utils.latency import correction
 
 TABLES = describe("res", depth=40, width=2.0).tables
@@ -34,7 +34,8 @@ def structure(raw: bytes):
     operators = []
     for op in graph.operators:
         code = model.operatorCodes[op.opcodeIndex]
-        options = {k: v for k, v in vars(op.builtinOptions).items() if v is not None}
+        options = {k: v for k, v in vars(op.builtinOptions).items() if v is not None} if op.builtinOptions else {}
+        options.pop("newShape", None)  # of a RESHAPE: its second input has it, too
         operators.append((OPERATOR_NAMES[code.builtinCode], code.deprecatedBuiltinCode, code.version, options,
                           shapes(op.inputs), shapes(op.outputs)))
     types = {t.type for t in graph.tensors}
@@ -52,7 +53,7 @@ def run(raw: bytes, images):
 
 def images_for(network, widths, num_images=1):
     random = np.random.default_rng(0)
-    return [random.standard_normal((num_images, i.size, i.size, widths[i.group]), np.float32) for i in network.inputs]
+    return [random.standard_normal((num_images, *i.sides, widths[i.group]), np.float32) for i in network.inputs]
 
 
 def both(network, widths, num_images=1):
@@ -73,6 +74,28 @@ def test_a_variant_is_what_the_converter_writes(key, cin, cout):
     assert structure(ours) == structure(theirs)
     images = images_for(network, network.full_widths)
     assert_close(run(ours, images), run(theirs, images))
+
+
+EVERYTHING = every_operator()
+ALONE_OTHERWISE = {"pool", "linear"}  # alone, a vector is a map of one pixel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [k for k, t in EVERYTHING.tables.items() if t.kind not in ALONE_OTHERWISE])
+def test_any_operator_is_what_the_converter_writes(key):
+    table = EVERYTHING.tables[key]
+    network = network_of(table, *table.entry(table.rows * table.columns - 1))
+    ours, theirs = both(network, network.full_widths)
+    assert structure(ours) == structure(theirs)
+
+
+@pytest.mark.slow
+def test_a_network_of_all_operators_has_the_converters():
+    """In another order, and but for a vector that multiplies a map: we give it the sides of a pixel, they do not."""
+    ours, theirs = (structure(raw) for raw in both(EVERYTHING, EVERYTHING.full_widths))
+    apart = [sorted(str(op) for op in one[0] if op not in other[0]) for one, other in ((ours, theirs), (theirs, ours))]
+    assert [[op.split("'")[1] for op in ops] for ops in apart] == [["MUL", "RESHAPE"], ["MUL"]]
+    assert ours[1:] == theirs[1:]
 
 
 def test_what_the_operators_are():
