@@ -15,7 +15,7 @@ its activation unless that operand cannot be negative, so that removing a branch
 Runs on Python 3.9 with the standard library alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod

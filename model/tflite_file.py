@@ -13,7 +13,7 @@ except ImportError:  # tflite-runtime, on 32-bit boards, has no schema; the pack
 
 ALIGNMENT = 16  # bytes; runtimes read the weights in place
 MODEL_VERSION = 3
-ENTRY = 256  # bytes of a tensor or an operator without its name, at most, about: a builder that is too small doubles
+ENTRY = 256  # bytes of a tensor or an operator without its name, about: a builder that is too small doubles
 FILE_IDENTIFIER = b"TFL3"
 
 
@@ -81,7 +81,8 @@ def serialise(graph: Graph, inputs: Sequence[str], output: str) -> bytes:
     buffers = _offsets(builder, "Model", "Buffers", [_buffer(builder, None)] + [_buffer(builder, c) for c in constants])
     subgraph = _subgraph(builder, graph, codes, inputs, output)
     subgraphs = _offsets(builder, "Model", "Subgraphs", [subgraph])
-    operator_codes = _offsets(builder, "Model", "OperatorCodes", [_operator_code(builder, c, graph.versions[c]) for c in codes])
+    operator_codes = _offsets(builder, "Model", "OperatorCodes",
+                              [_operator_code(builder, code, graph.versions[code]) for code in codes])
     description = builder.CreateString("NetAdapt")
     schema.ModelStart(builder)
     schema.ModelAddVersion(builder, MODEL_VERSION)

@@ -1,8 +1,8 @@
 """What latency tables measure: one operator at every width.
 
-Architectures of this project name the tables of their nodes. In a description that names none, every operator that
-takes time has the table of its operator: the key says all that its latency depends on but the channels, so layers of one
-operator share a table, and so do networks.
+Architectures of this project name the tables of their nodes. In a description that names none, every node that takes
+time has the table of its operator. The key says all that the latency depends on but the channels: layers of one
+operator share a table.
 
 Runs on Python 3.9 with the standard library alone.
 """
@@ -25,7 +25,7 @@ class Table:
     The filters of a convolution read and write as many channels as they like: a row for each number of inputs and a
     column for each number of outputs, unless these cannot vary (``fixed_in``, ``fixed_out``). Other operators have one
     column, and a row for each number of outputs. Where channels come in blocks, as behind a flattened map, a row or a
-    column stands for ``step_in`` or ``step_out`` of them. Without such steps the array is indexed ``[cin - 1, cout - 1]``.
+    column stands for ``step_in`` or ``step_out`` of them. Without such steps it is ``array[cin - 1, cout - 1]``.
     """
 
     key: str
@@ -110,8 +110,8 @@ def takes_time(node: Node, read: Tensor) -> bool:
 
 def table_of(node: Node, inputs: Sequence[Tensor], channels: Channels, widths: Callable[[Segment], Optional[int]], *,
              cin: int, cout: int, pooled: bool) -> Table:
-    """The table of a node alone. inputs, channels: what it reads and writes; widths: of a segment that cannot vary, else
-    None; cin, cout: of the unpruned network. A node that names no table gets the key of its operator."""
+    """The table of a node alone. inputs, channels: what it reads and writes; widths: of a segment that cannot vary,
+    else None; cin, cout: of the unpruned network. A node that names no table gets the key of its operator."""
     fixed_out = cout if OPERATORS[node.kind].writes and all(widths(s) for s in channels) else None
     reads = _reads(node, inputs)
     if node.table is not None:

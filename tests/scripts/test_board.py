@@ -92,8 +92,8 @@ def test_a_description_is_enough_for_a_table(here, tmp_path):
     (tmp_path / "networks/mine.json").write_text(json.dumps(as_dict(every_operator(), "mine")))
     here("compute_table.py", "--net=mine", "--mode=build", "--save_file=mine", "--num_measures=2", "--patience=0",
          "--calibrate=3")
-    judged = here("compute_table.py", "--net=mine", "--mode=validate", "--perf_table=mine", "--num_networks=3", "--json",
-                  "--patience=0")
+    judged = here("compute_table.py", "--net=mine", "--mode=validate", "--perf_table=mine", "--num_networks=3",
+                  "--json", "--patience=0")
     assert len(json.loads(judged.stdout)["networks"]) == 3
 
 

@@ -159,8 +159,8 @@ def _measure(module: nn.Module, norms: Sequence[Any], images: Tensor, macs: int)
 
 def _imported(module: nn.Module, described: Described, trace: Trace, state: State, images: Tensor,
               sizes: Sequence[int], count: int) -> Optional[float]:
-    """Of the outputs for ``count`` of the images, relative to the spread of all; None if they vary too little. sizes: of
-    the batches that the module gets. Raises UserError if it is too large."""
+    """Of the outputs for ``count`` of the images, relative to the spread of all; None if they vary too little. sizes:
+    of the batches that the module gets. Raises UserError if it is too large."""
     model = with_weights(TorchNet, described, state)
     answers = [torch.cat([_run(module, batch) for batch in images.split(size)]) for size in sizes]
     expected = answers[0]
