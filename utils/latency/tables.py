@@ -62,8 +62,8 @@ def corrected(network: Network, table: LatencyTable, correction: Optional[Correc
 
 
 def output_key(network: Network) -> Optional[str]:
-    """The table of the output layer, which every network has once."""
-    return network.priced.get(network.output)
+    """The table of the last layer that has one, which every network has."""
+    return next((network.priced[n.name] for n in reversed(network.nodes) if n.name in network.priced), None)
 
 
 # --- files -----------------------------------------------------------------------------------------------------
