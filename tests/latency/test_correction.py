@@ -79,17 +79,24 @@ def test_random_networks_are_valid_different_and_never_both_fitted_and_judged(na
 def test_networks_to_fit_on_are_small_enough_for_the_memory():
     wide = describe("res", depth=16, width=10.0)
     found = correction.fitting_networks(wide, 10, 0)
-    assert len(found) == 10 and all(wide.parameter_count(w) <= 8_000_000 for w in found)
+    assert len(found) == 10 and found[0] == wide.full_widths  # of 17 million
+    assert all(wide.parameter_count(w) <= 30_000_000 for w in found)
     assert len(correction.fitting_networks(describe("res", depth=16, width=64.0), 10, 0)) < 10
 
 
 def test_the_last_layer_that_is_priced_pays_for_the_invocation():
     """A network may end in a layer that takes no time, such as dropping the sides of one pixel."""
     groups = (Group("image", 3, prunable=False), Group("a", 8), Group("classes", 5, prunable=False))
-    nodes = (Node("stem", "conv", ("image",), units("a"), kernel=3), Node("logits", "conv", ("stem",), units("classes")),
-             Node("mean", "adaptive_average_pool", ("logits",)), Node("vector", "flatten", ("mean",)))
+    nodes = (Node("stem", "conv", ("image",), units("a"), kernel=3),
+             Node("logits", "conv", ("stem",), units("classes")), Node("mean", "adaptive_average_pool", ("logits",)),
+             Node("vector", "flatten", ("mean",)))
     network = Network({"net": "n"}, (Input("image", "image", 8),), groups, nodes)
     assert "vector" not in network.priced and output_key(network) == "adaptive_average_pool_to1_at_8x8"
     table = {key: np.full(t.shape, 5e-6) for key, t in network.tables.items()}
     sums = latency_s(network, network.full_widths, corrected(network, table, Correction(1.0, 2e-6)))
     assert sums == pytest.approx(3 * 5e-6 - 2 * 2e-6)
+
+
+@pytest.mark.parametrize("width, found", [(1.0, {}), (10.0, {"most_parameters": 30_000_000})])
+def test_a_wide_network_is_not_resumed_with_other_networks_to_fit_on(width, found):
+    assert correction.limits(describe("res", depth=16, width=width)) == found

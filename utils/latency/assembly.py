@@ -72,7 +72,8 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     header: Record = {**stamp(measure.FORMAT), "network": network.arguments, "num_images": asked.num_images, **about,
                       "sample": asked.sample, "calibrate": asked.calibrate, "num_measures": pace.num_measures,
                       "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift, "seed": pace.seed,
-                      "device": note.this_machine(), **runner.describe()}
+                      "device": note.this_machine(), **runner.describe(),
+                      **correction.limits(network)}
     folder = writable_folder(tables.FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
     if path.is_dir():

@@ -16,6 +16,7 @@ from utils.latency.tables import LEAST, LatencyTable, output_key
 
 NETWORKS = 30  # to fit on
 MOST_PARAMETERS = 30_000_000  # of a network to fit on: 120 MB as a file, 640 MB while it is written
+EARLIER_PARAMETERS = 8_000_000  # MOST_PARAMETERS of earlier programs
 TRIES = 20  # random networks drawn, at most, for each network to fit on
 FACTORS = (0.5, 2.0)  # a factor outside shows a disturbed measurement
 OVERHEAD = 2.5  # the largest overhead, in multiples of the smallest entries
@@ -53,6 +54,12 @@ def fitting_networks(network: Network, count: int, seed: int) -> list[dict[str, 
         if len(found) < count and network.parameter_count(widths) <= MOST_PARAMETERS:
             found.append(widths)
     return found
+
+
+def limits(network: Network) -> dict[str, int]:
+    """For the header of a measurement, which earlier programs began with fewer networks if this one is wide."""
+    wide = network.parameter_count(network.full_widths) > EARLIER_PARAMETERS
+    return {"most_parameters": MOST_PARAMETERS} if wide else {}
 
 
 def judging_networks(network: Network, count: int, seed: int) -> list[dict[str, int]]:
