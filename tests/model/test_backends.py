@@ -209,6 +209,7 @@ def test_a_wrong_operator_is_seen_in_a_tflite_file(monkeypatch, kind):
             return
         right(graph, layer, inputs, weights)
         graph.operators[-1] = ("MAX_POOL_2D", *graph.operators[-1][1:])
+        graph.versions["MAX_POOL_2D"] = 1
 
     monkeypatch.setitem(tflite_net.WRITE, kind, wrong)
     assert apart(tflite_logits(network, weights_of(model), images), expected) > WRONG
