@@ -89,7 +89,6 @@ def test_any_operator_is_what_the_converter_writes(key):
     assert structure(ours) == structure(theirs)
 
 
-@pytest.mark.slow
 def test_a_network_of_all_operators_has_the_converters():
     """In another order, and but for a vector that multiplies a map: we give it the sides of a pixel, they do not."""
     ours, theirs = (structure(raw) for raw in both(EVERYTHING, EVERYTHING.full_widths))

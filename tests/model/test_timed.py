@@ -109,7 +109,21 @@ def test_channels_that_come_in_blocks_are_counted_in_blocks():
         "conv_1x1_same_from3_at_5x5": ((1, 4), 1, 4), "conv_3x3_same_groups_4to2_at_5x5": ((4, 1), 1, 2),
         "flatten_at_5x5": ((8, 1), 1, 25), "linear_at_1x1": ((4, 6), 50, 1), "linear_to5_at_1x1": ((6, 1), 1, 1)}
     assert network.tables["linear_at_1x1"].index(150, 2) == (2, 1)
+    assert network.tables["linear_at_1x1"].index(130, 2) == (2, 1) != network.tables["linear_at_1x1"].index(120, 2)
     assert list(network.tables["conv_3x3_same_groups_4to2_at_5x5"].entries()) == [(4, 2), (8, 4), (12, 6), (16, 8)]
+
+
+def test_a_table_that_layers_share_has_the_steps_of_all():
+    groups = (Group("image", 3, prunable=False), Group("a", 8), Group("b", 6), Group("c", 4),
+              Group("classes", 5, prunable=False))
+    nodes = (Node("stem", "conv", ("image",), units("a")), Node("flat", "flatten", ("stem",)),
+             Node("one", "linear", ("flat",), units("b")), Node("two", "linear", ("one",), (Segment("c", 2),)),
+             Node("classes", "linear", ("two",), units("classes")))
+    network = Network({"net": "steps"}, (Input("image", "image", 2),), groups, nodes)
+    shared, last = (network.tables[network.priced[name]] for name in ("two", "classes"))
+    assert network.priced["one"] == network.priced["two"] == shared.key
+    assert (shared.shape, shared.step_in, shared.step_out) == ((32, 8), 1, 1)
+    assert (last.shape, last.step_in) == ((4, 1), 2)
 
 
 def test_names_that_an_architecture_gives_are_kept():
