@@ -97,6 +97,12 @@ def test_operators_without_filters_have_one_column(node, key, shape, steps):
     assert (table.shape, (table.step_in, table.step_out)) == (shape, steps)
 
 
+def test_a_split_is_timed_as_half_of_what_it_reads():
+    tables = EVERYTHING.tables.values()
+    split, = (table for table in tables if table.kind == "split")
+    assert split.entry(2) == (6, 3)
+
+
 def test_channels_that_come_in_blocks_are_counted_in_blocks():
     groups = (Group("image", 3, prunable=False), Group("a", 6), Group("b", 4), Group("classes", 5, prunable=False))
     nodes = (Node("stem", "conv", ("image",), (Segment("b", 4),)),

@@ -51,6 +51,13 @@ def test_a_built_table_says_how_it_was_measured(with_table):
     assert sum(line.startswith('{"probe"') for line in lines) == note["probe"]["times"]
 
 
+def test_a_wide_networks_journal_says_how_large_its_networks_are(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(correction, "EARLIER_PARAMETERS", 0)
+    script("compute_table.py", "--depth=10", "--width=0.0625", "--mode=build", "--save_file=w", "--num_measures=2",
+           "--patience=0", "--calibrate=2", check=True)
+    assert json.loads((tmp_path / "perf_tables/w.json").read_text())["most_parameters"] == 30_000_000
+
+
 def test_validate_prints_a_line_each_and_the_figures(with_table, script):
     found = script(*JUDGE, "--num_networks=4", check=True)
     lines = found.stdout.splitlines()
