@@ -46,6 +46,15 @@ def test_what_users_write_is_read_in_exactly(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
+def test_a_large_network_is_proved_with_fewer_images(name, monkeypatch):
+    monkeypatch.setattr(proof, "LARGE", 0)
+    make, sides = MODULES[name]
+    found = proved(make(), sides)
+    assert found.max_difference <= 1e-9 and found.sliced_vs_zeroed <= 1e-9
+    assert (set(found.imported), set(found.pruned)) == ({proof.GIVEN, proof.SEEDED}, {proof.SEEDED})
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_all_channels_but_images_and_classes_can_be_pruned(name):
     make, sides = MODULES[name]
     network = read(make(), sides)[1].network
