@@ -203,6 +203,8 @@ def _check_references(inputs: tuple[Input, ...], groups: tuple[Group, ...]) -> N
     for number, entry in enumerate(inputs):
         if entry.group not in names:
             raise ValueError(f"inputs[{number}].group: no group {entry.group!r}")
+        if entry.channels:
+            raise ValueError(f"inputs[{number}].channels: an image has those of its group, found others")
     for number, group in enumerate(groups):
         if group.removable and not group.prunable:
             raise ValueError(f"groups[{number}]: removable, but not prunable")

@@ -95,6 +95,7 @@ def changed(path, value):
     (["groups", 0, "removable"], True, r"groups\[0\]: removable, but not prunable"),
     (["groups", 3, "width"], 1_000_000, "more than 4,000,000,000 parameters"),
     (["inputs", 0, "group"], "none", r"inputs\[0\].group: no group 'none'"),
+    (["inputs", 0, "channels"], [["image", 1], ["A", 1]], r"inputs\[0\].channels: an image has those of its group"),
     (["inputs", 0, "size"], [0, 3], r"inputs\[0\].size\[0\]: expected a whole number")])
 def test_what_is_wrong_is_named_with_its_place(path, value, words):
     with pytest.raises(ValueError, match=words) as caught:
