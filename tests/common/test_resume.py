@@ -64,3 +64,14 @@ def test_another_job_is_refused(path, change, words):
 
 def test_what_is_free_may_differ(path):
     assert go_on(path, {**HEADER, "table": "def"}, free=("table",)) is not None
+
+
+@pytest.mark.parametrize("now, words", [
+    ({"net": "b", "description": ["long"]}, "began with network {'net': 'a'}, now {'net': 'b'}; "),
+    ({"net": "a", "description": ["long"]}, "network {'net': 'a'}, now {'net': 'a'} (another description); ")])
+def test_another_network_is_named_without_its_description(tmp_path, now, words):
+    file = tmp_path / "j.jsonl"
+    journal.begin(file, {"network": {"net": "a", "description": ["as long"]}})
+    with pytest.raises(UserError) as caught:
+        begun(file, {"network": now}, resume=True, at_stake=lambda records: "", over_again="")
+    assert words in str(caught.value) and "long" not in str(caught.value)

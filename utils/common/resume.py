@@ -41,5 +41,12 @@ def begun(path: Path, header: Record, *, resume: bool, at_stake: Callable[[Itera
         then, now = began.get(key), header.get(key)
         if then != now:
             flags = isinstance(then, dict) and isinstance(now, dict) and key == "flags" and changed_flags(then, now)
-            raise UserError(f"{path}: {flags or f'began with {key} {then!r}, now {now!r}'}; {differing}")
+            words = flags or f"began with {key} {_plainly(then)}, now {_plainly(now)}"
+            same = " (another description)" if _plainly(then) == _plainly(now) else ""
+            raise UserError(f"{path}: {words}{same}; {differing}")
     return began, records
+
+
+def _plainly(value: Any) -> str:
+    """Without the description of a network, which is long."""
+    return repr({k: v for k, v in value.items() if k != "description"} if isinstance(value, dict) else value)
