@@ -158,9 +158,8 @@ def write_files(asked: assembly.Measuring, folder: Path, converter: str, offset:
     written, whole = 0, 0
     for new, old in progress(work, f"writing, {variants.CHUNK} files at a time", chunks):
         written, whole = written + new, whole + old
-    joins = sum(t.rows for t in network.tables.values() if t.optional)
     print(f"{folder}: {written:,} files written, {whole:,} were whole already, in {time.monotonic() - began:.0f} s "
-          f"(share {offset + 1} of {shells}; the whole network has {joins} joins among its {len(wanted):,} files)")
+          f"(share {offset + 1} of {shells}, of {len(wanted):,} files in all)")
 
 
 def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, tool: Tool, *, as_json: bool) -> None:
