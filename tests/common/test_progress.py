@@ -27,6 +27,14 @@ def test_a_line_says_how_many_of_how_many_and_how_long_still(capsys, every_time)
     assert lines[-1].endswith(" 0.0 min left")
 
 
+def test_the_first_of_many_items_says_nothing_of_the_rest(capsys, every_time):
+    """It may have waited for the machine: a line once told 12,007 minutes, of work of one minute."""
+    assert len(list(progress(range(201), "working"))) == 201
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["working: 1 of 201", "working: 2 of 201"]
+    assert all(line.endswith(" min left") for line in lines[2:])
+
+
 def test_what_a_resumed_job_did_before_counts(capsys, every_time):
     list(progress(range(2), "working", done=1_000))
     assert [line.split(",")[0] + "," + line.split(",")[1] for line in capsys.readouterr().err.splitlines()] == [

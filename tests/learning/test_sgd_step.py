@@ -52,7 +52,8 @@ def test_steps_are_momentum_and_weight_decay_by_the_formula(teacher):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: CUDA graphs are not tested")
 def test_a_captured_step_computes_what_an_eager_one_does():
     network = NETWORKS["depthwise"]
-    models = [lively(TorchNet(network, network.full_widths)).train().to("cuda") for _ in range(2)]
+    model = lively(TorchNet(network, network.full_widths)).train().to("cuda")
+    models = [model, copy.deepcopy(model)]
     images, labels = normalised_images(network, 8).cuda(), (torch.arange(8) % 4).cuda()
     optimizers = [training.sgd(model, RECIPE) for model in models]
     captured = SgdStep(models[0], optimizers[0], Device("cuda"))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Optional
 
 SECONDS_BETWEEN_LINES = 20.0
+TOLD_FROM = 0.01  # part of the items after which what remains is told: a first one that waits says nothing of the rest
 
 
 def progress(items: Iterable, title: str, total: Optional[int] = None, done: int = 0) -> Iterator:
@@ -28,5 +29,7 @@ def _lines(items: Iterable, title: str, total: int, done: int) -> Iterator:
         now = time.monotonic()
         if now - spoken > SECONDS_BETWEEN_LINES:
             left = (now - began) / count * (total - done - count)
-            print(f"{title}: {done + count:,} of {total:,}, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            known = count >= TOLD_FROM * (total - done)
+            after = f", {left / 60:.1f} min left" if known else ""
+            print(f"{title}: {done + count:,} of {total:,}{after}", file=sys.stderr, flush=True)
             spoken = now
