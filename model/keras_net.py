@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import tensorflow as tf
 
+from model.int8_ranges import widened
 from model.network import Layer, Network, Widths
 from model.operators import (
     BATCH_NORM,
@@ -313,4 +314,4 @@ def to_signed_tflite(model, quantize: str = "none", calibration: Iterable[np.nda
         converter.representative_dataset = lambda: ([np.float32(image)] for image in calibration)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
-    return converter.convert()
+    return widened(converter.convert()) if quantize == "int8" else converter.convert()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from model import keras_net, tflite_net
+from model import int8_ranges, keras_net, tflite_net
 from model.network import Group, Input, Network
 from model.operators import ACTIVATIONS, OPERATORS, Node, Segment, Unsupported, units
 from model.torch_net import TorchNet, weights_of
@@ -168,6 +168,30 @@ def test_what_stands_around_a_max_pool_is_never_its_largest(activation, which):
         plain = Interpreter(model_content=content,
                             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
         assert ("CONCATENATION" in {op["op_name"] for op in plain._get_ops_details()}) == (not activation)
+
+
+def test_a_dead_gate_in_int8_runs():
+    """All that its ReLU lets through is zero; XNNPACK refuses the range that the converter gives such a tensor."""
+    nodes = (Node("stem", "conv", ("image",), units("a"), kernel=3, bn=True, activation="relu"),
+             Node("mean", "adaptive_average_pool", ("stem",)),
+             Node("squeeze", "conv", ("mean",), units("dead"), bias=True, activation="relu"),
+             Node("excite", "conv", ("squeeze",), units("a"), bias=True, activation="hard_sigmoid"),
+             Node("gated", "multiply", ("stem", "excite")), Node("pooled", "pool", ("gated",)),
+             Node("out", "linear", ("pooled",), units("classes")))
+    groups = (Group("image", 3, prunable=False), Group("a", 8), Group("dead", 4), Group("classes", 4, prunable=False))
+    network = Network({"net": "gate"}, (Input("image", "image", 8),), groups, nodes)
+    model = sensitive(TorchNet(network, network.full_widths))
+    with torch.no_grad():
+        model.get_parameter("squeeze.bias").fill_(-50)
+        model.get_parameter("excite.bias").copy_(torch.linspace(-2, 2, 8))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3)).astype(np.uint8)
+    with torch.no_grad():
+        expected = model((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25).numpy()
+    keras = keras_net.build(network, network.full_widths, weights_of(model), pixels=([0.5] * 3, [0.25] * 3))
+    raw = keras_net.to_signed_tflite(keras, "int8", [p[None] for p in pixels])
+    run = Interpreter(model_content=raw).get_signature_runner("serving_default")
+    assert apart(np.concatenate([run(image=p[None])["logits"] for p in pixels]), expected) < 0.1
+    assert int8_ranges.widened(raw) == raw, "nothing is left to widen"
 
 
 @pytest.mark.parametrize("activation", ["relu", ""])
