@@ -25,7 +25,7 @@ def widened(raw: bytes) -> bytes:
     an operator that reads it has to write with the same one.
     """
     found = bytearray(raw)
-    model = schema.Model.GetRootAs(found, 0)
+    model: Any = schema.Model.GetRootAs(found, 0)
     graph = model.Subgraphs(0)
     operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
     for operator in operators:

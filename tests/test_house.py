@@ -45,7 +45,7 @@ MORE_PACKAGES = {
     "model/tracer.py": ("torch",), "model/counterparts.py": ("torch",),
     "model/grouping.py": ("numpy",), "model/onnx_net.py": ("onnx", "torch"),
     "model/tflite_file.py": ("numpy", "flatbuffers", "ai_edge_litert", "tflite"), "model/tflite_net.py": ("numpy",),
-    "model/windows.py": ("numpy",),
+    "model/windows.py": ("numpy",), "model/int8_ranges.py": ("numpy",),
     "utils/common/workers.py": ("joblib", "ray"), "utils/common/progress.py": ("tqdm",),
     "utils/common/figure.py": ("matplotlib",),
     "utils/latency/runners.py": ("numpy", "ai_edge_litert", "tflite_runtime", "onnxruntime"),
