@@ -22,12 +22,13 @@ from pathlib import Path
 
 from utils.common import cli, journal
 from utils.common.errors import UserError
+from utils.common.figure import as_the_result
 from utils.common.files import locate, save_name, writable_folder
 from utils.comparison import results
 from utils.comparison.plots import plot_comparison
 from utils.comparison.results import Row
 from utils.comparison.settings import Comparison
-from utils.latency import tables
+from utils.latency.table_files import table_path
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -83,7 +84,7 @@ def main() -> None:
     methods = flags.checked_methods(args.methods, args.prune_flags, args.train_flags)
     teacher = flags.teacher_in(args.train_flags)
     base = assembly.open_base(locate(args.base_model, "checkpoints", ".t7").resolve(),
-                              tables.table_path(args.perf_table).resolve(), args.grid_perf_table)
+                              table_path(args.perf_table).resolve(), args.grid_perf_table)
     if teacher:
         checkpoint.open_teacher(teacher, base.network)  # its errors are reported before hours of work
     data = checkpoint.data_of(base.content, args.dataset, args.data_loc, workers=0)
@@ -105,7 +106,8 @@ def main() -> None:
 def plot_only(path: Path) -> None:
     rows = results.read_csv(path)
     picture = path.with_suffix(".png")
-    plot_comparison(picture, rows, path.stem)
+    with as_the_result():
+        plot_comparison(picture, rows, path.stem)
     print(f"{picture}: {len(results.drawable(rows))} of {len(rows)} networks")
 
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from tests.helpers import PRUNE, TINY, contents, proportional_table, refused
+from tests.helpers import PRUNE, ROOT, TINY, contents, environment, proportional_table, refused
 from utils.common.pickles import read_pickle
 from utils.latency import plots
 from utils.latency.tables import latency_s
@@ -59,6 +61,22 @@ def test_a_name_may_hold_what_matplotlib_takes_for_mathematics(priced, script):
     assert (priced / "history/a$b_$.png").stat().st_size and not list(priced.glob("*/*.unfinished*"))
     plots.plot_validation(priced / "v.png", [1e-3, 2e-3], [1e-3, 2e-3], title="a$b_$")
     assert (priced / "v.png").stat().st_size
+
+
+@pytest.mark.parametrize("trouble", ["backend", "settings"])
+def test_a_picture_never_costs_a_result(priced, tmp_path, trouble):
+    """An unknown backend in the environment, and settings that need a LaTeX which is not there."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n" if trouble == "settings" else "")
+    given = {"MPLBACKEND": "nonsense"} if trouble == "backend" else {
+        "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PATH": "/nowhere"}  # and so no LaTeX
+    command = [*PRUNE, "--method=uniform"]
+    done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], cwd=priced, text=True,
+                          env={**environment(), **given}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    names = {p.name for p in priced.glob("*/pruned.*")}
+    assert {"pruned.t7", "pruned.pickle", "pruned.jsonl"} <= names and not list(priced.glob("*/*unfinished*"))
+    assert "pruned.png" not in names and "pruned.png" not in done.stdout
+    assert "history/pruned.png: no picture, " in done.stderr and "The result is whole without it" in done.stderr
 
 
 @pytest.mark.parametrize("count, unit, cost", [("macs", "M MACs", TINY.multiply_adds),

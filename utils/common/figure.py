@@ -1,10 +1,43 @@
 """Pictures, drawn without a screen; matplotlib is loaded when the first one is drawn."""
 
 import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from utils.common.errors import UserError, first_line
 from utils.common.files import write_whole
+
+
+@contextmanager
+def beside_a_result(path: Path) -> Iterator[None]:
+    """For a picture of a result that is on the disk: whatever is wrong with matplotlib, with the user's settings of it
+    or with the disk costs the picture alone. A line on stderr says why."""
+    try:
+        yield
+    except Exception as error:  # matplotlib raises many kinds
+        print(f"{path}: no picture, {_why(error)}. The result is whole without it", file=sys.stderr)
+
+
+@contextmanager
+def as_the_result() -> Iterator[None]:
+    """For a picture that is all that was asked for. Raises UserError where it cannot be drawn."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise UserError(f"no picture, {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return "as matplotlib cannot be imported: pip install matplotlib"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {first_line(error)[:300]}; look at MPLBACKEND and at your matplotlibrc"
 
 
 def new_figure(**size: Any) -> Any:
