@@ -31,14 +31,16 @@ from typing import Optional
 
 from utils.common import cli
 from utils.common.errors import UserError
+from utils.common.figure import beside_a_result
 from utils.common.files import save_name, writable_folder
 from utils.common.progress import progress
 from utils.common.provenance import made_by, stamp
 from utils.deploy import on_device
 from utils.latency import assembly, correction, model_timing, tables, validation, variants, writing
-from utils.latency.note import differences, how_measured, read_note, threads_in
+from utils.latency.note import differences, how_measured, threads_in
 from utils.latency.plots import plot_validation
 from utils.latency.settings import JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S, PASSES, PATIENCE_S, Pace, Tool
+from utils.latency.table_files import read_note, table_path
 
 NEEDED = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tflite")}  # by --mode: a flag, an example
 
@@ -118,7 +120,7 @@ def main() -> None:
         raise UserError(f"--{needed} is missing: --mode={args.mode} needs it, such as --{needed}={example}")
     tool = Tool(args.benchmark_lite_loc, args.num_threads, args.timeout)
     pace = Pace(args.num_measures, args.num_passes, args.spread, args.drift, args.patience, args.max_temp, args.seed)
-    table = tables.table_path(args.perf_table) if args.perf_table else None
+    table = table_path(args.perf_table) if args.perf_table else None
     cli.note_shadowed(args.net)
     sizes = {k: getattr(args, k) for k in ("net", "depth", "width", "img_size", "num_classes")}
     if args.mode == "measure":  # the model says which network it is
@@ -154,7 +156,7 @@ def write_files(asked: assembly.Measuring, folder: Path, converter: str, offset:
     share = wanted[offset::shells]
     chunks = -(-len(share) // variants.CHUNK)
     work = variants.write_share(folder, network, num_images=asked.num_images, converter=converter, wanted=share,
-                                jobs=jobs)
+                                jobs=jobs, share=(offset + 1, shells))
     written, whole = 0, 0
     for new, old in progress(work, f"writing, {variants.CHUNK} files at a time", chunks):
         written, whole = written + new, whole + old
@@ -164,10 +166,11 @@ def write_files(asked: assembly.Measuring, folder: Path, converter: str, offset:
 
 def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, tool: Tool, *, as_json: bool) -> None:
     """Time random whole networks, print the table's predictions beside them, and draw a picture."""
-    network, note = asked.network, read_note(table)
+    network = asked.network
     tool.runner().describe()  # fails at once without a runtime
     writing.needed_writer()
-    arrays, runner = tables.read_measured(table, network), tool.runner(threads_in(note))
+    arrays, note = tables.read_measured(table, network)
+    runner = tool.runner(threads_in(note))
     otherwise = list(differences(note, how_measured(runner, asked.num_images)))
     for line in otherwise:
         print(f"{table}: {line}", file=sys.stderr)
@@ -179,12 +182,10 @@ def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, to
     else:
         print("\n".join(found.lines()))
     picture = table.with_name(f"{table.stem}-validation.png")
-    try:
+    with beside_a_result(picture):
         plot_validation(picture, found.predicted_s.tolist(), found.measured_s.tolist(),
                         title=f"{table.stem}: {num_networks} random networks, seed {asked.pace.seed}")
         print(f"{picture}: predicted against measured", file=sys.stderr)
-    except ImportError:
-        print("no picture, as matplotlib is missing: pip install matplotlib", file=sys.stderr)
 
 
 def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: Tool, pace: Pace, *,

@@ -21,10 +21,11 @@ from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import locate, writable_folder, write_whole
 from utils.deploy import metadata
-from utils.latency import model_timing, tables
+from utils.latency import model_timing
 from utils.latency.model_timing import Timing
-from utils.latency.note import how_measured, read_note, threads_in
+from utils.latency.note import how_measured, threads_in
 from utils.latency.runners import LiteRTRunner, OnnxRunner, Runner
+from utils.latency.table_files import read_note, table_path
 
 if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
     from utils.deploy.assembly import Export, Exported
@@ -80,7 +81,7 @@ def main() -> None:
     from utils.learning import device
     with device.memory_errors():
         trained, expectation = assembly.open_trained(source), None
-        table = tables.table_path(args.perf_table) if args.perf_table else None
+        table = table_path(args.perf_table) if args.perf_table else None
         runner = runner_of(kind, args.num_threads, table)
         if table and runner:
             expectation = model_timing.expect(table, trained.network, trained.model.widths, args.quantize,

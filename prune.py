@@ -27,7 +27,8 @@ from utils.common.files import locate, save_name
 from utils.common.fingerprint import sha256_of
 from utils.common.workers import outlive_ray
 from utils.latency import tables
-from utils.latency.note import origin_in, read_note
+from utils.latency.note import origin_in
+from utils.latency.table_files import read_pair, table_path
 from utils.learning.settings import Compute, Recipe
 from utils.pruning.settings import SCORES, Prices, Pruning
 from utils.search import baselines, netadapt
@@ -168,7 +169,7 @@ def main() -> None:
 
 def priced(name: str, network: Network) -> Prices:
     """What the network costs: by the table of that name, or by a count."""
-    path = tables.table_path(name)
+    path = table_path(name)
     if name in COUNTS:
         if path.exists():
             print(f"note: --perf_table={name} counts; {path} is not read, unless it is named with its folder",
@@ -206,7 +207,8 @@ def plan(space: Space, widths: Widths, prices: Prices, settings: Settings, *, as
 
 def about_table(path: Path, network: Network) -> str:
     """The table in words: where it was measured, if its note has that, and what it lacks."""
-    origin, joins = origin_in(read_note(path)), tables.missing_joins(network, tables.read_arrays(path))
+    arrays, note = read_pair(path)
+    origin, joins = origin_in(note), tables.missing_joins(network, arrays)
     return (f"latency table {path}" + (f" ({origin})" if origin else "")
             + (f"; it has no {', '.join(joins)}: additions count as free" if joins else ""))
 
@@ -223,7 +225,7 @@ def report(network: Network, before: Widths, pruned: "Pruned", unit: Unit, files
           f"{'held-out error, %':<22}{pruned.before.held_out:>12.2f}{pruned.after.held_out:>12.2f}\n"
           f"{'test error, %':<22}{pruned.before.test:>12.2f}{pruned.after.test:>12.2f}\n"
           f"{'parameters':<22}{network.parameter_count(before):>12,}{network.parameter_count(pruned.widths):>12,}\n\n"
-          f"{files.checkpoint}, {files.channels}, {files.history}, {files.picture}")
+          + ", ".join(map(str, filter(Path.exists, (files.checkpoint, files.channels, files.history, files.picture)))))
 
 
 if __name__ == "__main__":

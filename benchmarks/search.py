@@ -36,6 +36,7 @@ from utils.common import cli, journal
 from utils.common.provenance import made_by
 from utils.common.workers import Workers
 from utils.latency import tables
+from utils.latency.table_files import table_path
 from utils.learning import device as devices
 from utils.learning import training
 from utils.learning.data import Images, Normalisation
@@ -224,7 +225,7 @@ def main() -> None:
     args = get_parser().parse_args()
     network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width)
     sizes = Sizes(args.batch_size, args.short_term_fine_tune, args.rounds, args.batches)
-    table = tables.read_table(tables.table_path(args.perf_table), network)
+    table = tables.read_table(table_path(args.perf_table), network)
     device, threads = devices.pick(args.device, args.precision), torch.get_num_threads()
     devices.settle(device, threads)
     torch.manual_seed(0)

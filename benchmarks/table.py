@@ -30,7 +30,7 @@ from utils.common.errors import UserError
 from utils.common.provenance import made_by
 from utils.latency import tables, variants, writing
 from utils.latency.entries import Entries, Entry
-from utils.latency.note import read_note
+from utils.latency.table_files import read_note, table_path
 
 Make = Callable[[int, Table, int, int], bytes]  # a number of images, a table, cin, cout
 
@@ -93,7 +93,7 @@ def build(network_flags: list[str], num_measures: int) -> dict[str, Any]:
 
 def on_a_pi(network: Network, pi_table: str, num_measures: int) -> dict[str, Any]:
     """The time of the runs alone on the Pi, for the dense build and for a sample of 5%."""
-    arrays = tables.read_measured(tables.table_path(pi_table), network)
+    arrays, _ = tables.read_measured(table_path(pi_table), network)
     runs = -(-num_measures // 2) + 1  # of a visit, with the one to warm up
     pass_s = float(sum(a.sum() for a in arrays.values()))
     return {"pi_one_run_of_each_entry_s": pass_s, "pi_entries": sum(a.size for a in arrays.values()),

@@ -1,6 +1,6 @@
 """Merge several measurements of one network into one table.
 
-    python perf_tables/merge_perf_tables.py OUT IN [IN ...] [--how median] [--sigma 1 --mode nearest]
+    python perf_tables/merge_perf_tables.py OUT IN [IN ...] [--how median] [--sigma 1 --mode nearest] [--force]
 
 A NAME means perf_tables/NAME.pickle; a path works, too. In a notebook:
 
@@ -18,30 +18,34 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from utils.common import cli
+from utils.common import cli, journal
 from utils.common.errors import UserError
 from utils.common.files import writable_folder
-from utils.latency import tables
 from utils.latency.merging import merged_note, merged_table
-from utils.latency.note import read_note
+from utils.latency.table_files import read_pair, table_path, write_pair
 
 
 def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sigma: float = 0.0,
-                      mode: str = "nearest") -> dict[str, np.ndarray]:
+                      mode: str = "nearest", force: bool = False) -> dict[str, np.ndarray]:
     """Merge the tables ``inputs`` into ``out`` (with its note) and return it: {key: seconds[cin - 1, cout - 1]}.
 
-    how: "mean" or "median"; sigma: Gaussian smoothing in channels, 0 for none; mode: SciPy's rule at the edges.
-    Raises UserError naming the table that cannot be read or does not match the first.
+    how: "mean" or "median"; sigma: Gaussian smoothing in channels, 0 for none; mode: SciPy's rule at the edges; force:
+    replace a table that was measured, not merged. Raises UserError naming the table that cannot be read, does not match
+    the first, or may not be replaced.
     """
-    paths, target = [tables.table_path(n) for n in inputs], tables.table_path(out)
-    arrays = [tables.read_arrays(p) for p in paths]
+    paths, target = [table_path(n) for n in inputs], table_path(out)
+    arrays, notes = zip(*map(read_pair, paths))
     if target.suffix != ".pickle":
         raise UserError(f"{target}: expected a name, or a path that ends in .pickle")
+    if target.exists() and not force and "merged" not in read_pair(target)[1]:
+        raise UserError(f"{target}: a table that was not merged stands there. The first name is that of the new table: "
+                        "choose another, or add --force to replace it")
     merged = merged_table(arrays, [str(p) for p in paths], how=how, sigma=sigma, mode=mode)
-    note = merged_note([read_note(p) for p in paths], paths, {
+    note = merged_note(notes, paths, {
         "from": [p.name for p in paths], "how": how, "sigma": sigma, "mode": mode if sigma else None})
     writable_folder(target.parent)
-    tables.write_table(target, merged, note)
+    with journal.locked(target.with_suffix(".journal")):  # as a build of that name does
+        write_pair(target, merged, note)
     return merged
 
 
@@ -54,13 +58,15 @@ def get_parser() -> argparse.ArgumentParser:
                         help="Gaussian smoothing, in channels; erases real steps")
     parser.add_argument("--mode", choices=("nearest", "reflect", "mirror", "constant", "wrap"), default="nearest",
                         help="smoothing at the edges of a table")
+    parser.add_argument("--force", action="store_true", help="replace a table that was measured, not merged")
     return parser
 
 
 def main() -> None:
     args = get_parser().parse_args()
-    merged = merge_perf_tables(args.out, args.inputs, how=args.how, sigma=args.sigma, mode=args.mode)
-    print(f"{tables.table_path(args.out)}: {args.how} of {len(args.inputs)} tables, "
+    merged = merge_perf_tables(args.out, args.inputs, how=args.how, sigma=args.sigma, mode=args.mode,
+                               force=args.force)
+    print(f"{table_path(args.out)}: {args.how} of {len(args.inputs)} tables, "
           f"{sum(a.size for a in merged.values()):,} entries")
 
 

@@ -17,9 +17,10 @@ import numpy as np
 
 from utils.common import cli
 from utils.common.errors import UserError
+from utils.common.figure import as_the_result
 from utils.common.files import writable_folder
 from utils.latency.plots import plot_tables
-from utils.latency.tables import read_arrays, table_path
+from utils.latency.table_files import read_arrays, table_path
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -43,7 +44,8 @@ def main() -> None:
     writable_folder(output.parent)
     stems = [path.stem for path in paths]
     labels = stems if len(set(stems)) == len(stems) else [f"{i}: {path}" for i, path in enumerate(paths, 1)]
-    plot_tables(output, {label: {key: t[key] for key in shared} for label, t in zip(labels, tables)})
+    with as_the_result():
+        plot_tables(output, {label: {key: t[key] for key in shared} for label, t in zip(labels, tables)})
     for path, table in zip(paths[1:], tables[1:]):
         apart = np.concatenate([np.abs(table[key] / tables[0][key] - 1).ravel() for key in shared])
         print(f"{path.stem} against {paths[0].stem}: {np.median(apart):.2%} apart (median), "

@@ -17,7 +17,7 @@ from hypothesis import settings
 from tests.helpers import ROOT, TINY, TRAIN, Ran, arithmetic_table, environment, proportional_table, run_here
 from utils.latency import model_timing
 from utils.latency import settings as measuring
-from utils.latency.tables import write_table
+from utils.latency.table_files import write_pair
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("tests")
@@ -85,12 +85,12 @@ def ready(tmp_path, trained) -> Path:
     for name in ("checkpoints", "perf_tables"):
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoints/base.t7").write_bytes(trained)
-    write_table(tmp_path / "perf_tables/table.pickle", arithmetic_table(TINY), {"device": {"model": "A Board 3"}})
+    write_pair(tmp_path / "perf_tables/table.pickle", arithmetic_table(TINY), {"device": {"model": "A Board 3"}})
     return tmp_path
 
 
 @pytest.fixture
 def priced(ready) -> Path:
     """The same with a table in which narrower is faster."""
-    write_table(ready / "perf_tables/table.pickle", proportional_table(TINY), {})
+    write_pair(ready / "perf_tables/table.pickle", proportional_table(TINY), {})
     return ready

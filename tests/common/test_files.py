@@ -10,7 +10,7 @@ import pytest
 
 from utils.common import files
 from utils.common.errors import UserError
-from utils.common.files import locate, save_name, writable_folder, write_together, write_whole
+from utils.common.files import locate, save_name, writable_folder, write_whole
 
 
 def names(folder):
@@ -31,29 +31,29 @@ def full_disk(*_):
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 def test_what_stood_there_stays_where_writing_fails(tmp_path, monkeypatch, broken):
-    write_together({tmp_path / "table": "old", tmp_path / "note": "old"})
+    (tmp_path / "a").write_text("old")
     monkeypatch.setattr(files.os, broken, full_disk)
     with pytest.raises(OSError) as caught:
-        write_together({tmp_path / "table": "new", tmp_path / "note": "new"})
-    assert caught.value.filename == str(tmp_path / "table") and caught.value.filename2 is None
-    assert (tmp_path / "table").read_text() == "old"
-    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
-    if broken == "fsync":
-        assert (tmp_path / "note").read_text() == "old"
+        write_whole(tmp_path / "a", "new")
+    assert caught.value.filename == str(tmp_path / "a") and caught.value.filename2 is None
+    assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]
 
 
-def test_better_no_note_than_the_note_of_another_table(tmp_path, monkeypatch):
-    """The second file is gone while the first is replaced."""
-    table, note, seen = tmp_path / "table", tmp_path / "note", []
-    write_together({table: "old", note: "old"})
-    real = os.replace
+def test_a_folder_that_cannot_be_synced_costs_nothing(tmp_path, monkeypatch):
+    """Some network file systems refuse it."""
+    real = os.fsync
+    monkeypatch.setattr(files.os, "fsync", lambda d: full_disk() if os.path.isdir(f"/proc/self/fd/{d}") else real(d))
+    write_whole(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new" and names(tmp_path) == ["a"]
 
-    def watched(source, target):
-        seen.append((Path(target).name, note.exists()))
-        real(source, target)
-    monkeypatch.setattr(files.os, "replace", watched)
-    write_together({table: "new", note: "new"})
-    assert seen == [("table", False), ("note", False)] and table.read_text() == note.read_text() == "new"
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/a").write_text("old")
+    (tmp_path / "a").symlink_to("disk/a")
+    write_whole(tmp_path / "a", "new")
+    assert (tmp_path / "a").is_symlink() and (tmp_path / "disk/a").read_text() == "new"
+    assert names(tmp_path) == ["a", "disk"] and names(tmp_path / "disk") == ["a"]
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
@@ -66,11 +66,13 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
 def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead, alive, other = f".a.{ended.pid}.tmp", f".a.{os.getpid()}.tmp", ".hidden.tmp"
-    for name in (dead, alive, other):
+    here = files._who().split("-")[0]
+    dead, alive, other = f".a.{here}-{ended.pid}.tmp", f".a.{here}-{os.getpid()}.tmp", ".hidden.tmp"
+    elsewhere = f".a.{'0' * 8 if here != '0' * 8 else '1' * 8}-{ended.pid}.tmp"  # another host or container
+    for name in (dead, alive, other, elsewhere):
         (tmp_path / name).write_text("x")
     assert writable_folder(tmp_path) == tmp_path
-    assert names(tmp_path) == sorted([alive, other])
+    assert names(tmp_path) == sorted([alive, other, elsewhere])
 
 
 def test_a_folder_is_made_with_those_above_it_and_one_that_cannot_be_is_said(tmp_path):
@@ -95,4 +97,10 @@ def test_a_known_suffix_may_be_typed_along(name, saved):
 @pytest.mark.parametrize("name", ["", ".t7", "a/b", "/a", "..", ".hidden"])
 def test_a_save_file_is_a_plain_name(name):
     with pytest.raises(UserError, match="--save_file=.*expected a plain name"):
+        save_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.unfinished", "a.unfinished.t7", "a.candidates"])
+def test_the_name_of_an_unfinished_run_is_no_save_file(name):
+    with pytest.raises(UserError, match="that of a run's own files"):
         save_name(name)

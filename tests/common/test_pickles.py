@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import Touch
 from utils.common.errors import UserError
 from utils.common.pickles import read_pickle
-from utils.latency.tables import read_arrays
+from utils.latency.table_files import read_arrays
 
 
 @pytest.mark.parametrize("protocol", range(6))

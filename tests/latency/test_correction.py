@@ -9,7 +9,8 @@ from model.operators import Node, units
 from tests.helpers import NETWORKS, arithmetic_table
 from utils.latency import correction
 from utils.latency.note import Correction, correction_in
-from utils.latency.tables import corrected, latency_s, output_key, read_measured, read_table, write_table
+from utils.latency.table_files import write_pair
+from utils.latency.tables import corrected, latency_s, output_key, read_measured, read_table
 
 NETWORK = describe("res", depth=16, width=1.0)
 
@@ -49,8 +50,9 @@ def test_a_corrected_sum_is_the_formula():
 
 def test_a_table_file_is_read_with_its_correction(tmp_path):
     table = arithmetic_table(NETWORK)
-    write_table(tmp_path / "t.pickle", table, {"correction": {"factor": 2.0, "overhead_s": 0.0}})
-    assert all(np.array_equal(read_measured(tmp_path / "t.pickle", NETWORK)[k], table[k]) for k in table)
+    write_pair(tmp_path / "t.pickle", table, {"correction": {"factor": 2.0, "overhead_s": 0.0}})
+    found, note = read_measured(tmp_path / "t.pickle", NETWORK)
+    assert all(np.array_equal(found[k], table[k]) for k in table) and note["correction"]["factor"] == 2
     assert all(np.allclose(read_table(tmp_path / "t.pickle", NETWORK)[k], 2 * table[k]) for k in table)
 
 

@@ -9,16 +9,16 @@ from model.architectures import describe
 from perf_tables.merge_perf_tables import merge_perf_tables
 from tests.helpers import SMALL, arithmetic_table
 from utils.common.errors import UserError
-from utils.latency import tables
+from utils.latency import table_files, tables
 from utils.latency.merging import merged_table
-from utils.latency.note import read_note
+from utils.latency.table_files import read_note
 
 
 def test_merge_mean_and_median(tmp_path):
     paths = []
     for n, factor in enumerate((1.0, 2.0, 6.0)):
         paths.append(str(tmp_path / f"pass-{n}.pickle"))
-        tables.write_table(paths[-1], {k: v * factor for k, v in arithmetic_table().items()}, {"pass": n})
+        table_files.write_pair(paths[-1], {k: v * factor for k, v in arithmetic_table().items()}, {"pass": n})
     mean = merge_perf_tables(str(tmp_path / "mean.pickle"), paths)
     median = merge_perf_tables(str(tmp_path / "median.pickle"), paths, how="median")
     for key, array in arithmetic_table().items():
@@ -40,8 +40,8 @@ def test_merge_smooths_only_when_asked_and_like_scipy():
 
 
 def test_merge_refuses_by_name_what_does_not_match(tmp_path):
-    tables.write_table(tmp_path / "a.pickle", arithmetic_table(), {})
-    tables.write_table(tmp_path / "b.pickle", arithmetic_table(describe("res", depth=10, width=0.5)), {})
+    table_files.write_pair(tmp_path / "a.pickle", arithmetic_table(), {})
+    table_files.write_pair(tmp_path / "b.pickle", arithmetic_table(describe("res", depth=10, width=0.5)), {})
     with pytest.raises(UserError, match=r"b.pickle: does not match .*a.pickle: FC is \(32, 1\)"):
         merge_perf_tables(str(tmp_path / "out.pickle"), [str(tmp_path / "a.pickle"), str(tmp_path / "b.pickle")])
     assert not (tmp_path / "out.pickle").exists()

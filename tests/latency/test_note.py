@@ -30,15 +30,6 @@ def test_threads_that_make_no_sense_are_one(threads):
     assert notes.threads_in({"threads": threads}) == 1
 
 
-def test_a_missing_or_broken_note_is_empty(tmp_path):
-    assert notes.read_note(tmp_path / "t.pickle") == {}
-    for text in ("{", "[]", "[" * 100_000, '"x"'):
-        (tmp_path / "t.json").write_text(text)
-        assert notes.read_note(tmp_path / "t.pickle") == {}
-    (tmp_path / "t.json").write_text('{"threads": 2}')
-    assert notes.read_note(tmp_path / "t.pickle") == {"threads": 2}
-
-
 def test_only_what_a_note_says_can_differ():
     now = {"runtime": "a", "threads": 2, "device": {"machine": "arm", "model": "B"}}
     found = list(notes.differences({"threads": 1, "device": {"model": "C"}, "more": 1}, now))

@@ -7,8 +7,8 @@ import pytest
 from model.architectures import describe
 from tests.helpers import arithmetic_table
 from utils.common.errors import UserError
-from utils.latency import tables
-from utils.latency.note import read_note
+from utils.latency import table_files, tables
+from utils.latency.table_files import read_note
 
 NETWORK = describe("res", depth=10, width=0.25)
 
@@ -41,7 +41,7 @@ def test_joins_are_optional_and_free_without_a_table():
 
 def test_round_trip(tmp_path):
     table = arithmetic_table()
-    tables.write_table(tmp_path / "t.pickle", table, {"device": {"model": "a board"}})
+    table_files.write_pair(tmp_path / "t.pickle", table, {"device": {"model": "a board"}})
     again = tables.read_table(tmp_path / "t.pickle", NETWORK)
     assert {k: v.dtype for k, v in again.items()} == dict.fromkeys(table, np.float64)
     assert all(np.array_equal(again[k], table[k]) for k in table)
@@ -70,24 +70,24 @@ def test_a_wrong_table_is_named(table_file, change, message):
 
 def test_a_table_measured_on_another_image_size_is_refused(tmp_path):
     other = describe("res", depth=10, width=0.25, img_size=64)
-    tables.write_table(tmp_path / "t.pickle", arithmetic_table(), {"operators": tables.operators(other)})
+    table_files.write_pair(tmp_path / "t.pickle", arithmetic_table(), {"operators": tables.operators(other)})
     with pytest.raises(UserError, match="Conv_0: expected 3x3 conv, stride 1, 32x32, its note says .* 64x64"):
         tables.read_table(tmp_path / "t.pickle", NETWORK)
 
 
 def test_missing_garbage_and_every_truncation_are_refused(table_file, tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        tables.read_arrays(tmp_path / "absent.pickle")
+        table_files.read_arrays(tmp_path / "absent.pickle")
     with pytest.raises(UserError, match="a folder"):
-        tables.read_arrays(tmp_path)
+        table_files.read_arrays(tmp_path)
     (tmp_path / "g.pickle").write_bytes(b"not a pickle at all")
     with pytest.raises(UserError, match="not a whole pickle"):
-        tables.read_arrays(tmp_path / "g.pickle")
+        table_files.read_arrays(tmp_path / "g.pickle")
     whole = table_file(arithmetic_table()).read_bytes()
     for length in range(0, len(whole) - 1, 97):
         (tmp_path / "cut.pickle").write_bytes(whole[:length])
         with pytest.raises(UserError, match="cut.pickle"):
-            tables.read_arrays(tmp_path / "cut.pickle")
+            table_files.read_arrays(tmp_path / "cut.pickle")
 
 
 def test_a_missing_addition_is_free_and_another_missing_layer_is_refused():

@@ -18,7 +18,8 @@ from model.torch_net import TorchNet
 from tests.helpers import ROOT, TINY, contents, environment, proportional_table, refused, run_here
 from utils.common.errors import UserError
 from utils.comparison import results
-from utils.latency.tables import latency_s, write_table
+from utils.latency.table_files import write_pair
+from utils.latency.tables import latency_s
 from utils.learning import checkpoint
 from utils.learning.data import Normalisation
 
@@ -61,7 +62,7 @@ def test_a_broken_csv_is_named(tmp_path, script, text, words):
     ({"network": {**TINY.arguments, "depth": 17}}, "wide.json: --depth=17"),
     ({"network": {**TINY.arguments, "num_classes": 7}}, "'num_classes': 7")])
 def test_a_table_of_another_kind_of_network_is_no_grid(priced, script, note, words):
-    write_table(priced / "perf_tables/wide.pickle", proportional_table(TINY), note)
+    write_pair(priced / "perf_tables/wide.pickle", proportional_table(TINY), note)
     refused(script(*COMPARE, "--grid_perf_table=wide"), "perf_tables/wide.", words)
     refused(script(*COMPARE, "--grid_perf_table=gone"), "perf_tables/gone.pickle", "no such file")
     assert not (priced / "comparisons").exists()
@@ -156,7 +157,7 @@ def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, scrip
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
              "--methods",
              "uniform", "unpruned", "--seeds", "0", "--train_flags=--epochs=1", "--jobs=2"]
-    write_table(priced / "perf_tables/table.pickle", proportional_table(TINY), {"device": {"model": "Raspberry Pi 3"}})
+    write_pair(priced / "perf_tables/table.pickle", proportional_table(TINY), {"device": {"model": "Raspberry Pi 3"}})
     first = script(*flags, check=True)
     assert "though the table is of another" in first.stderr
     assert "table.pickle: measured with device Raspberry Pi 3, judged with" in first.stderr
@@ -277,7 +278,7 @@ def test_more_methods_later_and_measured_later(priced, script):
 
 def test_the_grid_with_a_wider_table_and_a_network_of_it_for_two_latencies(priced, script):
     wider = describe("res", depth=10, width=0.25)
-    write_table(priced / "perf_tables/wide.pickle", proportional_table(wider), {"network": wider.arguments})
+    write_pair(priced / "perf_tables/wide.pickle", proportional_table(wider), {"network": wider.arguments})
     flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--methods", "grid",
              "--grid_depths", "10",
              "--seeds", "0", "--train_flags=--epochs=1", "--no_measure", "--grid_perf_table=wide"]
@@ -319,7 +320,7 @@ def test_two_comparisons_are_not_mixed(priced, script):
     refused(script(*flags, "--train_flags=--epochs=1"), "base_weights_sha256")
     base.write_bytes(kept)
     table = proportional_table(TINY)
-    write_table(priced / "perf_tables/table.pickle", {k: v * 2 for k, v in table.items()}, {})
+    write_pair(priced / "perf_tables/table.pickle", {k: v * 2 for k, v in table.items()}, {})
     refused(script(*flags, "--train_flags=--epochs=1"), "perf_table")
     assert {k: v for k, v in contents(priced).items() if "perf_tables" not in k} == \
         {k: v for k, v in before.items() if "perf_tables" not in k}

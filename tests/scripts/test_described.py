@@ -8,7 +8,8 @@ import torch
 from model.description import as_dict, from_dict
 from tests.helpers import TINY, contents, every_operator, proportional_table, refused
 from utils.common.files import write_whole
-from utils.latency.tables import latency_s, read_table, write_table
+from utils.latency.table_files import write_pair
+from utils.latency.tables import latency_s, read_table
 
 TRAIN = ["train.py", "--net=mine", "--dataset=digits", "--epochs=1", "--batch_size=64", "--threads=1"]
 
@@ -63,7 +64,7 @@ def test_its_table_is_built_by_operator_validated_and_prunes_it(mine, script, tm
     script("perf_tables/plot_perf_table.py", "mine", "twice", check=True)
     assert read_table(tmp_path / "perf_tables/twice.pickle", network).keys() == table.keys()
     table = proportional_table(network)
-    write_table(tmp_path / "perf_tables/even.pickle", table, {})
+    write_pair(tmp_path / "perf_tables/even.pickle", table, {})
     script(*TRAIN, "--save_file=base", check=True)
     script("prune.py", "--base_model=base", "--perf_table=even", "--method=uniform", "--pruning_fact=0.3",
            "--save_file=pruned", "--threads=1", check=True)
@@ -73,7 +74,7 @@ def test_its_table_is_built_by_operator_validated_and_prunes_it(mine, script, tm
 
 def test_a_table_of_another_network_is_refused(mine, script, tmp_path):
     (tmp_path / "perf_tables").mkdir()
-    write_table(tmp_path / "perf_tables/t.pickle", proportional_table(TINY), {})
+    write_pair(tmp_path / "perf_tables/t.pickle", proportional_table(TINY), {})
     before = contents(tmp_path)
     refused(script("compute_table.py", "--mode=validate", "--net=mine", "--perf_table=t"),
             "perf_tables/t.pickle: not a table of net mine", "expected no such key, found (3, 16)")
@@ -104,7 +105,7 @@ def test_a_comparison_takes_a_description_and_says_that_it_has_no_grid(script, t
     for name in ("networks", "perf_tables"):
         (tmp_path / name).mkdir()
     write_whole(tmp_path / "networks/mine.json", json.dumps(as_dict(TINY, "mine")))
-    write_table(tmp_path / "perf_tables/t.pickle", proportional_table(TINY), {})
+    write_pair(tmp_path / "perf_tables/t.pickle", proportional_table(TINY), {})
     script(*TRAIN, "--save_file=base", check=True)
     (tmp_path / "networks/mine.json").unlink()  # the checkpoint has the description
     found = script("compare.py", "--base_model=base", "--perf_table=t", "--pruning_facts", "0.4", "--save_file=c",

@@ -28,13 +28,15 @@ from tests.helpers import (
     described,
     environment,
     plain_model,
+    saved_anew,
 )
 from utils.common.errors import UserError
 from utils.deploy import convert, metadata
 from utils.latency import model_timing
 from utils.latency.entries import probe_entry
 from utils.latency.runners import LiteRTRunner
-from utils.latency.tables import latency_s, write_table
+from utils.latency.table_files import write_pair
+from utils.latency.tables import latency_s
 from utils.learning import checkpoint, data
 from utils.learning.settings import Data
 from utils.pruning import scores
@@ -73,7 +75,7 @@ def run(monkeypatch, tmp_path, checkpoints, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(model_timing, "SECONDS", 0.05)
     (tmp_path / "checkpoints").symlink_to(checkpoints)
-    write_table(tmp_path / "table.pickle", TABLE, {})
+    write_pair(tmp_path / "table.pickle", TABLE, {})
 
     def run_main(module, *flags):
         brief = [] if any(f.startswith("--patience") for f in flags) else ["--patience=0"]
@@ -201,7 +203,7 @@ def test_outputs_that_differ_are_not_written(run, monkeypatch, tmp_path):
 def without_data(folder, checkpoints):
     content = torch.load(checkpoints / "full.t7", weights_only=True)
     content["flags"].update(dataset="cifar10", data_loc=str(folder / "nowhere"))
-    torch.save(content, folder / "moved.t7")
+    saved_anew(folder / "moved.t7", content)
 
 
 def test_without_the_data(run, tmp_path, checkpoints):
@@ -267,7 +269,7 @@ def test_class_names_travel(run, tmp_path, checkpoints):
                        ({"classes": [1]}, "classes or flags"),
                        ({"normalisation": {"mean": [math.nan] * 3, "std": [1.0] * 3}}, "normalisation, error_history"),
                        ({"flags": {**content["flags"], 1: 2}}, "classes or flags")):
-        torch.save({**content, **odd}, tmp_path / "odd.t7")
+        saved_anew(tmp_path / "odd.t7", {**content, **odd})
         with pytest.raises(UserError, match=words):
             run(export, "--checkpoint=./odd.t7", "--output=a.tflite")
     assert not (tmp_path / "a.tflite").exists()
@@ -291,13 +293,13 @@ def test_the_prediction_is_for_the_machine_as_fast_as_it_is(run, tmp_path):
     """A table whose note says what the probe took then: the ratio to now scales the prediction."""
     (tmp_path / "a.tflite").write_bytes(described())
     then_s = min(LiteRTRunner(1).open(variant(*probe_entry(NETWORK)))(200)) / 1.1
-    write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": then_s}})
+    write_pair(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": then_s}})
     found = json.loads(run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle",
                            "--json"))
     ratio = found["probe_now_over_then"]
     scale = ratio if 1 / 1.3 < ratio < 1.3 else 1  # a neighbour on the machine may come between the two
     assert ratio > 0 and found["predicted_s"] == pytest.approx(scale * found["without_probe"]["predicted_s"])
-    write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": then_s / 10}})
+    write_pair(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": then_s / 10}})
     printed = run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle")
     assert "times as long as when the table was measured: another machine" in printed
     assert f"predicted {found['without_probe']['predicted_s'] * 1e3:.4f} ms" in printed
@@ -313,7 +315,7 @@ def test_several_are_timed_together(run, tmp_path):
     with pytest.raises(UserError, match="b.tflite: has no network.json in it"):
         run(compute_table, "--mode=measure", "--model", "a.tflite", "b.tflite", "--perf_table=./table.pickle")
     (tmp_path / "c.tflite").write_bytes(described())
-    write_table(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": 1e-9}})  # of another machine: it scales nothing
+    write_pair(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": 1e-9}})  # of another machine: it scales nothing
     printed = run(compute_table, "--mode=measure", "--model", "a.tflite", "c.tflite", "--perf_table=./table.pickle")
     assert printed.count(f"predicted {expected * 1e3:.4f} ms (") == 2 and "the probe takes " in printed
     other = describe("res", depth=10, width=0.25)
@@ -351,7 +353,7 @@ def test_measure_refuses(run, tmp_path, content, words):
 
 def test_another_networks_table_is_refused(run, tmp_path):
     (tmp_path / "a.tflite").write_bytes(described())
-    write_table(tmp_path / "table.pickle", arithmetic_table(describe("res", depth=10, width=0.25)), {})
+    write_pair(tmp_path / "table.pickle", arithmetic_table(describe("res", depth=10, width=0.25)), {})
     with pytest.raises(UserError, match="table.pickle: not a table of net res, depth 10, width 0.5"):
         run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle")
 
@@ -359,7 +361,7 @@ def test_another_networks_table_is_refused(run, tmp_path):
 @pytest.mark.slow
 def test_a_pi_measures_with_numpy_and_the_binary_alone(tmp_path):
     (tmp_path / "a.tflite").write_bytes(described())
-    write_table(tmp_path / "table.pickle", TABLE, {"threads": 3})
+    write_pair(tmp_path / "table.pickle", TABLE, {"threads": 3})
     tool = tmp_path / "benchmark_model"
     tool.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/asked\n"
                     "echo 'count=11 first=5 avg=2000'\necho 'in us: no stats: 2000'\n")

@@ -43,8 +43,8 @@ def test_training_and_pruning_import_neither_tensorflow_nor_litert(tmp_path):
 def make_arithmetic_table(folder):
     from model.architectures import describe
     from tests.helpers import arithmetic_table
-    from utils.latency.tables import write_table
-    write_table(folder / "t.pickle", arithmetic_table(describe("res", depth=10, width=0.0625)), {})
+    from utils.latency.table_files import write_pair
+    write_pair(folder / "t.pickle", arithmetic_table(describe("res", depth=10, width=0.0625)), {})
 
 
 def test_the_pi_side_builds_and_validates_without_torch_tensorflow_and_matplotlib(tmp_path):

@@ -18,7 +18,7 @@ from model.network import Group, Input, Network
 from model.operators import Node, units
 from tests.helpers import ROOT, environment, proportional_table, refused, run_here
 from utils.common.files import write_whole
-from utils.latency.tables import write_table
+from utils.latency.table_files import write_pair
 from utils.pruning import assembly
 
 pytestmark = pytest.mark.slow  # kills, and a real Ray cluster
@@ -44,7 +44,7 @@ def whole(tmp_path_factory):
     """A folder with what one process found."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "perf_tables").mkdir()
-    write_table(folder / "perf_tables/table.pickle", proportional_table(NETWORK), {})
+    write_pair(folder / "perf_tables/table.pickle", proportional_table(NETWORK), {})
     for command in (TRAIN, PRUNE):
         found = run_here(*command, cwd=folder)
         assert found.returncode == 0, found.stderr

@@ -15,7 +15,7 @@ import torch
 from model.architectures import describe
 from tests.helpers import ROOT, arithmetic_table, environment, run_here
 from utils.common.pickles import read_pickle
-from utils.latency.tables import write_table
+from utils.latency.table_files import write_pair
 
 pytestmark = pytest.mark.slow  # kills
 
@@ -75,7 +75,7 @@ def trained(tmp_path_factory):
 def pruned(trained):
     folder = trained
     (folder / "perf_tables").mkdir()
-    write_table(folder / "perf_tables/table.pickle", arithmetic_table(describe("res", depth=10, width=0.125)), {})
+    write_pair(folder / "perf_tables/table.pickle", arithmetic_table(describe("res", depth=10, width=0.125)), {})
     finish(folder, *PRUNE)
     return folder
 

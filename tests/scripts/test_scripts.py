@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from model.architectures import describe
-from tests.helpers import PRUNE, ROOT, TINY, TRAIN, Touch, arithmetic_table, contents, environment, refused
+from tests.helpers import PRUNE, ROOT, TINY, TRAIN, Touch, arithmetic_table, contents, environment, refused, saved_anew
 from utils.common.pickles import read_pickle
-from utils.latency.tables import latency_s, write_table
+from utils.latency.table_files import write_pair
+from utils.latency.tables import latency_s
 
 # --- what a pruning run leaves ---------------------------------------------------------------------------------
 
@@ -62,13 +63,13 @@ def test_the_same_seed_gives_the_same_history(ready, script):
 def test_finished_is_only_what_was_pruned_by_this_table_and_from_this_network(ready, script):
     script(*PRUNE, check=True)
     before = contents(ready)
-    write_table(ready / "perf_tables/table.pickle", {k: 2 * v for k, v in arithmetic_table(TINY).items()}, {})
+    write_pair(ready / "perf_tables/table.pickle", {k: 2 * v for k, v in arithmetic_table(TINY).items()}, {})
     refused(script(*PRUNE, "--resume"), "history/pruned.jsonl", "table_sha256", "leave out --resume to replace it")
-    write_table(ready / "perf_tables/table.pickle", arithmetic_table(TINY), {"other": "note"})
+    write_pair(ready / "perf_tables/table.pickle", arithmetic_table(TINY), {"other": "note"})
     assert "finished already" in script(*PRUNE, "--resume", check=True).stdout
     base = torch.load(ready / "checkpoints/base.t7", weights_only=True)
     base["state_dict"]["FC.bias"] += 1
-    torch.save(base, ready / "checkpoints/base.t7")
+    saved_anew(ready / "checkpoints/base.t7", base)
     refused(script(*PRUNE, "--resume"), "history/pruned.jsonl", "base_weights_sha256")
     other = ("perf_tables", "base.t7")
     assert {k: v for k, v in contents(ready).items() if not any(o in k for o in other)} == \
@@ -167,7 +168,7 @@ def foreign_checkpoint(folder):
 def mismatched_checkpoint(folder):
     content = torch.load(folder / "checkpoints/base.t7", weights_only=True)
     content["widths"]["Conv_0"] = 3
-    torch.save(content, folder / "checkpoints/base.t7")
+    saved_anew(folder / "checkpoints/base.t7", content)
 
 
 def forge_table(folder):
@@ -182,11 +183,11 @@ def torn_table(folder):
 def nan_table(folder):
     table = arithmetic_table(TINY)
     table["Skip_2"][1, 1] = np.nan
-    write_table(folder / "perf_tables/table.pickle", table, {})
+    write_pair(folder / "perf_tables/table.pickle", table, {})
 
 
 def other_table(folder):
-    write_table(folder / "perf_tables/table.pickle", arithmetic_table(describe("res", depth=10, width=0.25)), {})
+    write_pair(folder / "perf_tables/table.pickle", arithmetic_table(describe("res", depth=10, width=0.25)), {})
 
 
 def nothing(folder):
@@ -243,8 +244,15 @@ def test_load_refuses_another_network_and_missing_or_torn_files(files, script, t
     torn = files / "Stride_2/Stride_2_1_2.tflite"
     whole = torn.read_bytes()
     torn.write_bytes(whole[:200])
+    refused(script(*LOAD), "Stride_2_1_2.tflite: not the file that --mode=save wrote")
+    (tmp_path / "perf_tables/x.journal").unlink()
+    (checksums,) = files.glob("checksums-*")
+    recorded = checksums.read_bytes()
+    checksums.unlink()  # as an older version left the folder
     found = script(*LOAD)
     refused(found, "Stride_2_1_2.tflite: could not be timed in 3 attempts: LiteRT")
+    assert "carries no checksum" in found.stderr
+    checksums.write_bytes(recorded)
     journal = tmp_path / "perf_tables/x.journal"
     assert len(journal.read_text().splitlines()) > 10 and not (tmp_path / "perf_tables/x.pickle").exists()
     refused(script(*LOAD), "x.journal: an unfinished measurement", "--resume")
@@ -307,6 +315,16 @@ def test_merge_from_the_shell(script, ready, tmp_path):
     refused(script("perf_tables/merge_perf_tables.py", "merged2", "table", "absent"), "absent.pickle: no such file")
     refused(script("perf_tables/merge_perf_tables.py", "merged2", "table", "--sigma=-1"), "--sigma", "-1")
     assert not (tmp_path / "perf_tables/merged2.pickle").exists()
+
+
+def test_merge_with_the_output_forgotten_replaces_no_measured_table(script, ready):
+    merge, before = ["perf_tables/merge_perf_tables.py", "table"], contents(ready)
+    refused(script(*merge, "table"), "perf_tables/table.pickle: a table that was not merged stands there", "--force")
+    assert contents(ready) == before
+    for _ in range(2):  # its own output may be replaced
+        script("perf_tables/merge_perf_tables.py", "merged", "table", check=True)
+    script(*merge, "merged", "--force", check=True)
+    assert contents(ready) != before
 
 
 @pytest.mark.parametrize("folder", ["checkpoints", "history"])

@@ -7,12 +7,25 @@ import shutil
 import pytest
 import torch
 
-from tests.helpers import PRUNE, TINY, TINY_FLAGS, TRAIN, contents, described, proportional_table, refused, run_here
+from tests.helpers import (
+    PRUNE,
+    TINY,
+    TINY_FLAGS,
+    TRAIN,
+    contents,
+    described,
+    proportional_table,
+    records_in,
+    refused,
+    run_here,
+    saved_anew,
+    written_anew,
+)
 from utils.common.files import write_whole
 from utils.common.provenance import KEYS, VERSION, made_by
 from utils.comparison import results
 from utils.deploy import metadata
-from utils.latency.tables import write_table
+from utils.latency.table_files import write_pair
 from utils.learning import training
 
 COMPARE = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
@@ -26,16 +39,21 @@ def edited(path, change):
     if path.suffix == ".t7":
         content = torch.load(path, weights_only=True)
         change(content)
-        torch.save(content, path)
-        return
-    first, *rest = path.read_text().splitlines(keepends=True) if path.suffix != ".json" else [path.read_text()]
-    content = json.loads(first)
-    change(content)
-    write_whole(path, json.dumps(content) + "\n" + "".join(rest))
+        saved_anew(path, content)
+    elif path.suffix == ".json":
+        content = json.loads(path.read_text())
+        change(content)
+        written_anew(path, content)
+    else:
+        first, *rest = records_in(path)
+        change(first)
+        if isinstance(rest[-1], dict):
+            rest[-1].pop("sha256", None)
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in (first, *rest)))
 
 
 def older(content):
-    """As version 0.1.0 wrote it."""
+    """As version 0.1.0 wrote it, without checksums."""
     for key in KEYS:
         content.pop(key)
 
@@ -51,7 +69,7 @@ def finished(tmp_path_factory, trained):
     for name in ("checkpoints", "perf_tables"):
         (folder / name).mkdir()
     (folder / "checkpoints/base.t7").write_bytes(trained)
-    write_table(folder / "perf_tables/table.pickle", proportional_table(TINY), {})
+    write_pair(folder / "perf_tables/table.pickle", proportional_table(TINY), {})
     for command in (COMPARE, PRUNE):
         assert run_here(*command, cwd=folder).returncode == 0
     return folder
@@ -75,8 +93,7 @@ def says(content):
 
 
 def first_line(path):
-    with open(path) as file:
-        return json.loads(file.readline())
+    return records_in(path)[0]
 
 
 def test_checkpoints_histories_and_comparisons_say_which_version_made_them(compared):
@@ -115,17 +132,18 @@ def test_an_older_training_is_resumed_to_the_same_result(tmp_path, script, monke
     monkeypatch.setattr(training, "train_epoch", stopped)
     assert script(*flags, "--save_file=base").returncode == 130
     monkeypatch.undo()
-    path = tmp_path / "checkpoints/base.t7"
-    edited(path, older)
+    path, unfinished = tmp_path / "checkpoints/base.t7", tmp_path / "checkpoints/base.unfinished.t7"
+    edited(unfinished, older)
+    unfinished.rename(path)  # where older versions kept it
     script(*flags, "--save_file=base", "--resume", check=True)
     found, whole = (torch.load(path.with_name(f"{n}.t7"), weights_only=True) for n in ("base", "whole"))
-    assert found["error_history"] == whole["error_history"] and says(found)
+    assert found["error_history"] == whole["error_history"] and says(found) and not unfinished.exists()
     assert all(torch.equal(found["state_dict"][k], v) for k, v in whole["state_dict"].items())
 
 
 def test_an_older_pruning_is_resumed_to_the_same_result(compared, script):
     history, unfinished = compared / "history/pruned.jsonl", compared / "history/pruned.unfinished.jsonl"
-    whole = history.read_text().splitlines()[1:]
+    whole = records_in(history)[1:-1]
     edited(history, older)
     edited(compared / "checkpoints/pruned.t7", older)
     before = contents(compared / "history")
@@ -136,7 +154,7 @@ def test_an_older_pruning_is_resumed_to_the_same_result(compared, script):
         path.unlink()
     edited(compared / "checkpoints/base.t7", older)
     script(*PRUNE, "--resume", check=True)
-    assert history.read_text().splitlines()[1:] == whole
+    assert records_in(history)[1:-1] == whole
 
 
 def test_an_older_table_is_resumed_and_read(built, script):
@@ -154,7 +172,7 @@ def test_an_older_table_is_resumed_and_read(built, script):
 
 def test_an_older_comparison_goes_on(compared, script):
     journal = compared / "comparisons/c/journal.jsonl"
-    header, row = map(json.loads, journal.read_text().splitlines())
+    header, row = records_in(journal)
     older(header)
     row.pop("made_by")
     journal.write_text(json.dumps(header) + "\n" + json.dumps(row) + "\n")
@@ -186,7 +204,7 @@ def newer_than_this(found, *words):
     ("perf_tables/table.json", PRUNE), ("perf_tables/table.json", COMPARE),
     ("perf_tables/table.json", ["perf_tables/merge_perf_tables.py", "merged", "table", "table"])])
 def test_a_newer_file_is_refused(ready, script, path, command):
-    write_table(ready / "perf_tables/table.pickle", proportional_table(TINY), {})
+    write_pair(ready / "perf_tables/table.pickle", proportional_table(TINY), {})
     edited(ready / path, newer)
     before = contents(ready)
     newer_than_this(script(*command), f"{path}: ")

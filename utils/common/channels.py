@@ -1,6 +1,5 @@
 """nbr_channels/NAME.pickle: {convolution: output channels left}, 0 for a removed convolution."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from model.network import Network, Widths
 from utils.common.errors import UserError
 from utils.common.files import locate, write_whole
-from utils.common.pickles import PROTOCOL, read_pickle
+from utils.common.pickles import read_pickle, to_pickle
 
 FOLDER = "nbr_channels"
 
@@ -19,7 +18,7 @@ def channels_path(name: str) -> Path:
 
 
 def write_channels(path: Path, network: Network, widths: Widths) -> None:
-    write_whole(path, pickle.dumps(network.conv_channels(widths), PROTOCOL))
+    write_whole(path, to_pickle(network.conv_channels(widths)))
 
 
 def read_channels(path: Path, network: Network) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import Callable, NoReturn, Optional
 from model.architectures import ARCHITECTURES, describe
 from model.description import from_dict
 from model.network import Network
+from utils.common.checksum import checked, keeps_edits, note_without
 from utils.common.errors import UserError, first_line
 from utils.common.files import locate
 
@@ -137,7 +138,12 @@ def note_shadowed(net: str) -> None:
 def read_description(path: Path) -> Network:
     """The network that a file of networks/ describes. Raises UserError naming the file."""
     try:
-        return from_dict(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            return from_dict(content)
+        network = from_dict(checked(path, content, keeps_edits("restore it, or import the network again")))
+        note_without(path, content)
+        return network
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; expected a description of a network") from error
     except (ValueError, RecursionError) as error:

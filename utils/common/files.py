@@ -1,9 +1,11 @@
 """Atomic writes: a file is written beside its place, synced to the disk, then renamed."""
 
+import contextlib
 import errno
 import os
+import platform
 import re
-from collections.abc import Mapping
+import zlib
 from pathlib import Path
 from typing import Union
 
@@ -11,63 +13,62 @@ from utils.common.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]  # this project's own folder: its scripts, model/ and utils/
 
-_TEMPORARY = re.compile(r"^\..*\.(\d+)\.tmp$")
+RESERVED = (".unfinished", ".candidates")  # ends of names: an unfinished run's own files have them
+_TEMPORARY = re.compile(r"^\..*\.([0-9a-f]{8})-(\d+)\.tmp$")
 
 
 def write_whole(path: Path, content: Union[bytes, str]) -> None:
-    """Write ``content`` to ``path``: all of it, or nothing."""
-    write_together({Path(path): content})
-
-
-def write_together(contents: Mapping[Path, Union[bytes, str]]) -> None:
-    """Write several files of one folder, each all or nothing. Old files stay until all new ones are on the disk.
-
-    Then all old files but the first are deleted before the first is replaced: no note is better than a wrong note.
-    """
-    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in contents}
-    path = next(iter(staged))
+    """Write ``content`` to ``path``: all of it, or nothing. A link stays a link: what it points to is replaced."""
+    path = Path(path)
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{_who()}.tmp")
     try:
-        for path, temporary in staged.items():
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "a folder, expected a file")
-            _stage(temporary, contents[path])
-        for path in list(staged)[1:]:
-            path.unlink(missing_ok=True)
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder, expected a file")
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        place(temporary, target)
     except BaseException as error:
-        for temporary in staged.values():
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None  # not the temporary, which means nothing to the user
         raise
-    _sync_folder(path.parent)
 
 
-def _stage(temporary: Path, content: Union[bytes, str]) -> None:
-    with open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
+def place(temporary: Path, path: Path) -> None:
+    """Rename a file that is whole on the disk to ``path``, or to what the link ``path`` points to."""
+    target = os.path.realpath(path)
+    os.replace(temporary, target)
+    with contextlib.suppress(OSError):  # some network file systems refuse it; the file is whole and in its place
+        descriptor = os.open(os.path.dirname(target), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _who() -> str:
+    """The host or container, and the process: those of another one tell nothing about its process numbers here."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        numbers = os.readlink("/proc/self/ns/pid")  # where process numbers are those of this process
+    except OSError:
+        numbers = ""
+    return f"{zlib.crc32(f'{platform.node()} {numbers}'.encode()):08x}-{os.getpid()}"
 
 
 def writable_folder(folder: Union[str, Path]) -> Path:
-    """Make the folder, delete temporary files of killed runs, and check that files can be written. Raises UserError."""
-    folder = Path(folder)
-    probe = folder / f".probe.{os.getpid()}.tmp"
+    """Make the folder, delete temporary files that killed runs of this host left, and check that files can be written.
+    Raises UserError."""
+    folder, here = Path(folder), _who().split("-")[0]
+    probe = folder / f".probe.{_who()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for entry in folder.iterdir():
             found = _TEMPORARY.match(entry.name)
-            if found and not _alive(int(found.group(1))):
+            if found and found[1] == here and not _alive(int(found[2])):
                 entry.unlink(missing_ok=True)
         try:
             probe.write_bytes(b"\n")
@@ -103,4 +104,6 @@ def save_name(name: str) -> str:
             name = name[:-len(suffix)]
     if not name or os.sep in name or name.startswith("."):
         raise UserError(f"--save_file={name!r}: expected a plain name such as res-40-2, without a folder")
+    if name.endswith(RESERVED):
+        raise UserError(f"--save_file={name!r}: such a name is that of a run's own files; choose another")
     return name

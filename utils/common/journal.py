@@ -1,4 +1,5 @@
-"""An append-only journal of JSON lines: the header says what the job is, every further line is one unit of work.
+"""An append-only journal: the header says what the job is, every further line is one unit of work. A line is JSON, a
+tab, and the CRC-32 of the JSON as eight hexadecimal digits. Journals of older versions have JSON alone.
 
 ``append`` hands a line to the system before it returns, so a killed process loses only its current unit. A crash of
 the machine may leave a torn last line, which is dropped when the journal is read.
@@ -9,10 +10,12 @@ import fcntl
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
+from utils.common.checksum import note_without
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 
@@ -63,22 +66,17 @@ def locked(path: Path):
 
 
 def line(record: Any) -> str:
-    return json.dumps(record) + "\n"
+    text = json.dumps(record)
+    return f"{text}\t{_crc(text.encode())}\n"
+
+
+def _crc(text: bytes) -> str:
+    return f"{zlib.crc32(text):08x}"
 
 
 def begin(path: Path, header: Record) -> None:
     """Start an empty journal."""
     write_whole(path, line(header))
-
-
-def header_of(path: Path) -> Record:
-    """The header of a finished journal, {} if none can be read. The file is not changed."""
-    try:
-        with open(path, "rb") as file:
-            found = json.loads(file.readline())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read(path: Path) -> Optional[tuple[Record, list[Any]]]:
@@ -97,14 +95,21 @@ def stream(path: Path) -> Iterator[Any]:
     path = Path(path)
     _cut_torn_line(path)
     with open(path, "rb") as file:
-        number = 0
-        for number, text in enumerate(file, 1):
+        number, with_crc = 0, False
+        for number, raw in enumerate(file, 1):
+            text, tab, crc = raw.rstrip(b"\n").rpartition(b"\t")
+            if tab and crc.decode(errors="replace") != _crc(text) or with_crc and not tab:
+                raise UserError(f"{path}: line {number} is damaged, it does not match its checksum; restore the file, "
+                                "or remove it to begin again")
+            with_crc = with_crc or bool(tab)  # an older version may have begun what this one goes on with
             try:
-                record = json.loads(text)
+                record = json.loads(text if tab else raw)
             except (ValueError, RecursionError):
                 raise UserError(f"{path}: line {number} is not JSON; remove the file to begin again") from None
             if number == 1 and not isinstance(record, dict):
                 raise UserError(f"{path}: no journal of this project; remove the file to begin again")
+            if number == 1 and not tab:
+                note_without(path)
             yield record
         if not number:
             raise UserError(f"{path}: no journal of this project; remove the file to begin again")

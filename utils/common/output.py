@@ -1,10 +1,17 @@
-"""Send everything that this process prints, C++ libraries included, nowhere or into a file."""
+"""What this process prints: a remark once; and everything, C++ libraries included, sent nowhere or into a file."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import IO
+
+
+@cache
+def remark(line: str) -> None:
+    """Print the line to stderr, once in a process, however often its reason is met."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

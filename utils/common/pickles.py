@@ -1,5 +1,9 @@
-"""Pickles read without executing anything in them: NumPy arrays, numbers and plain containers, nothing else."""
+"""Pickles read without executing anything in them: NumPy arrays, numbers and plain containers, nothing else.
 
+Those written here end in a line with their checksum, behind the end of the pickle, where other programs do not read.
+"""
+
+import hashlib
 import io
 import pickle
 import re
@@ -8,15 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from utils.common.checksum import note_without
 from utils.common.errors import UserError
 
 PROTOCOL = 4  # of the pickles we write: read by every Python from 3.4 on
+_LAST_LINE = re.compile(rb"\nsha256 ([0-9a-f]{64})\n\Z")
+
+
+def to_pickle(value: Any) -> bytes:
+    """The pickle of plain containers and arrays, with its checksum behind it."""
+    raw = pickle.dumps(value, PROTOCOL)
+    return raw + f"\nsha256 {hashlib.sha256(raw).hexdigest()}\n".encode()
 
 
 def read_pickle(path: Path) -> Any:
     """Read a pickle of NumPy arrays and plain containers; anything else in it is refused and does not run.
 
-    Raises UserError naming the file.
+    Raises UserError naming the file, also where it does not match its checksum.
     """
     try:
         raw = Path(path).read_bytes()
@@ -24,8 +36,11 @@ def read_pickle(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, expected a pickle file") from None
+    found = _LAST_LINE.search(raw, max(len(raw) - 80, 0))
+    if found and found[1].decode() != hashlib.sha256(raw[:found.start()]).hexdigest():
+        raise UserError(f"{path}: damaged, it does not match the checksum at its end; copy or make it again")
     try:
-        return _arrived(_ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load())
+        value = _arrived(_ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load())
     except _Forbidden as error:
         raise UserError(f"{path}: holds {error}, which is neither an array nor a plain container; "
                         "refused, nothing in it was run") from None
@@ -34,6 +49,9 @@ def read_pickle(path: Path) -> Any:
     except Exception as error:  # a broken pickle raises nearly anything
         raise UserError(f"{path}: not a whole pickle ({type(error).__name__}: {error}); copy or make it "
                         "again") from None
+    if not found:
+        note_without(path)
+    return value
 
 
 class _Forbidden(Exception):

@@ -1,6 +1,5 @@
 """A comparison from beginning to end: begin or resume it, make every network once, measure all together."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -11,7 +10,9 @@ from joblib import cpu_count
 
 from utils.common import cli, journal, resume
 from utils.common.channels import write_channels
+from utils.common.checksum import signed_json
 from utils.common.errors import UserError
+from utils.common.figure import beside_a_result
 from utils.common.files import writable_folder, write_whole
 from utils.common.fingerprint import sha256_of
 from utils.common.provenance import stamp
@@ -47,7 +48,8 @@ def compare(asked: Comparison, folder: Path, base: Base, tasks: Mapping[str, Tas
         writable_folder(folder / name)
     description = base.network.arguments.get("description")
     if description:
-        write_whole(writable_folder(folder / cli.NETWORKS) / f"{base.network.short_name}.json", json.dumps(description))
+        write_whole(writable_folder(folder / cli.NETWORKS) / f"{base.network.short_name}.json",
+                    signed_json(description))
     write_channels(folder / "nbr_channels/base.pickle", base.network, base.widths)
     todo = {name: task for name, task in tasks.items() if not _finished(asked, folder, row_for(task, rows))}
     print(f"{folder}: {len(tasks)} networks, {len(todo)} to be made", flush=True)
@@ -73,7 +75,9 @@ def write_results(folder: Path, rows: Iterable[Row]) -> None:
     rows = sorted(rows, key=lambda r: (r.method, r.criterion, r.pruning_fact, r.network, r.seed))
     write_whole(folder / f"{folder.name}.csv", results.to_csv(rows))
     if results.drawable(rows):
-        plot_comparison(folder / f"{folder.name}.png", rows, folder.name)
+        picture = folder / f"{folder.name}.png"
+        with beside_a_result(picture):
+            plot_comparison(picture, rows, folder.name)
 
 
 def _finished(asked: Comparison, folder: Path, row: Optional[Row]) -> bool:

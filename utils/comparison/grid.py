@@ -8,7 +8,8 @@ from model.network import Network
 from utils.common import cli
 from utils.common.errors import UserError
 from utils.latency import tables
-from utils.latency.note import plain_dict, read_note
+from utils.latency.note import plain_dict
+from utils.latency.table_files import LatencyTable, read_note, table_path
 
 
 def networks(widest_network: Network, latency_s: Callable[[Network], float], depths: Sequence[int],
@@ -47,11 +48,10 @@ def widest(network: Network, latency_s: Callable[[Network], float], depth: Optio
         raise UserError(f"--grid_depths: {error}") from None
 
 
-def open_table(name: str, base: Network) -> tuple[Network, tables.LatencyTable]:
+def open_table(name: str, base: Network) -> tuple[Network, LatencyTable]:
     """The network that a table's note names, and the table. Raises UserError unless the network differs from ``base``
     in depth and width only."""
-    path = tables.table_path(name)
-    tables.read_arrays(path)  # reports a missing table first
+    path = table_path(name)
     found = plain_dict(read_note(path).get("network"))
     sizes = {k: found.get(k) for k in ("depth", "width") if k in base.arguments}
     if found != {**base.arguments, **sizes} or not all(isinstance(v, (int, float)) for v in sizes.values()):

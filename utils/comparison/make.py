@@ -15,8 +15,9 @@ from utils.comparison.plan import Base, Task, exported, job_of, row_of
 from utils.comparison.results import Row
 from utils.comparison.settings import Comparison
 from utils.latency import model_timing
-from utils.latency.note import how_measured, read_note, threads_in
+from utils.latency.note import how_measured, threads_in
 from utils.latency.runners import LiteRTRunner
+from utils.latency.table_files import read_note
 from utils.learning import device
 
 MEASURED = "measured.json"  # in a comparison's folder: latencies that the device itself measured

@@ -16,7 +16,8 @@ from utils.comparison import grid
 from utils.comparison.jobs import Job
 from utils.comparison.results import Row
 from utils.comparison.settings import TRAINED_ONLY, Comparison
-from utils.latency.tables import LatencyTable, latency_s
+from utils.latency.table_files import LatencyTable
+from utils.latency.tables import latency_s
 from utils.learning import checkpoint
 from utils.search import netadapt
 

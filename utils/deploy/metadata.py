@@ -99,6 +99,8 @@ def read(path: Path) -> Optional[Description]:
 
 def _content(path: Path) -> Optional[dict[str, Any]]:
     if not zipfile.is_zipfile(path):
+        if NETWORK.encode() in _end(path):
+            raise ValueError("the archive behind the model is damaged")
         return None
     with zipfile.ZipFile(path) as archive:
         if NETWORK not in archive.namelist():
@@ -111,6 +113,13 @@ def _content(path: Path) -> Optional[dict[str, Any]]:
     if not isinstance(content, dict):
         raise TypeError(f"expected an object, found {type(content).__name__}")
     return content
+
+
+def _end(path: Path) -> bytes:
+    """The end of a file, where an archive lists its files."""
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - 4096, 0))
+        return file.read()
 
 
 def _sha256(path: Path, count: Any) -> Optional[str]:

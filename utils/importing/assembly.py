@@ -1,7 +1,6 @@
 """One import from beginning to end: make the module, trace it, describe it, prove it, and write what was found."""
 
 import fnmatch
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from model.network import Network
 from model.torch_net import TorchNet
 from model.tracer import Refused
 from model.tracing import Trace, traced
+from utils.common.checksum import signed_json
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.output import quiet
@@ -97,7 +97,7 @@ def check_replaceable(path: Path) -> None:
 def write(found: Imported, asked: Import, flags: Mapping[str, Any], networks: Path, checkpoints: Path) -> list[Path]:
     """Write the description and the checkpoint, whole; returns their paths."""
     description, weights_file = networks / f"{asked.name}.json", checkpoints / f"{asked.name}.t7"
-    write_whole(description, json.dumps(found.network.arguments["description"], indent=1) + "\n")
+    write_whole(description, signed_json(found.network.arguments["description"]))
     checkpoint.save(weights_file, found.model, Normalisation(asked.mean, asked.std), epoch=0, error_history=[],
                     holdout_prop=0.0, flags={**flags, "dataset": RANDOM},
                     **({"classes": list(found.classes)} if found.classes else {}))

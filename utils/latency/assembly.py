@@ -20,6 +20,7 @@ from utils.latency.entries import Entries
 from utils.latency.measure import Source, Work
 from utils.latency.runners import Runner
 from utils.latency.settings import Pace, Tool
+from utils.latency.table_files import FOLDER, write_pair
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_o
         print("the sums are not fitted to whole networks: writing those needs flatbuffers and LiteRT's schema "
               "(pip install -r requirements-pi.txt)", file=sys.stderr)
         asked = replace(asked, calibrate=0)
-    source = Source(partial(variants.file_path, folder), partial(writing.whole_network, asked.num_images))
+    entry = partial(variants.whole_file, folder, variants.read_checksums(folder))
+    source = Source(entry, partial(writing.whole_network, asked.num_images))
     _measure(asked, source, tool.runner(), name, {"converter": manifest.get("converter")}, "load", going_on=going_on)
 
 
@@ -74,7 +76,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
                       "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift, "seed": pace.seed,
                       "device": note.this_machine(), **runner.describe(),
                       **correction.limits(network)}
-    folder = writable_folder(tables.FOLDER)
+    folder = writable_folder(FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected the place for a table; choose another --save_file")
@@ -84,7 +86,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
         with journal.Journal(log) as lines:
             measure.session(work, source, runner, care, visits, lines).run()
             table, more = report.finish(work, care, visits, sample)
-            tables.write_table(path, table, {
+            write_pair(path, table, {
                 **header, **stamp(note.FORMAT), "operators": tables.operators(network),
                 "how": f"compute_table.py --mode={mode}", "entries": len(wanted),
                 "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})

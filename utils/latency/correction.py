@@ -12,7 +12,8 @@ import numpy as np
 
 from model.network import Network, Widths
 from utils.latency.note import Correction
-from utils.latency.tables import LEAST, LatencyTable, output_key
+from utils.latency.table_files import LatencyTable
+from utils.latency.tables import LEAST, output_key
 
 NETWORKS = 30  # to fit on
 MOST_PARAMETERS = 30_000_000  # of a network to fit on: 120 MB as a file, 640 MB while it is written

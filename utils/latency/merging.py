@@ -11,7 +11,7 @@ import numpy as np
 from utils.common.errors import UserError
 from utils.common.provenance import stamp
 from utils.latency.note import FORMAT, Note, correction_in, probe_in
-from utils.latency.tables import LatencyTable
+from utils.latency.table_files import LatencyTable
 
 
 def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: str = "mean", sigma: float = 0.0,

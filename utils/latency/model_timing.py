@@ -19,6 +19,7 @@ from utils.latency import note as notes
 from utils.latency.entries import probe_entry
 from utils.latency.note import Note, alike, at_todays_speed
 from utils.latency.runners import Model, Runner, Timer, patiently
+from utils.latency.table_files import read_note
 from utils.latency.tables import latency_s, read_table
 from utils.latency.timing import Care, Session, Visits, low
 from utils.latency.writing import tflite_writer, variant
@@ -135,7 +136,7 @@ def expect(table: Path, network: Network, widths: Widths, quantize: str, now: No
 def table_probe(table: Path, network: Network, now: Note) -> Optional[Probe]:
     """The table's probe; None if its note has none, this Python cannot write it, or the table was measured otherwise
     than ``now``. Such differences are printed on stderr."""
-    note = notes.read_note(table)
+    note = read_note(table)
     differences = list(notes.differences(note, now))
     for line in differences:
         print(f"{table}: {line}", file=sys.stderr)

@@ -4,14 +4,12 @@ its correction. Users edit notes by hand, so everything that is read here is che
 
 import contextlib
 import datetime
-import json
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from utils.common.provenance import check_format
 from utils.latency.runners import Runner
 
 FORMAT = 1
@@ -56,18 +54,6 @@ def how_measured(runner: Runner, num_images: int = 1) -> dict[str, Any]:
 
 
 # --- read ------------------------------------------------------------------------------------------------------
-
-def read_note(path: Path) -> dict[str, Any]:
-    """The note of the table at ``path``, {} if there is none or it cannot be read. Raises UserError for a newer format,
-    whose correction this version does not know."""
-    file = Path(path).with_suffix(".json")
-    try:
-        note = plain_dict(json.loads(file.read_text()))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    check_format(file, note, FORMAT)
-    return note
-
 
 def plain_dict(value: Any) -> dict[str, Any]:
     """``value`` where it is a dict, else {}."""

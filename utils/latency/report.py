@@ -8,7 +8,8 @@ import numpy as np
 from utils.latency import sampling
 from utils.latency.correction import fit_correction
 from utils.latency.measure import COPIES, Work
-from utils.latency.tables import LatencyTable, corrected, latency_s
+from utils.latency.table_files import LatencyTable
+from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care, Visits
 
 NAMED = 5  # entries in the warning; the note has them all

@@ -1,33 +1,20 @@
-"""Latency tables: perf_tables/NAME.pickle, a dict of key -> float64 array of seconds, [cin - 1, cout - 1].
+"""What a latency table predicts: a sum of entries, corrected to the time of a whole network.
 
-The keys and shapes that a network needs are ``network.tables``. A file without the tables of additions (``Join_*``)
-still loads; additions then count as free. A note NAME.json (note.py) says on which machine, with what and how it was
-measured, and how a sum of entries becomes the time of a whole network. Runs on Python 3.9 with NumPy.
+The keys and shapes that a network needs are ``network.tables``. A table without those of additions (``Join_*``) is
+read, too; additions then count as free. Runs on Python 3.9 with NumPy.
 """
 
-import json
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
 from model.network import Network, Widths
 from utils.common.errors import UserError
-from utils.common.files import locate, write_together
-from utils.common.pickles import PROTOCOL, read_pickle
-from utils.latency.note import Correction, correction_in, plain_dict, read_note
+from utils.latency.note import Correction, Note, correction_in, plain_dict
+from utils.latency.table_files import LatencyTable, read_pair
 
-FOLDER = "perf_tables"
 LEAST = 0.05  # part of an entry that is kept, at least, when the overhead is subtracted
-
-LatencyTable = Mapping[str, np.ndarray]
-
-
-def table_path(name: str) -> Path:
-    """perf_tables/NAME.pickle; a path stays a path."""
-    return locate(name, FOLDER, ".pickle")
 
 
 def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
@@ -66,49 +53,22 @@ def output_key(network: Network) -> Optional[str]:
     return next((network.priced[n.name] for n in reversed(network.nodes) if n.name in network.priced), None)
 
 
-# --- files -----------------------------------------------------------------------------------------------------
-
-def write_table(path: Path, table: LatencyTable, note: Mapping[str, Any]) -> None:
-    """Write the table and its note, each all or nothing; if writing fails, the old ones stay."""
-    path = Path(path)
-    write_together({path: pickle.dumps({k: np.asarray(v, np.float64) for k, v in table.items()}, PROTOCOL),
-                    path.with_suffix(".json"): json.dumps(dict(note), indent=1) + "\n"})
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a table file, in float64, checked to be positive and finite. Raises UserError naming the file."""
-    content = read_pickle(path)
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: expected a dict of arrays, found {type(content).__name__}")
-    arrays = {}
-    for key, array in content.items():
-        numeric = isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind in "fiu"
-        if not isinstance(key, str) or not numeric or not array.size:
-            raise UserError(f"{path}: entry {key!r}: expected a two-dimensional array of seconds, "
-                            f"found {_describe(array)}")
-        arrays[key] = array.astype(np.float64)
-        wrong = np.argwhere(~(np.isfinite(arrays[key]) & (arrays[key] > 0)))
-        if len(wrong):
-            i, j = wrong[0]
-            raise UserError(f"{path}: {key}: {len(wrong)} entries are not positive seconds, first "
-                            f"[{i}, {j}] = {arrays[key][i, j]}; measure or merge the table again")
-    return arrays
-
+# --- of a network ----------------------------------------------------------------------------------------------
 
 def read_table(path: Path, network: Network) -> dict[str, np.ndarray]:
     """Like ``read_measured``, but with the note's correction, so that a sum is the time of a whole network."""
-    return corrected(network, read_measured(path, network), correction_in(read_note(path)))
+    arrays, note = read_measured(path, network)
+    return corrected(network, arrays, correction_in(note))
 
 
-def read_measured(path: Path, network: Network) -> dict[str, np.ndarray]:
-    """Read the table of ``network`` as it was measured.
+def read_measured(path: Path, network: Network) -> tuple[dict[str, np.ndarray], Note]:
+    """Read the table of ``network`` as it was measured, and its note.
 
     Raises UserError naming a key that is missing, unknown or of another shape, or whose operator differs in the
     note (by its image size, for example).
     """
-    arrays = read_arrays(path)
-    needed = network.tables
-    measured = plain_dict(read_note(path).get("operators"))
+    arrays, note = read_pair(path)
+    needed, measured = network.tables, plain_dict(note.get("operators"))
     for key in needed:
         if measured.get(key, needed[key].operator) != needed[key].operator:
             raise UserError(f"{path}: not a table of {network.title}: {key}: expected {needed[key].operator}, "
@@ -120,7 +80,7 @@ def read_measured(path: Path, network: Network) -> dict[str, np.ndarray]:
             raise UserError(f"{path}: not a table of {network.title}: {key}: expected "
                             f"{expected or 'no such key'}, found {found or 'no such key'}; "
                             "check --net, --depth, --width and --perf_table")
-    return arrays
+    return arrays, note
 
 
 def operators(network: Network) -> dict[str, str]:
@@ -131,7 +91,3 @@ def operators(network: Network) -> dict[str, str]:
 def missing_joins(network: Network, table: LatencyTable) -> list[str]:
     """The tables of additions that this table lacks."""
     return [key for key, t in network.tables.items() if t.optional and key not in table]
-
-
-def _describe(value: Any) -> str:
-    return f"array of {value.dtype}{value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -18,7 +18,8 @@ from utils.latency.entries import probe_entry
 from utils.latency.model_timing import about_probe
 from utils.latency.note import Note, at_todays_speed, correction_in, probe_in
 from utils.latency.runners import Runner, patiently
-from utils.latency.tables import LatencyTable, corrected, latency_s
+from utils.latency.table_files import LatencyTable
+from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care, Session, Visits
 from utils.latency.writing import variant, whole_network
 

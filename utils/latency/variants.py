@@ -1,12 +1,14 @@
 """The folder of .tflite files that ``compute_table.py --mode=save`` makes and ``--mode=load`` times.
 
     FOLDER/manifest.json                for which network the files are
+    FOLDER/checksums-N-of-M.journal     the SHA-256 of every file that shell N of M wrote or found whole
     FOLDER/KEY/KEY_CIN_COUT.tflite      one operator at one width
 
 Reading needs NumPy alone; writing loads the flatbuffer schema, or TensorFlow for --converter=keras.
 """
 
 import contextlib
+import hashlib
 import importlib
 import io
 import json
@@ -20,8 +22,11 @@ from model.architectures import describe
 from model.network import Network
 from model.timed import Table
 from model.variant import network_of
+from utils.common import journal
+from utils.common.checksum import checked, keeps_edits, note_without, signed_json
 from utils.common.errors import UserError
 from utils.common.files import writable_folder, write_whole
+from utils.common.journal import Journal
 from utils.common.provenance import check_format, stamp
 from utils.common.workers import Workers
 from utils.latency import writing
@@ -47,12 +52,14 @@ def check_manifest(folder: Path, network: Network, num_images: int) -> dict[str,
         raise UserError(f"{path}: not whole JSON; make the folder again") from None
     if isinstance(manifest, dict):
         check_format(path, manifest, FORMAT)
+        checked(path, manifest, keeps_edits("make the folder again"))
     wanted = {"network": network.arguments, "num_images": num_images}
     for key, value in wanted.items():
         found = manifest.get(key) if isinstance(manifest, dict) else None
         if found != value:
             raise UserError(f"{path}: these files are for {key} {_settings(found)}, asked for {_settings(value)}; "
                             "change the flags or name another --output_folder")
+    note_without(path, manifest)
     return manifest
 
 
@@ -67,12 +74,39 @@ def missing_files(folder: Path, entries: Entries, wanted: Iterable[int]) -> list
     return [p for p in (file_path(folder, *entries[int(n)]) for n in wanted) if not p.is_file()]
 
 
+Checksums = Mapping[str, frozenset[str]]  # of a file's name: two shells may have written it, each its own bytes
+
+
+def read_checksums(folder: Path) -> Checksums:
+    """What all shells recorded; {}, with a word, for a folder of an older version. Raises UserError."""
+    found: dict[str, set[str]] = {}
+    paths = sorted(Path(folder).glob("checksums-*.journal"))
+    for path in paths:
+        _, records = journal.read(path) or ({}, [])
+        for record in records:
+            for name, checksum in record.items() if isinstance(record, dict) else ():
+                found.setdefault(name, set()).add(checksum)
+    if not paths:
+        note_without(Path(folder))
+    return {name: frozenset(checksums) for name, checksums in found.items()}
+
+
+def whole_file(folder: Path, checksums: Checksums, table: Table, cin: int, cout: int) -> Path:
+    """The path of an entry's file. Raises UserError where the file is not the one that was written for it."""
+    path = file_path(folder, table, cin, cout)
+    if checksums and hashlib.sha256(path.read_bytes()).hexdigest() not in checksums.get(path.name, ()):
+        raise UserError(f"{path}: not the file that --mode=save wrote (its checksum differs, or was never recorded); "
+                        "run --mode=save again, then go on with --resume")
+    return path
+
+
 def write_share(folder: Path, network: Network, *, num_images: int, converter: str, wanted: Iterable[int],
-                jobs: int) -> Iterator[tuple[int, int]]:
+                jobs: int, share: tuple[int, int] = (1, 1)) -> Iterator[tuple[int, int]]:
     """Write the files of the entries with these numbers. Yields (files written, files already complete) after every
     chunk.
 
-    converter: "direct" (model/tflite_net.py) or "keras" (TensorFlow's). A complete file is kept.
+    converter: "direct" (model/tflite_net.py) or "keras" (TensorFlow's). A complete file is kept. share: the number of
+    this shell, and the number of shells.
     """
     manifest = Path(folder) / "manifest.json"
     if manifest.exists():
@@ -83,32 +117,38 @@ def write_share(folder: Path, network: Network, *, num_images: int, converter: s
     _import_converter(converter)
     about = {"network": network.arguments, "num_images": num_images, "converter": converter}
     if not manifest.exists():
-        write_whole(manifest, json.dumps({**stamp(FORMAT), **about}, indent=1) + "\n")
+        write_whole(manifest, signed_json({**stamp(FORMAT), **about}))
     for key in network.tables:
         writable_folder(Path(folder) / key)
     entries = Entries(network)
     work = [(table.key, cin, cout) for table, cin, cout in (entries[int(n)] for n in wanted)]
     chunks = [work[i:i + CHUNK] for i in range(0, len(work), CHUNK)]
     task = partial(_write_chunk, Path(folder))
-    if jobs == 1:
-        yield from (task(about, chunk) for chunk in chunks)
-    else:
-        with Workers(jobs) as workers:
-            yield from workers.results(task, (about,), chunks)
+    checksums = Path(folder) / f"checksums-{share[0]}-of-{share[1]}.journal"
+    journal.begin(checksums, stamp(FORMAT))
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(Journal(checksums))
+        made = ((task(about, chunk) for chunk in chunks) if jobs == 1 else
+                stack.enter_context(Workers(jobs)).results(task, (about,), chunks))
+        for written, found in made:
+            log.append(found)
+            yield written, len(found) - written
 
 
-def _write_chunk(folder: Path, about: Mapping[str, Any], chunk: Sequence[tuple[str, int, int]]) -> tuple[int, int]:
-    """about: what the manifest says."""
+def _write_chunk(folder: Path, about: Mapping[str, Any],
+                 chunk: Sequence[tuple[str, int, int]]) -> tuple[int, dict[str, str]]:
+    """The number of files written, and the checksums of all. about: what the manifest says."""
     tables, converter = describe(**about["network"]).tables, about["converter"]
     make = {"direct": writing.variant, "keras": keras_bytes}[converter]
-    written = 0
+    written, checksums = 0, {}
     for key, cin, cout in chunk:
         path = file_path(folder, tables[key], cin, cout)
         content = partial(make, about["num_images"], tables[key], cin, cout)
         if not _is_whole(path, content, converter):
             write_whole(path, content())
             written += 1
-    return written, len(chunk) - written
+        checksums[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return written, checksums
 
 
 def _is_whole(path: Path, content: Callable[[], bytes], converter: str) -> bool:

@@ -1,4 +1,5 @@
-"""Begin or resume a training. Its checkpoint is written after every epoch, so a killed one loses at most one epoch."""
+"""Begin or resume a training. NAME.unfinished.t7 is written after every epoch, so a killed training loses at most one
+epoch; NAME.t7, which may stand there already, is replaced when the training is done."""
 
 import time
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
               "that it was imported from")
     if saved:
         _check_same(saved, path, network, widths, taught, flags)
-        model = checkpoint.build(saved, path)
+        model = checkpoint.build(saved, begun_in(path))
     model = device.place(model)
     print(f"{network.short_name}: {network.parameter_count(model.widths):,} parameters on {device.name} in "
           f"{device.precision}; {len(held_in):,} images to train on, {len(images.test):,} to test, "
@@ -96,19 +97,23 @@ def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, 
     optimizer = training.sgd(model, recipe)
     history, first = (saved["error_history"], saved["epoch"]) if saved else ([], 0)
     if saved and first < epochs:
-        checkpoint.restore_optimizer(optimizer, saved, path)
+        checkpoint.restore_optimizer(optimizer, saved, begun_in(path))
     source = training.BatchSource(held_in.to(device.name), normalisation, images.flip, recipe.batch_size)
     test, began = images.test.to(device.name), time.monotonic()
     for epoch in range(first, epochs):
         rate = asked.schedule.learning_rate(recipe.learning_rate, epoch)
         loss = training.train_epoch(model, optimizer, source, device, rate, (asked.compute.seed, epoch),
                                     f"epoch {epoch + 1}", teacher)
+        checkpoint.check_finite(model, f"{path}: the training diverged in epoch {epoch + 1}, which is not kept; begin "
+                                f"again with a lower --learning_rate than {recipe.learning_rate:g}")
         history.append(training.error_pct(model, test, normalisation, device))
-        unfinished = {"optimizer": optimizer.state_dict()} if epoch + 1 < epochs else {}
-        checkpoint.save(path, model, normalisation, epoch=epoch + 1, error_history=history, **carried, **unfinished)
+        done = epoch + 1 == epochs
+        checkpoint.save(path if done else unfinished_path(path), model, normalisation, epoch=epoch + 1,
+                        error_history=history, **carried, **({} if done else {"optimizer": optimizer.state_dict()}))
         left = (time.monotonic() - began) / (epoch + 1 - first) * (epochs - epoch - 1)
         print(f"epoch {epoch + 1}/{epochs}  rate {rate:.4g}  loss {loss:.4f}  test error {history[-1]:.2f}%  "
               f"{left / 60:.1f} min left", flush=True)
+    unfinished_path(path).unlink(missing_ok=True)
     return history[-1]
 
 
@@ -124,15 +129,25 @@ def _teacher(teaching: Optional[Teaching], network: Network,
 
 # --- going on --------------------------------------------------------------------------------------------------
 
+def unfinished_path(path: Path) -> Path:
+    """The place of an unfinished training that will be ``path``."""
+    return path.with_suffix(".unfinished.t7")
+
+
+def begun_in(path: Path) -> Path:
+    """The file of the training to go on with. Older versions kept an unfinished one at ``path``."""
+    return unfinished_path(path) if unfinished_path(path).exists() else path
+
+
 def check_replaceable(path: Path) -> None:
     """Raise UserError unless ``path`` is free or holds a finished training, which a new one may replace."""
-    if not path.exists():
-        return
-    saved = _trained(path)
-    if saved["epoch"] < saved["flags"].get("epochs", 0):
-        raise UserError(f"{path}: an unfinished training ({saved['epoch']} of {saved['flags']['epochs']} epochs); add "
-                        "--resume to go on, or remove it to start over")
-    print(f"{path}: a finished training stands there and will be replaced", flush=True)
+    for file in (unfinished_path(path), path):
+        saved = _trained(file) if file.exists() else None
+        if saved and saved["epoch"] < saved["flags"].get("epochs", 0):
+            raise UserError(f"{file}: an unfinished training ({saved['epoch']} of {saved['flags']['epochs']} epochs); "
+                            "add --resume to go on, or remove it to start over")
+    if path.exists():
+        print(f"{path}: a finished training stands there and will be replaced at the end", flush=True)
 
 
 def unfinished(path: Path, flags: Mapping[str, Any], compute: Compute,
@@ -142,15 +157,16 @@ def unfinished(path: Path, flags: Mapping[str, Any], compute: Compute,
     flags: as asked for now; defaults: values of flags that are newer than the checkpoint. Raises UserError if the
     checkpoint was made with other flags.
     """
-    if not path.exists():
+    file = begun_in(path)
+    if not file.exists():
         print(f"{path}: nothing to resume yet, beginning")
         return None, compute
-    saved = _trained(path)
+    saved = _trained(file)
     began = {**defaults, "precision": "fp32", **saved["flags"]}  # fp32 is what an older version did
     compute = compute.as_begun(began)
     changed = changed_flags(began, {**flags, "precision": compute.precision, "threads": compute.threads}, FREE_FLAGS)
     if changed:
-        raise UserError(f"{path}: cannot resume, it was made with other flags: {changed}")
+        raise UserError(f"{file}: cannot resume, it was made with other flags: {changed}")
     return saved, compute
 
 

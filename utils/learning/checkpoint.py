@@ -8,7 +8,8 @@
     classes        class names in the order of the logits (older checkpoints: absent)
 Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
 (predicted latency after every step, seconds, the unpruned network first), test_error (%). Unfinished ones: optimizer.
-Taught ones: teacher_sha256, of the teacher's weights. All: format and made_by (older checkpoints: absent).
+Taught ones: teacher_sha256, of the teacher's weights. All: format, made_by, and sha256 of everything else (older
+checkpoints: absent).
 """
 
 import io
@@ -23,6 +24,7 @@ import torch
 from model.architectures import describe, with_classes
 from model.network import Network, Widths
 from model.torch_net import TorchNet, restored
+from utils.common.checksum import checked, note_without, with_checksum
 from utils.common.cli import DATA_LOC, DATASET, HOLDOUT_PROP
 from utils.common.errors import UserError
 from utils.common.files import write_whole
@@ -42,7 +44,7 @@ def save(path: Path, model: TorchNet, normalisation: Normalisation, **more: Any)
                    state_dict={k: v.detach().cpu() for k, v in model.state_dict().items()},
                    normalisation={k: list(v) for k, v in asdict(normalisation).items()})
     buffer = io.BytesIO()  # torch's own file writer does not raise OSError on a full disk
-    torch.save(content, buffer)
+    torch.save(with_checksum(content), buffer)
     write_whole(path, buffer.getvalue())
 
 
@@ -58,14 +60,17 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a broken or a foreign file
         raise UserError(f"{path}: not a whole checkpoint of this project "
                         f"({type(error).__name__} while reading); restore it or train it again") from error
+    whole = content
     if isinstance(content, dict):
         check_format(path, content, FORMAT)
+        content = checked(path, content, "restore it or train it again")
     wrong = [k for k, kind in REQUIRED.items() if not isinstance(content, dict) or not isinstance(content.get(k), kind)]
     if not wrong and not _sound_values(content):
         wrong = ["normalisation, error_history, classes or flags"]
     if wrong:
         raise UserError(f"{path}: expected a checkpoint of this project, but {', '.join(wrong)} is missing in it or of "
                         "another type")
+    note_without(path, whole)
     return content
 
 
@@ -88,10 +93,15 @@ def build(content: dict[str, Any], path: Path) -> TorchNet:
     except Exception as error:  # a forged file raises many kinds
         raise UserError(f"{path}: its weights don't fit the network it names: "
                         f"{' '.join(str(error).split())[:300]}") from error
+    check_finite(model, f"{path}: holds numbers that are not finite; train the network again")
+    return model
+
+
+def check_finite(model: TorchNet, words: str) -> None:
+    """Raise UserError with these words, and the name of a parameter, if one holds a number that is not finite."""
     broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
-        raise UserError(f"{path}: {broken[0]} holds numbers that are not finite; train the network again")
-    return model
+        raise UserError(f"{words} ({broken[0]})")
 
 
 def load_sound(path: Path) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from model.torch_net import TorchNet
 from utils.common import journal
 from utils.common.channels import write_channels
 from utils.common.errors import UserError
+from utils.common.figure import beside_a_result
 from utils.common.files import PROJECT, writable_folder
 from utils.common.journal import Journal, Record
-from utils.common.provenance import check_format, stamp
+from utils.common.provenance import stamp
 from utils.common.resume import changed_flags
 from utils.common.workers import Workers
 from utils.learning import checkpoint, data, training
@@ -121,7 +122,7 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
     initial_s = prices.cost(base.model.widths)
-    with journal.locked(files.journal):
+    with journal.locked(files.checkpoint), journal.locked(files.journal):
         origin = {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
                   "perf_table": prices.table, "table_sha256": prices.sha256, "initial_latency_s": initial_s,
                   "target_latency_s": netadapt.budget_s(asked.settings, initial_s),
@@ -230,8 +231,7 @@ def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, goin
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to "
                         "replace it")
-    began = journal.header_of(files.history)
-    check_format(files.history, began, history.FORMAT)
+    began = history.header_of(files.history)
     for key in ("base_weights_sha256", "table_sha256", "initial_latency_s"):
         if began.get(key, origin[key]) != origin[key]:
             raise UserError(f"{files.history}: a finished run that began with {key} {began[key]!r}, now "
@@ -278,11 +278,12 @@ def _finish(run: Run, long_term_fine_tune: int, before: Widths, header: Record, 
     after = _errors(workshop, run.model, test)
     run.write_checkpoint(after.test)
     write_channels(files.channels, network, run.model.widths)
-    plot_pruning(files.picture, latencies_s=run.table_costs_history, errors_pct=run.error_history,
-                 target_s=header["target_latency_s"], unit=run.unit, before=network.conv_channels(before),
-                 after=network.conv_channels(run.model.widths),
-                 title=f"{files.checkpoint.stem}: {header['base_model']} pruned by "
-                       + (f"the latencies of {header['perf_table']}" if run.unit == LATENCY else run.unit.quantity))
+    by = f"the latencies of {header['perf_table']}" if run.unit == LATENCY else run.unit.quantity
+    with beside_a_result(files.picture):
+        plot_pruning(files.picture, latencies_s=run.table_costs_history, errors_pct=run.error_history,
+                     target_s=header["target_latency_s"], unit=run.unit, before=network.conv_channels(before),
+                     after=network.conv_channels(run.model.widths),
+                     title=f"{files.checkpoint.stem}: {header['base_model']} pruned by {by}")
     run.finish({"held_out_error_pct": after.held_out, "test_error_pct": after.test,
                 "latency_s": run.table_costs_history[-1]})
     return after

@@ -4,15 +4,20 @@
     {"event": "trial", ...}        a candidate judged at a rung; in the journal alone
     {"event": "candidate", ...}    of a step that was adopted: how far a candidate went, and why no further
     {"event": "step", ...}         a step adopted
-    {"event": "end", ...}          last
+    {"event": "end", ...}          last; in the history with a checksum of all records
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Optional
 
 from model.network import Widths
+from utils.common import checksum
+from utils.common.errors import UserError
 from utils.common.journal import Record
+from utils.common.provenance import check_format
 from utils.search.halving import Fate, Rung
 from utils.search.netadapt import Candidate, Key, Proposal, Step
 
@@ -64,6 +69,30 @@ def _not_drawn(step: int, proposal: Proposal) -> Record:
     return {"event": "candidate", "step": step, **asdict(proposal), "rung": None, "batches": 0,
             "error_pct": None, "growth_pct": None, "growth_pct_per_s": None, "errors_pct": {}, "loss": None,
             "loss_growth": None, "stopped": "not drawn"}
+
+
+def written(records: Sequence[Record]) -> str:
+    """The history: a JSON line for each record. The last has the checksum of all."""
+    last = {**records[-1], checksum.KEY: checksum.sha256_of_content(list(records))}
+    return "".join(json.dumps(r) + "\n" for r in [*records[:-1], last])
+
+
+def header_of(path: Path) -> Record:
+    """The first record of a history; {} where there is no history. Raises UserError where it is damaged or newer."""
+    if not path.exists():
+        return {}
+    advice = "restore it, or leave out --resume to replace it"
+    try:
+        records = [json.loads(text) for text in path.read_text().splitlines()]
+        first, last = dict(records[0]), dict(records[-1])
+    except (ValueError, TypeError, IndexError, RecursionError) as error:
+        raise UserError(f"{path}: not a whole history ({type(error).__name__}); {advice}") from None
+    check_format(path, first, FORMAT)
+    expected = last.pop(checksum.KEY, None)
+    if expected not in (None, checksum.sha256_of_content([*records[:-1], last])):
+        raise UserError(f"{path}: damaged or edited, it does not match the checksum in its last line; {advice}")
+    checksum.note_without(path, records[-1])
+    return first
 
 
 def is_record(record: Any) -> bool:

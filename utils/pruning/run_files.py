@@ -14,7 +14,7 @@ from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.journal import Record
 from utils.learning import checkpoint
-from utils.pruning.history import is_record
+from utils.pruning.history import is_record, written
 from utils.pruning.store import remove_candidates
 
 
@@ -37,8 +37,7 @@ class RunFiles:
 
     def write_history(self) -> None:
         """Turn the journal into the history, after every other result is written."""
-        lines = [journal.line(r) for r in journal.stream(self.journal) if r["event"] != "trial"]
-        write_whole(self.history, "".join(lines))
+        write_whole(self.history, written([r for r in journal.stream(self.journal) if r["event"] != "trial"]))
         self.remove_unfinished()
 
 
@@ -64,7 +63,12 @@ def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[
     """
     found = resume.begun(files.journal, header, resume=going_on, at_stake=lambda records: "an unfinished run",
                          over_again="remove it to start over")
+    if files.candidates.is_symlink():
+        raise UserError(f"{files.candidates}: a link, expected a folder that the run makes; remove the link")
     if found is None:
+        if files.current.exists() and "prune_history" not in checkpoint.load(files.current):
+            raise UserError(f"{files.current}: an unfinished training; go on with train.py --resume, or choose another "
+                            "--save_file")
         files.remove_unfinished()
         journal.begin(files.journal, header)
         return None, []

@@ -1,6 +1,8 @@
 """The progress of the current step's remaining candidates, in memory and in a folder of files."""
 
+import contextlib
 import io
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -8,9 +10,12 @@ from typing import Any, Optional
 import torch
 
 from model.network import Network
+from utils.common import checksum
 from utils.common.files import write_whole
 from utils.pruning.candidates import Progress, number_of
 from utils.search.netadapt import Key
+
+_OWN = re.compile(r"\d+-\d+\.t7|\..*\.tmp")  # the files of a store
 
 
 class CandidateStore:
@@ -25,6 +30,9 @@ class CandidateStore:
         for path in sorted(self._folder.glob("*.t7")):
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True)
+                expected = content.pop(checksum.KEY, None)  # an older version wrote none
+                if expected not in (None, checksum.sha256_of_content(content)):
+                    continue
                 key = content["group"], content["width"]
                 if content["step"] == step and path == self._path(key):
                     self._kept[key] = content["state"]
@@ -44,7 +52,8 @@ class CandidateStore:
     def keep(self, step: int, key: Key, progress: Progress) -> None:
         self._kept[key] = progress
         buffer = io.BytesIO()
-        torch.save({"step": step, "group": key[0], "width": key[1], "state": progress}, buffer)
+        content = {"step": step, "group": key[0], "width": key[1], "state": progress}
+        torch.save(checksum.with_checksum(content), buffer)
         self._folder.mkdir(exist_ok=True)
         write_whole(self._path(key), buffer.getvalue())
 
@@ -63,10 +72,13 @@ class CandidateStore:
 
 
 def remove_candidates(folder: Path) -> None:
-    if folder.is_dir():
+    """Remove the files that a store writes, and the folder if nothing else is in it; nothing behind a link."""
+    if folder.is_dir() and not folder.is_symlink():
         for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+            if _OWN.fullmatch(path.name):
+                path.unlink()
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            folder.rmdir()
 
 
 def _fits(progress: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
