@@ -79,8 +79,13 @@ def read_measured(path: Path, network: Network) -> tuple[dict[str, np.ndarray], 
         if expected != found:
             raise UserError(f"{path}: not a table of {network.title}: {key}: expected "
                             f"{expected or 'no such key'}, found {found or 'no such key'}; "
-                            "check --net, --depth, --width and --perf_table")
+                            f"check {_flags_of(network)} and --perf_table")
     return arrays, note
+
+
+def _flags_of(network: Network) -> str:
+    """The flags that may name another network than the table's."""
+    return "--net" + "".join(f", --{flag}" for flag in ("depth", "width") if flag in network.arguments)
 
 
 def operators(network: Network) -> dict[str, str]:
