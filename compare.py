@@ -20,10 +20,11 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.common import cli, journal
+from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.figure import as_the_result
 from utils.common.files import locate, save_name, writable_folder
+from utils.common.lock import locked
 from utils.comparison import results
 from utils.comparison.plots import plot_comparison
 from utils.comparison.results import Row
@@ -94,7 +95,7 @@ def main() -> None:
     tasks = {task.name: task for task in plan.tasks_of(comparison, base)}
     if not tasks:
         raise UserError("nothing to make: no network of --grid_depths meets --pruning_facts")
-    with journal.locked(writable_folder(folder) / "journal.jsonl"):
+    with locked(writable_folder(folder) / "journal.jsonl"):
         rows, failed = assembly.compare(comparison, folder, base, tasks, going_on=args.resume)
     if rows:
         report(folder, rows.values())

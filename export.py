@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Optional
 from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import locate, writable_folder, write_whole
+from utils.common.lock import locked
 from utils.deploy import metadata
 from utils.latency import model_timing
 from utils.latency.model_timing import Timing
@@ -79,14 +80,14 @@ def main() -> None:
 
     from utils.deploy import assembly  # torch takes seconds to load: first what does not need it
     from utils.learning import device
-    with device.memory_errors():
+    writable_folder(output.parent)
+    with locked(output), device.memory_errors():
         trained, expectation = assembly.open_trained(source), None
         table = table_path(args.perf_table) if args.perf_table else None
         runner = runner_of(kind, args.num_threads, table)
         if table and runner:
             expectation = model_timing.expect(table, trained.network, trained.model.widths, args.quantize,
                                               how_measured(runner))
-        writable_folder(output.parent)
         asked = assembly.Export(output, kind, args.opset, args.quantize, args.num_calibration_images,
                                 args.num_test_images,
                                 args.min_agreement, args.seed)

@@ -15,12 +15,14 @@ import argparse
 import gc
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import save_name, writable_folder
+from utils.common.lock import locked
 from utils.importing.settings import IMAGENET_MEAN, IMAGENET_STD, Import
 
 
@@ -84,11 +86,11 @@ def main() -> None:
     from utils.importing import assembly  # torch takes seconds to load: first what does not need it
     from utils.learning import device
     device.keep_memory(large=True)
-    with device.memory_errors():
-        folders = []
-        if not args.dry_run:
-            folders = [writable_folder(cli.NETWORKS), writable_folder("checkpoints")]
-            assembly.check_replaceable(folders[1] / f"{asked.name}.t7")
+    folders = [] if args.dry_run else [writable_folder(cli.NETWORKS), writable_folder("checkpoints")]
+    checkpoint = Path("checkpoints") / f"{asked.name}.t7"
+    with nullcontext() if args.dry_run else locked(checkpoint), device.memory_errors():
+        if folders:
+            assembly.check_replaceable(checkpoint)
         found = assembly.read_in(asked)
         written = assembly.write(found, asked, vars(args), *folders) if folders else []
     if args.json:

@@ -18,7 +18,6 @@ from typing import Any, Optional
 
 from model.architectures import describe, with_classes
 from model.network import Network, Widths
-from utils.common import journal
 from utils.common.channels import channels_path, read_channels
 from utils.common.cli import (
     DEFAULT_NET,
@@ -36,6 +35,7 @@ from utils.common.cli import (
 )
 from utils.common.errors import UserError
 from utils.common.files import locate, save_name, writable_folder
+from utils.common.lock import locked
 from utils.learning.settings import Compute, Data, Recipe, Schedule, Teaching
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     compute = Compute(args.device, args.precision, args.threads, args.seed)
 
     from utils.learning import assembly, checkpoint, device  # torch takes seconds to load: first what does not need it
-    with journal.locked(path), device.memory_errors():
+    with locked(path), device.memory_errors():
         initial = checkpoint.load_sound(locate(args.init, "checkpoints", ".t7")) if args.init else None
         unpruned, _ = network_of(None, initial)
         sizes = {k: v for k, v in unpruned.arguments.items() if k in ("depth", "width")}

@@ -18,9 +18,10 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from utils.common import cli, journal
+from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import writable_folder
+from utils.common.lock import locked
 from utils.latency.merging import merged_note, merged_table
 from utils.latency.table_files import read_pair, table_path, write_pair
 
@@ -44,7 +45,7 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
     note = merged_note(notes, paths, {
         "from": [p.name for p in paths], "how": how, "sigma": sigma, "mode": mode if sigma else None})
     writable_folder(target.parent)
-    with journal.locked(target.with_suffix(".journal")):  # as a build of that name does
+    with locked(target.with_suffix(".journal")):  # as a build of that name does
         write_pair(target, merged, note)
     return merged
 

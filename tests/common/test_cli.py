@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import signal
 import subprocess
 import sys
 
@@ -42,6 +43,21 @@ def test_ctrl_c_gives_the_command_that_goes_on(capsys, monkeypatch, argv, resuma
     with pytest.raises(SystemExit) as end:
         cli.run(raising(KeyboardInterrupt()), resumable=resumable)
     assert end.value.code == 130 and capsys.readouterr().err == f"\n{line}\n"
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_end_like_ctrl_c(capsys, monkeypatch, number, code):
+    monkeypatch.setattr(sys, "argv", ["a.py"])
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.run(lambda: signal.raise_signal(number))
+        assert end.value.code == code and "stopped; what was finished is kept. To go on" in capsys.readouterr().err
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)  # by nohup
+        cli.run(lambda: signal.raise_signal(number))
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_defect_shows_its_traceback():

@@ -85,15 +85,6 @@ def test_another_file_is_no_journal(path, text):
 def test_where_there_is_none(tmp_path):
     assert journal.read(tmp_path / "none") is None
 
-def test_a_second_writer_is_refused_while_the_first_writes(path):
-    refused = pytest.raises(UserError, match="j.jsonl: another process is writing it")
-    with journal.locked(path), refused, journal.locked(path):
-        pass
-    with journal.locked(path):
-        pass
-    assert [p.name for p in path.parent.iterdir()] == ["j.jsonl"]
-
-
 def test_a_line_is_one_line():
     text, crc = journal.line({"text": "two\nlines\tand more"}).split("\t")
     assert json.loads(text) == {"text": "two\nlines\tand more"} and len(crc) == 9 and crc.endswith("\n")

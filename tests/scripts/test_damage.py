@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.helpers import PRUNE, TINY, TRAIN, contents, records_in, refused
-from utils.common import journal
 from utils.common.checksum import sha256_of_content
 from utils.common.errors import UserError
+from utils.common.lock import locked
 from utils.learning import checkpoint, training
 from utils.pruning import history
 from utils.pruning.store import CandidateStore, remove_candidates
@@ -125,7 +125,7 @@ def test_prune_leaves_the_unfinished_training_of_its_name(ready, script, monkeyp
 
 @pytest.mark.parametrize("command", [TRAIN[:-2] + ["--epochs=1", "--save_file=pruned"], PRUNE], ids=["train", "prune"])
 def test_scripts_of_one_name_exclude_each_other(ready, script, command):
-    with journal.locked(ready / "checkpoints/pruned.t7"):
+    with locked(ready / "checkpoints/pruned.t7"):
         refused(script(*command), "checkpoints/pruned.t7: another process is writing it")
 
 

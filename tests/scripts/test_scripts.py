@@ -356,32 +356,34 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, script):
 
 def listening():
     """Tests that run in the background of a shell have Ctrl-C ignored, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
-def interrupted(process):
-    """What a process says on stderr after Ctrl-C, which Python loses inside a destructor: then it is pressed again."""
+def interrupted(process, number):
+    """What a process says on stderr after a signal, which Python loses inside a destructor: then it is sent again."""
     for patience_s in (20, 20, 60):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         try:
             return process.communicate(timeout=patience_s)[1]
         except subprocess.TimeoutExpired:
             continue
     process.kill()
-    raise AssertionError(f"Ctrl-C does not end it: {process.communicate()[1]}")
+    raise AssertionError(f"the signal does not end it: {process.communicate()[1]}")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("flags", [[*TRAIN[:-2], "--epochs=500", "--save_file=long"],
                                    [*PRUNE[:-2], "--init_red_fact=30", "--short_term_fine_tune=5000"]],
                          ids=["train", "prune"])
-def test_ctrl_c_says_how_to_go_on(ready, flags):
+def test_signals_say_how_to_go_on(ready, flags, number):
     process = subprocess.Popen([sys.executable, str(ROOT / flags[0]), *flags[1:]], cwd=ready, env=environment(),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     process.stdout.readline()
     time.sleep(1)
-    errors = interrupted(process)
-    assert process.returncode == 130
+    errors = interrupted(process, number)
+    assert process.returncode == 128 + number
     assert "Traceback" not in errors
     assert errors.strip().splitlines()[-1].startswith("stopped; what was finished is kept. To go on: python ")
     assert errors.strip().endswith("--resume")

@@ -5,9 +5,13 @@ import gc
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from model.architectures import ARCHITECTURES, describe
 from model.description import from_dict
@@ -18,6 +22,7 @@ from utils.common.files import locate
 
 NETWORKS = "networks"  # folder of descriptions
 DEFAULT_NET = "res"
+STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))  # exit codes
 DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # if no flag or checkpoint sets them
 
 
@@ -182,24 +187,50 @@ def part(text: str) -> float:
     return value
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that ends a script as Ctrl-C does; its argument is the signal's number."""
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Raise Stopped at SIGTERM and SIGHUP, which clusters and closed terminals send; not where they are ignored (nohup).
+    """
+    def stop(number: int, _: Any) -> None:
+        raise Stopped(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run(main: Callable[[], None], *, resumable: bool = True) -> None:
-    """Run a script's main. An error that the user can correct ends in one line and exit code 2; Ctrl-C in 130.
+    """Run a script's main. An error that the user can correct ends in one line and exit code 2; Ctrl-C, SIGTERM and
+    SIGHUP in 130, 143 and 129.
 
     resumable: whether the line after Ctrl-C tells to run again with --resume.
     """
     try:
-        main()
+        with _stopped_by_signals():
+            main()
         sys.stdout.flush()
         gc.freeze()  # or Python goes through a million objects of torch as it ends, which takes a second
     except UserError as error:
         _end(f"error: {error}", 2)
     except ImportError as error:
         _end(f"error: {error} in this Python; install it, or everything with pip install -r requirements.txt", 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
         words = ("stopped; what was finished is kept. To go on" if resumable
                  else "stopped; nothing was written. To run it again")
-        _end(f"{words}: python {shlex.join(again)}", 130)
+        number = stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT
+        _end(f"{words}: python {shlex.join(again)}", 128 + number)
     except MemoryError as error:
         _end(f"error: too little memory ({str(error) or 'no details known'}); a smaller --batch_size, --depth, "
              "--width or --img_size, or --sample, needs less", 2)

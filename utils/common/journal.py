@@ -5,8 +5,6 @@ tab, and the CRC-32 of the JSON as eight hexadecimal digits. Journals of older v
 the machine may leave a torn last line, which is dropped when the journal is read.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import time
@@ -47,22 +45,6 @@ class Journal:
     def __exit__(self, *_) -> None:
         self.sync()
         self._file.close()
-
-
-@contextlib.contextmanager
-def locked(path: Path):
-    """Lock the journal against other processes. Raises UserError if another one holds the lock."""
-    lock = Path(path).with_name(f".{Path(path).name}.lock")
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{path}: another process is writing it; wait for that to end, or choose another "
-                            "--save_file") from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def line(record: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from utils.common.cli import STOPPED
 from utils.common.files import PROJECT
 from utils.common.output import printing_to
 
@@ -43,7 +44,7 @@ def run_job(job: Job) -> Ended:
         with open(job.log, "a", buffering=1) as log, printing_to(log):
             for command in job.commands:
                 code = _run(command, log)
-                if code == 130:
+                if code in STOPPED:
                     raise KeyboardInterrupt
                 if code:
                     return Ended(job.name, code)

@@ -14,6 +14,7 @@ from utils.common import journal
 from utils.common.errors import UserError
 from utils.common.files import writable_folder
 from utils.common.journal import Record
+from utils.common.lock import locked
 from utils.common.provenance import stamp
 from utils.latency import correction, measure, note, report, sampling, tables, variants, writing
 from utils.latency.entries import Entries
@@ -80,7 +81,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected the place for a table; choose another --save_file")
-    with journal.locked(log):
+    with locked(log):
         header, visits = measure.open_journal(log, header, work, care, resume=going_on)
         before, began = int(visits.count.sum()), time.monotonic()
         with journal.Journal(log) as lines:

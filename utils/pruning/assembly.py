@@ -9,12 +9,12 @@ from typing import Any, Optional
 
 from model.network import Network, Widths
 from model.torch_net import TorchNet
-from utils.common import journal
 from utils.common.channels import write_channels
 from utils.common.errors import UserError
 from utils.common.figure import beside_a_result
 from utils.common.files import PROJECT, writable_folder
 from utils.common.journal import Journal, Record
+from utils.common.lock import locked
 from utils.common.provenance import stamp
 from utils.common.resume import changed_flags
 from utils.common.workers import Workers
@@ -122,7 +122,7 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
     for file in (files.checkpoint, files.history, files.channels):
         writable_folder(file.parent)
     initial_s = prices.cost(base.model.widths)
-    with journal.locked(files.checkpoint), journal.locked(files.journal):
+    with locked(files.checkpoint), locked(files.journal):
         origin = {"base_model": base.path.name, "base_weights_sha256": checkpoint.weights_sha256(base.content),
                   "perf_table": prices.table, "table_sha256": prices.sha256, "initial_latency_s": initial_s,
                   "target_latency_s": netadapt.budget_s(asked.settings, initial_s),
