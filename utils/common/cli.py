@@ -193,8 +193,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Raise Stopped at SIGTERM and SIGHUP, which clusters and closed terminals send; not where they are ignored (nohup).
-    """
+    """Raise Stopped at SIGTERM and SIGHUP, which clusters and closed terminals send, unless nohup has them ignored."""
     def stop(number: int, _: Any) -> None:
         raise Stopped(number)
 
