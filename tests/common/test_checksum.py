@@ -51,4 +51,6 @@ def test_an_edit_is_accepted_where_the_checksum_is_deleted(tmp_path, capsys):
     del edited[checksum.KEY]
     for _ in range(2):
         assert checked(tmp_path / "x.json", edited, "") == {"a": 2}
+        checksum.note_without(tmp_path / "x.json", edited)
+    checksum.note_without(tmp_path / "y.json", with_checksum(edited))
     assert capsys.readouterr().err.count("carries no checksum") == 1, "said once"
