@@ -15,7 +15,7 @@ import torch
 
 from model.architectures import describe
 from model.torch_net import TorchNet
-from tests.helpers import ROOT, TINY, contents, environment, proportional_table, refused, run_here
+from tests.helpers import ROOT, TINY, contents, environment, proportional_table, records_in, refused, run_here
 from utils.common.errors import UserError
 from utils.comparison import results
 from utils.latency.table_files import write_pair
@@ -100,7 +100,7 @@ def test_killed_and_resumed_no_network_is_trained_twice(priced):
     epochs = trained_epochs(priced)
     assert set(epochs) == NAMES and max(epochs.values()) <= 2  # saved, then said: a kill in between leaves one unsaid
     assert {checkpoint.load(priced / f"comparisons/c/checkpoints/{name}.t7")["epoch"] for name in NAMES} == {2}
-    order = [json.loads(line)["file_name"] for line in journal.read_text().splitlines()[1:]]
+    order = [record["file_name"] for record in records_in(journal)[1:]]
     assert len(order) == len(set(order)) == len(NAMES)
     for row in rows_of(priced):
         assert row.parameters > 0 and row.macs > 0 and 0 <= row.retrain_scratch <= 100

@@ -67,7 +67,7 @@ def trials(folder):
     """(step, rung, group, proposed width) of every trial in the unfinished journal."""
     path = folder / "history/pruned.unfinished.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    records = [json.loads(line.split("\t")[0]) for line in lines if line.endswith("\n")]
     return [(r["step"], r["rung"], r["group"], r["proposed_width"]) for r in records if r["event"] == "trial"]
 
 
@@ -159,7 +159,8 @@ def test_an_odd_journal_is_refused_in_a_line(ready):
     process.kill()
     process.communicate()
     path = ready / "history/pruned.unfinished.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = path.read_text().splitlines(keepends=True)
+    records = [json.loads(line.split("\t")[0]) for line in lines if line.endswith("\n")]
     for damage in (odd_header, odd_step, odd_error, odd_group):
         path.write_text("".join(json.dumps(r) + "\n" for r in damage(records)))
         before = path.read_text()
@@ -285,7 +286,7 @@ def test_more_jobs_than_there_is_work_for(ready, monkeypatch):
         found = run_here(*flags, f"--save_file={name}", f"--jobs={jobs}", cwd=ready)
         assert found.returncode == 0, found.stderr
     assert counted == [2]
-    one, many = ((ready / f"history/{name}.jsonl").read_text().splitlines()[1:] for name in ("one", "many"))
+    one, many = ((ready / f"history/{name}.jsonl").read_text().splitlines()[1:-1] for name in ("one", "many"))
     assert one == many and len(one) > 4
 
 
