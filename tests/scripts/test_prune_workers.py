@@ -53,7 +53,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def ready(whole, tmp_path):
-    for part in ("checkpoints/net.t7", "perf_tables/table.pickle"):
+    for part in ("checkpoints/net.t7", "perf_tables/table.pickle", "perf_tables/table.json"):
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).write_bytes((whole / part).read_bytes())
     return tmp_path

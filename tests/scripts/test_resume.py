@@ -101,7 +101,7 @@ def test_train(trained, tmp_path):
 
 def test_prune(pruned, tmp_path):
     whole = pruned
-    for part in ("checkpoints/net.t7", "perf_tables/table.pickle"):
+    for part in ("checkpoints/net.t7", "perf_tables/table.pickle", "perf_tables/table.json"):
         (tmp_path / part).parent.mkdir(exist_ok=True)
         (tmp_path / part).write_bytes((whole / part).read_bytes())
     moments = random.Random(2)
