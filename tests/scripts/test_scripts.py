@@ -15,6 +15,7 @@ import torch
 from model.architectures import describe
 from tests.helpers import PRUNE, ROOT, TINY, TRAIN, Touch, arithmetic_table, contents, environment, refused, saved_anew
 from utils.common.pickles import read_pickle
+from utils.latency import variants
 from utils.latency.table_files import write_pair
 from utils.latency.tables import latency_s
 
@@ -296,6 +297,11 @@ def test_four_shells_write_what_one_writes(script, tmp_path):
                                 f"--offset_process={n}"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
               for n in range(4)]
     assert [s.wait(120) for s in shells] == [0, 0, 0, 0]
+    one, four = (variants.read_checksums(tmp_path / name) for name in ("one", "four"))
+    assert one == four and len(one) == len(list((tmp_path / "one").rglob("*.tflite")))
+    for name in ("one", "four"):
+        for path in (tmp_path / name).glob("checksums-*"):
+            path.unlink()
     assert contents(tmp_path / "one") == contents(tmp_path / "four")
 
 
