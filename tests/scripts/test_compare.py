@@ -193,7 +193,8 @@ def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
                                cwd=priced,
                                env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                start_new_session=True)
-    begun = priced / "comparisons/c/checkpoints/uniform-0.3-seed0.t7"
+    made = priced / "comparisons/c/checkpoints/uniform-0.3-seed0.t7"
+    begun = made.with_suffix(".unfinished.t7")
     while process.poll() is None and not begun.exists():
         time.sleep(0.01)
     assert process.poll() is None
@@ -211,7 +212,7 @@ def test_what_was_begun_in_another_way_is_not_mixed_up_nor_lost(priced, script):
             "or remove comparisons/c: no network in it is finished")
     shutil.rmtree(priced / "comparisons/c")
     script(*flags, "--train_flags=--epochs=1", check=True)
-    assert torch.load(begun, weights_only=True)["epoch"] == 1 and len(rows_of(priced)) == 1
+    assert torch.load(made, weights_only=True)["epoch"] == 1 and len(rows_of(priced)) == 1
 
 
 def test_what_was_wrong_at_first_can_be_put_right(priced, script):
