@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
+from perf_tables.merge_perf_tables import merge_perf_tables
 from utils.common.errors import UserError
 from utils.common.pickles import PROTOCOL
 from utils.latency.table_files import read_arrays, read_note, read_pair, write_pair
@@ -90,10 +91,12 @@ def test_a_note_that_waits_belongs_to_its_table_alone(table):
 
 def test_a_table_replaced_by_hand_beside_its_old_note_is_refused(table):
     table.write_bytes(pickle.dumps(NEW, PROTOCOL))
-    with pytest.raises(UserError, match=r"t.json: the note of another table than t.pickle; .* remove t.json, or give "
-                                        r"it a note of its own: merge_perf_tables.py NEW .*t.pickle"):
+    with pytest.raises(UserError, match=r"t.json: the note of another table than t.pickle; .* remove t.json; "
+                                        r"merge_perf_tables.py NEW .*t.pickle then gives it a note of its own"):
         read_pair(table)
-    table.with_suffix(".json").unlink()
+    table.with_suffix(".json").unlink()  # the way out that it tells
+    merged = merge_perf_tables(str(table.with_name("new.pickle")), [str(table)])
+    assert np.array_equal(merged["Conv"], NEW["Conv"]) and "merged" in read_note(table.with_name("new.pickle"))
     assert read_note(table) == {}
 
 

@@ -111,8 +111,8 @@ def _note_of(path: Path, table_sha256: str) -> dict[str, Any]:
         return {}
     if note.get(OF_TABLE, table_sha256) != table_sha256:
         raise UserError(f"{file}: the note of another table than {path.name}; restore the pair. If the table was "
-                        f"replaced by hand, remove {file.name}, or give it a note of its own: "
-                        f"merge_perf_tables.py NEW {path}")
+                        f"replaced by hand, remove {file.name}; merge_perf_tables.py NEW {path} then gives it a "
+                        "note of its own")
     return {key: value for key, value in note.items() if key != OF_TABLE}
 
 
