@@ -3,7 +3,8 @@
 import pytest
 
 from utils.common.errors import UserError
-from utils.latency.runners import BinaryRunner, LiteRTRunner
+from utils.latency.benchmark_tool import BinaryRunner
+from utils.latency.runners import LiteRTRunner
 from utils.latency.settings import Pace, Tool
 
 ASKED = Pace(num_measures=11, num_passes=None, spread=0.05, drift=0.04, patience_s=None, max_temp_c=60.0, seed=3)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from utils.latency.runners import BinaryRunner, LiteRTRunner, Runner, find_binary
+from utils.latency.benchmark_tool import BinaryRunner, find_binary
+from utils.latency.runners import LiteRTRunner, Runner
 from utils.latency.timing import Care
 
 # Few networks judge a table, so each gets more passes and a longer wait for a quiet machine.
