@@ -46,6 +46,14 @@ def test_an_entry_that_is_not_in_the_sample_is_no_item():
         some.item(work().label(0))
 
 
+def test_a_journal_of_before_statistics_were_noted_goes_on_with_medians_alone(tmp_path):
+    path, every = tmp_path / "t.journal", work()
+    measure.open_journal(path, HEADER, every, CARE, resume=False)
+    measure.open_journal(path, {**HEADER, "visit_statistic": "median"}, every, CARE, resume=True)
+    with pytest.raises(UserError, match="t.journal: began with visit_statistic 'median', now 'min'; resume it as it"):
+        measure.open_journal(path, {**HEADER, "visit_statistic": "min"}, every, CARE, resume=True)
+
+
 def test_what_was_measured_is_taken_up_again(tmp_path):
     path, every = tmp_path / "t.journal", work()
     begun, none = measure.open_journal(path, HEADER, every, CARE, resume=False)

@@ -279,6 +279,28 @@ def test_a_failing_tool_is_retried_then_quoted(files, script, tmp_path):
     assert len((tmp_path / "asked").read_text().splitlines()) == 3
 
 
+def test_a_table_of_a_binary_says_and_keeps_its_statistic(files, script, tmp_path):
+    tool = tmp_path / "tool"
+    load = [*LOAD, f"--benchmark_lite_loc={tool}", "--num_passes=1", "--calibrate=0", "--patience=0"]
+
+    def prints(least, first=""):
+        """A tool of always the same size, or the journal would tell it by that."""
+        tool.write_text(f"#!/bin/sh\n{first}\necho 'count=11 first=9 curr=9 {least} max=9 avg=8.5 std=1'\n"
+                        "echo 'Inference timings in us: Init: 1, Inference (avg): 8.5'\n#".ljust(1000, "#"))
+        tool.chmod(0o755)
+
+    prints("min=8", f"echo >> {tmp_path}/asked; [ $(wc -l < {tmp_path}/asked) -lt 20 ] || exit 1")
+    refused(script(*load), "could not be timed in 3 attempts")
+    prints("median=8")
+    refused(script(*load, "--resume"), "x.journal: began with visit_statistic 'min', now 'median'")
+    prints("min=8")
+    script(*load, "--resume", check=True)
+    note = json.loads((tmp_path / "perf_tables/x.json").read_text())
+    assert note["statistic"] == ("the lowest visit while the probe was as fast as usual; of a visit the min of its "
+                                 "runs, as the tool printed it")
+    assert note["visit_statistic"] == "min"
+
+
 def test_save_refuses(files, script):
     before = contents(files)
     refused(script("compute_table.py", "--depth=16", "--width=0.0625", "--mode=save", "--save_file=x"), "manifest.json")

@@ -19,13 +19,15 @@ def changed_flags(began: Mapping[str, Any], now: Mapping[str, Any], free: Sequen
 
 
 def begun(path: Path, header: Record, *, resume: bool, at_stake: Callable[[Iterator[Any]], str], over_again: str,
-          differing: str = OVER_AGAIN, free: Sequence[str] = ()) -> Optional[tuple[Record, Iterator[Any]]]:
+          differing: str = OVER_AGAIN, free: Sequence[str] = (),
+          newer: Optional[Mapping[str, Any]] = None) -> Optional[tuple[Record, Iterator[Any]]]:
     """The header and the records of the journal to resume; None if the job begins anew.
 
     header: of the job as asked for now. It must equal the journal's, except for the keys in ``free``, made_by and
     format. at_stake(records): what overwriting the journal would lose, in words; '' if nothing. over_again: what the
-    user can do instead of --resume. differing: what the user can do if the headers differ. Raises UserError before it
-    overwrites an unfinished job, mixes two jobs or reads a newer format.
+    user can do instead of --resume. differing: what the user can do if the headers differ. newer: keys that journals of
+    older versions lack, with what they mean by that. Raises UserError before it overwrites an unfinished job, mixes two
+    jobs or reads a newer format.
     """
     if not path.exists():
         return None
@@ -38,7 +40,7 @@ def begun(path: Path, header: Record, *, resume: bool, at_stake: Callable[[Itera
             raise UserError(f"{path}: {words}; add --resume to go on, or {over_again}")
         return None
     for key in sorted((set(began) | set(header)) - {*free, *KEYS}):
-        then, now = began.get(key), header.get(key)
+        then, now = (found.get(key, (newer or {}).get(key)) for found in (began, header))
         if then != now:
             flags = isinstance(then, dict) and isinstance(now, dict) and key == "flags" and changed_flags(then, now)
             words = flags or f"began with {key} {_plainly(then)}, now {_plainly(now)}"

@@ -17,8 +17,9 @@ from utils.common.journal import Record
 from utils.common.lock import locked
 from utils.common.provenance import stamp
 from utils.latency import correction, measure, note, report, sampling, tables, variants, writing
-from utils.latency.entries import Entries
-from utils.latency.measure import Source, Work
+from utils.latency.benchmark_tool import BinaryRunner
+from utils.latency.entries import Entries, probe_entry
+from utils.latency.measure import ADVICE, Source, Work
 from utils.latency.runners import Runner
 from utils.latency.settings import Pace, Tool
 from utils.latency.table_files import FOLDER, write_pair
@@ -57,7 +58,10 @@ def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_o
         asked = replace(asked, calibrate=0)
     entry = partial(variants.whole_file, folder, variants.read_checksums(folder))
     source = Source(entry, partial(writing.whole_network, asked.num_images))
-    _measure(asked, source, tool.runner(), name, {"converter": manifest.get("converter")}, "load", going_on=going_on)
+    runner = tool.runner()
+    if isinstance(runner, BinaryRunner):
+        runner = runner.held(lambda: entry(*probe_entry(asked.network)), ADVICE)
+    _measure(asked, source, runner, name, {"converter": manifest.get("converter")}, "load", going_on=going_on)
 
 
 def wanted_entries(asked: Measuring) -> tuple[np.ndarray, Optional[sampling.Sample]]:
@@ -72,11 +76,11 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     network, pace = asked.network, asked.pace
     care, (wanted, sample) = pace.of_table(few=bool(asked.sample)), wanted_entries(asked)
     work = Work(Entries(network), wanted, correction.fitting_networks(network, asked.calibrate, pace.seed))
+    about_tool = runner.describe()
     header: Record = {**stamp(measure.FORMAT), "network": network.arguments, "num_images": asked.num_images, **about,
                       "sample": asked.sample, "calibrate": asked.calibrate, "num_measures": pace.num_measures,
                       "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift, "seed": pace.seed,
-                      "device": note.this_machine(), **runner.describe(),
-                      **correction.limits(network)}
+                      "device": note.this_machine(), **about_tool, **correction.limits(network)}
     folder = writable_folder(FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
     if path.is_dir():
@@ -86,9 +90,9 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
         before, began = int(visits.count.sum()), time.monotonic()
         with journal.Journal(log) as lines:
             measure.session(work, source, runner, care, visits, lines).run()
-            table, more = report.finish(work, care, visits, sample)
+            table, more = report.finish(work, care, visits, sample, about_tool.get("visit_statistic"))
             write_pair(path, table, {
-                **header, **stamp(note.FORMAT), "operators": tables.operators(network),
+                **header, **about_tool, **stamp(note.FORMAT), "operators": tables.operators(network),
                 "how": f"compute_table.py --mode={mode}", "entries": len(wanted),
                 "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})
             lines.append({"finished": note.time_of_day()})

@@ -26,6 +26,7 @@ from utils.latency.runners import Model, Runner, Timer, patiently
 from utils.latency.timing import Care, Session, Visits, low
 
 FORMAT = 1  # of the journal
+NEWER = {"visit_statistic": "median"}  # keys that older journals lack, with what they mean by that
 COPIES = 3  # items per whole network: it is visited this many times as often as an entry
 ADVICE = (". What was measured is kept: correct the cause (for a broken file, --mode=save again), then run the same "
           "command with --resume")
@@ -81,7 +82,7 @@ def open_journal(path: Path, header: journal.Record, work: Work, care: Care, *,
     """
     header, visits = dict(header, began=time_of_day()), Visits(len(work), care.max_visits)
     found = resuming.begun(path, header, resume=resume, at_stake=_unfinished, over_again="remove it to start over",
-                           free=("began",))
+                           free=("began",), newer=NEWER)
     if found is None:
         journal.begin(path, header)
         return header, visits

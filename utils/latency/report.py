@@ -15,14 +15,17 @@ from utils.latency.timing import Care, Visits
 NAMED = 5  # entries in the warning; the note has them all
 
 
-def finish(work: Work, care: Care, visits: Visits,
-           sample: Optional[sampling.Sample] = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The finished table, and the part of its note on how it was measured and computed."""
+def finish(work: Work, care: Care, visits: Visits, sample: Optional[sampling.Sample] = None,
+           printed: Optional[str] = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The finished table, and the part of its note on how it was measured and computed.
+
+    printed: the statistic of its runs that the tool printed for a visit; None: it gave every run.
+    """
     seconds = visits.result(care)
     entries, networks = seconds[:len(work.wanted)], seconds[len(work.wanted):].reshape(-1, COPIES).min(1)
+    of_a_visit = f"the {printed} of its runs, as the tool printed it" if printed else "the 20th percentile of its runs"
     about = {**machine_meanwhile(care, visits),
-             "statistic": "the lowest visit while the probe was as fast as usual; of a visit the 20th percentile of "
-                          "its runs",
+             "statistic": f"the lowest visit while the probe was as fast as usual; of a visit {of_a_visit}",
              "smoothing": None, "noise": noise(work, care, visits), "unsettled": unsettled(work, care, visits)}
     if sample is None:
         table = work.entries.arrays(entries)
