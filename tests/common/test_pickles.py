@@ -1,6 +1,7 @@
 """Pickles: every protocol is read, and loading never executes."""
 
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -35,6 +36,25 @@ def test_forged_arrays_reach_no_memory(tmp_path, raw):
     (tmp_path / "forged.pickle").write_bytes(raw)
     with pytest.raises(UserError, match="forged.pickle"):
         read_arrays(tmp_path / "forged.pickle")
+
+
+@pytest.mark.parametrize("parts", [
+    (b"ccollections\nOrderedDict\n", b")R", b"}U\x05itemsU\x01asb"),  # an attribute in place of a method
+    (b"ccollections\nOrderedDict\n", b"U\x01a\x85R"), (b"ccollections\nCounter\n", b")R"),
+    (b"ccollections\ndefaultdict\n", b"(cbuiltins\nprint\ntR")],
+    ids=["an attribute", "a wrong argument", "another class", "a function"])
+def test_an_ordered_dict_brings_nothing_along(tmp_path, parts):
+    (tmp_path / "forged.pickle").write_bytes(pickled(*parts))
+    with pytest.raises(UserError, match="forged.pickle"):
+        read_pickle(tmp_path / "forged.pickle")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_an_ordered_dict_is_read_as_a_dict(tmp_path, protocol):
+    value = OrderedDict(b=1, a=OrderedDict(c=np.arange(2)))
+    (tmp_path / "p.pickle").write_bytes(pickle.dumps(value, protocol))
+    found = read_pickle(tmp_path / "p.pickle")
+    assert type(found) is dict and list(found) == ["b", "a"] and found["a"]["c"].tolist() == [0, 1]
 
 
 def test_arrays_of_either_byte_and_memory_order(tmp_path):

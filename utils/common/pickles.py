@@ -72,6 +72,8 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _PickledType
         if (module, name) == ("_codecs", "encode"):  # bytes, in the pickles of protocol 2
             return _encode
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict  # which keeps the order, too, and no attributes that a pickle could set
         raise _Forbidden(f"{module}.{name}")
 
 
