@@ -107,6 +107,39 @@ def test_without_defaults_a_flag_is_none_until_given():
     assert {v for k, v in vars(parser.parse_args([])).items() if k != "workers"} == {None}
 
 
+def test_flags_of_the_original_scripts(capsys):
+    parser = cli.new_parser("x")
+    cli.add_network_flags(parser)
+    cli.optimiser_flags(parser, learning_rate=0.1, rate_help="rate")
+    spelled = parser.parse_args(["--depth=16", "--width=0.5", "--weight_decay=0.01"])
+    assert (spelled.depth, spelled.width, spelled.weight_decay) == (16, 0.5, 0.01)
+    for flags in (["-d", "16", "-w", "0.5", "--wd", "0.01"], ["-d16", "-w0.5", "--wd=0.01"],
+                  ["-d=16", "-w=.5", "--wd=1e-2"]):
+        assert parser.parse_args(flags) == spelled
+    assert capsys.readouterr().err == ""
+    assert parser.parse_args(["--eval_method=tf-lite-2-times", "--tmp_folder", "/dev/shm/tmp", "--depth=16",
+                              "--width=0.5", "--wd=0.01"]) == spelled
+    assert capsys.readouterr().err == (
+        "note: --eval_method=tf-lite-2-times: this flag of the original scripts has no meaning here; it is ignored\n"
+        "note: --tmp_folder=/dev/shm/tmp: this flag of the original scripts has no meaning here; it is ignored\n")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert "--depth DEPTH, -d DEPTH" in text and "--weight_decay WEIGHT_DECAY, --wd WEIGHT_DECAY" in text
+    assert "eval_method" not in text and "tmp_folder" not in text
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--eval_method"], "argument --eval_method: expected one argument"),
+    (["-d", "x"], "argument --depth/-d: invalid int value: 'x'"), (["-x", "1"], "unrecognized arguments: -x 1")])
+def test_short_flags_are_as_strict_as_long_ones(capsys, flags, words):
+    parser = cli.new_parser("x")
+    cli.add_network_flags(parser)
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(flags)
+    assert end.value.code == 2 and words in capsys.readouterr().err
+
+
 def test_a_wrong_flag_is_one_line_that_names_help(capsys):
     parser = cli.new_parser("x")
     parser.prog = "a.py"

@@ -241,6 +241,8 @@ def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, s
     (["--methods", "uniform --epochs=3"], "--methods: unrecognized arguments: --epochs=3"),
     (["--train_flags=--epoch=1"], "--train_flags: unrecognized arguments: --epoch=1"),
     (["--train_flags=--epochs=1 --threads=2"], "--threads=2 is for the comparison"),
+    (["--train_flags=-d 16"], "--train_flags: -d is for the comparison"),
+    (["--prune_flags=--wd=0.01 -w0.5"], "--prune_flags: -w0.5 is for the comparison"),
     (["--prune_flags=--pruning_fact=0.9"], "--pruning_fact=0.9 is for the comparison"),
     (["--methods", "grid", "--grid_depths", "40"], "nothing to make"),
     (["--methods", "grid", "--grid_depths", "11"], "--grid_depths: --depth=11"),

@@ -19,9 +19,12 @@ from model.network import Network
 from utils.common.checksum import checked, keeps_edits, note_without
 from utils.common.errors import UserError, first_line
 from utils.common.files import locate
+from utils.common.output import remark
 
 NETWORKS = "networks"  # folder of descriptions
 DEFAULT_NET = "res"
+SHORT = {"-d": "depth", "-w": "width"}
+WITHOUT_MEANING = ("--eval_method", "--tmp_folder")  # flags of the original scripts
 STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))  # exit codes
 DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # if no flag or checkpoint sets them
 
@@ -36,6 +39,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
 
 
+class _Ignored(argparse.Action):
+    """A flag with a value that does nothing, and says so."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        remark(f"note: {option_string}={values}: this flag of the original scripts has no meaning here; it is ignored")
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def __init__(self, prog):
         super().__init__(prog, max_help_position=36, width=110)
@@ -48,14 +58,21 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
-    """Add --net, --depth and --width. Without ``defaults`` they are None unless given: the checkpoint has them."""
+    """Add --net, --depth and --width. Without ``defaults`` they are None unless given: the checkpoint has them.
+
+    Flags that have no meaning any more are accepted, too, with a line on stderr.
+    """
     group = parser.add_argument_group("network")
     group.add_argument("--net", default=DEFAULT_NET if defaults else None,
                        help=f"architecture: {', '.join(sorted(ARCHITECTURES))} (res is WideResNet); or a description: "
                             "NAME of networks/NAME.json, or a path")
-    for flag, kind, words in (("depth", int, "number of layers"), ("width", float, "width")):
-        group.add_argument(f"--{flag}", type=kind, help=f"{words} ({_by_architecture(flag)}"
+    for short, kind, words in (("-d", int, "number of layers"), ("-w", float, "width")):
+        flag = SHORT[short]
+        group.add_argument(f"--{flag}", short, type=kind, help=f"{words} ({_by_architecture(flag)}"
                            + (")" if defaults else "; default: the checkpoint's)"))
+    for flag in WITHOUT_MEANING:
+        parser.add_argument(flag, action=_Ignored, dest=argparse.SUPPRESS, default=argparse.SUPPRESS,
+                            help=argparse.SUPPRESS)
 
 
 def add_size_flag(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +186,7 @@ def optimiser_flags(group, *, learning_rate: float, rate_help: str) -> None:
     """Flags of SGD, the same in training and fine-tuning."""
     group.add_argument("--learning_rate", type=within(float, 1e-12, 1e6), default=learning_rate, help=rate_help)
     group.add_argument("--momentum", type=within(float, 0, 1), default=0.9, help="momentum")
-    group.add_argument("--weight_decay", type=within(float, 0, 1e3), default=5e-4, help="L2 penalty")
+    group.add_argument("--weight_decay", "--wd", type=within(float, 0, 1e3), default=5e-4, help="L2 penalty")
     group.add_argument("--batch_size", type=within(int, 2, 1_000_000), default=128, help="images per batch")
 
 

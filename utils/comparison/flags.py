@@ -46,7 +46,8 @@ def teacher_in(train_flags: list[str]) -> Optional[Path]:
 
 def _check(where: str, script: str, flags: Sequence[str]) -> None:
     for flag in flags:
-        if flag.startswith("--") and flag[2:].partition("=")[0] in OURS:
+        name = cli.SHORT.get(flag[:2], flag[2:].partition("=")[0] if flag.startswith("--") else "")
+        if name in OURS:
             raise UserError(f"{where}: {flag} is for the comparison to set; leave it out")
     given = cli.parsed(parser_of(script), [*NEEDED[script], *flags], where)
     if given.device != "auto":
