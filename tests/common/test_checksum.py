@@ -22,6 +22,26 @@ def test_what_a_tensor_holds_counts_and_not_how_it_lies_in_memory():
     assert sha256_of_content(torch.tensor(3)) == sha256_of_content(np.int64(3)) != sha256_of_content(3)
 
 
+class OnAGraphicsCard:
+    """Behaves as a CUDA tensor does: NumPy cannot read it where it is."""
+
+    def __init__(self, values):
+        self.values, self.dtype, self.shape = values, values.dtype, values.shape
+
+    def cpu(self):
+        return self.values
+
+    def __array__(self, *_, **__):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+def test_where_a_tensor_is_does_not_count():
+    values = torch.arange(6.0).reshape(2, 3)
+    assert sha256_of_content({"w": OnAGraphicsCard(values)}) == sha256_of_content({"w": values})
+    if torch.cuda.is_available():
+        assert sha256_of_content({"w": values.cuda()}) == sha256_of_content({"w": values})
+
+
 @pytest.mark.parametrize("other", [
     {**CONTENT, "a": [1, 2.5, None, False]}, {**CONTENT, "a": [1, 2.5, "None", True]},
     {**CONTENT, "a": [1.0, 2.5, None, True]},

@@ -53,8 +53,8 @@ def note_without(path: Path, content: Optional[Mapping[str, Any]] = None) -> Non
 
 
 def sha256_of_content(content: Any) -> str:
-    """Of nested containers of plain values and arrays, in hexadecimal. Tensors in the processor's memory count as
-    arrays, a tuple as another value than a list."""
+    """Of nested containers of plain values and arrays, in hexadecimal. Tensors count as arrays, on whatever device
+    they are, and a tuple as another value than a list."""
     found = hashlib.sha256()
     for piece in _pieces(content):
         found.update(piece)
@@ -72,7 +72,7 @@ def _pieces(content: Any) -> Iterator[Any]:
         for value in content:
             yield from _pieces(value)
     elif hasattr(content, "dtype") and hasattr(content, "shape"):
-        array = np.ascontiguousarray(content)
+        array = np.ascontiguousarray(content.cpu() if hasattr(content, "cpu") else content)
         yield f"{array.dtype} {tuple(content.shape)} ".encode()
         yield array.reshape(-1).view(np.uint8)
     else:
