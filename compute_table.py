@@ -2,6 +2,7 @@
 
 Most users need only these commands, on the device itself:
 
+    python compute_table.py --mode=check
     python compute_table.py --mode=build --save_file='res-40-2'
     python compute_table.py --mode=validate --perf_table='res-40-2'
 
@@ -36,13 +37,14 @@ from utils.common.files import save_name, writable_folder
 from utils.common.progress import progress
 from utils.common.provenance import made_by, stamp
 from utils.deploy import on_device
-from utils.latency import assembly, correction, model_timing, tables, validation, variants, writing
-from utils.latency.note import differences, how_measured, threads_in
+from utils.latency import assembly, board, correction, model_timing, tables, validation, variants, writing
+from utils.latency.note import how_measured, reported_differences, threads_in
 from utils.latency.plots import plot_validation
 from utils.latency.settings import JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S, PASSES, PATIENCE_S, Pace, Tool
 from utils.latency.table_files import read_note, table_path
 
-NEEDED = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tflite")}  # by --mode: a flag, an example
+NEEDED = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tflite"),
+          **{mode: ("save_file", "res-40-2") for mode in ("build", "save", "load")}}  # by --mode: a flag, an example
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,8 +54,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_classes", type=cli.within(int, 2, 100_000),
                         help="classes of the classifier (default: 10, or the description's)")
     parser.add_argument("--num_images", type=cli.within(int, 1, 4096), default=1, help="images per inference")
-    parser.add_argument("--mode", choices=("build", "validate", "measure", "save", "load"), required=True,
-                        help="build: measure a table with LiteRT in this process; validate: time whole networks and "
+    parser.add_argument("--mode", choices=("check", "build", "validate", "measure", "save", "load"), required=True,
+                        help="check: look at the board and say what to change before anything is measured; build: "
+                             "measure a table with LiteRT; validate: time whole networks and "
                              "compare with a table's predictions; measure: time a .tflite model and compare with a "
                              "table's prediction; save: write .tflite files; load: time them and write the table")
     parser.add_argument("--save_file", help="name of the table, perf_tables/SAVE_FILE.pickle")
@@ -67,7 +70,7 @@ def get_parser() -> argparse.ArgumentParser:
                        help="measure: the .tflite file; several are timed in turn, in one session")
     whole.add_argument("--channels", help="measure: channels of a model that export.py did not write, "
                                           "nbr_channels/CHANNELS.pickle or a path")
-    whole.add_argument("--json", action="store_true", help="print the result as JSON")
+    whole.add_argument("--json", action="store_true", help="print the result as JSON, of check too")
     return parser
 
 
@@ -99,13 +102,15 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--patience", type=cli.within(float, 0, 1e6),
                        help=f"seconds to wait, in all, for a machine as fast as usual (default: {PATIENCE_S:g}; "
                             f"validate: {JUDGING_PATIENCE_S:g}; measure: {MODEL_PATIENCE_S:g})")
-    group.add_argument("--max_temp", type=cli.within(float, 0, 150), default=70.0, help="pause above it, Celsius")
+    group.add_argument("--max_temp", type=cli.within(float, 0, 150),
+                       help="pause above it, Celsius (default: 70 on a Raspberry Pi; elsewhere 10 below the sensor's "
+                            "critical value, if it tells one)")
     group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
                        help="measure this part of the entries (0.05 without a value) and fill in the rest")
     group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=correction.NETWORKS,
                        help="whole networks that the correction of sums is fitted on; 0: no correction")
-    group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for load, validate and measure "
-                                                    "(default: LiteRT in this process)")
+    group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for check, load, validate and measure "
+                                                    "(default: LiteRT in Python)")
     group.add_argument("--timeout", type=cli.within(float, 1e-3, 1e6), default=120.0,
                        help="seconds that the binary may take for one file")
     group.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0,
@@ -115,11 +120,12 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     args = get_parser().parse_args()
-    needed, example = NEEDED.get(args.mode, ("save_file", "res-40-2"))
+    needed, example = NEEDED.get(args.mode, ("mode", ""))
     if not getattr(args, needed):
         raise UserError(f"--{needed} is missing: --mode={args.mode} needs it, such as --{needed}={example}")
     tool = Tool(args.benchmark_lite_loc, args.num_threads, args.timeout)
-    pace = Pace(args.num_measures, args.num_passes, args.spread, args.drift, args.patience, args.max_temp, args.seed)
+    max_temp_c = board.default_max_temp_c() if args.max_temp is None else args.max_temp
+    pace = Pace(args.num_measures, args.num_passes, args.spread, args.drift, args.patience, max_temp_c, args.seed)
     table = table_path(args.perf_table) if args.perf_table else None
     cli.note_shadowed(args.net)
     sizes = {k: getattr(args, k) for k in ("net", "depth", "width", "img_size", "num_classes")}
@@ -137,6 +143,8 @@ def main() -> None:
                             "of this shell among --num_process")
         write_files(asked, writable_folder(args.output_folder), args.converter, args.offset_process, args.num_process,
                     args.jobs)
+    elif args.mode == "check":
+        check_board(asked, tool, as_json=args.json)
     elif args.mode == "build":
         if args.benchmark_lite_loc:
             raise UserError("--mode=build measures with LiteRT in this process; to use --benchmark_lite_loc, make "
@@ -164,6 +172,14 @@ def write_files(asked: assembly.Measuring, folder: Path, converter: str, offset:
           f"(share {offset + 1} of {shells}, of {len(wanted):,} files in all)")
 
 
+def check_board(asked: assembly.Measuring, tool: Tool, *, as_json: bool) -> None:
+    """Print what this machine is like, and what to change before a table is measured on it."""
+    found = assembly.check_board(asked, tool)
+    print(json.dumps({"made_by": made_by(), **found.as_json()}, indent=1) if as_json else "\n".join(found.lines()))
+    if found.trouble:
+        raise UserError(found.trouble)
+
+
 def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, tool: Tool, *, as_json: bool) -> None:
     """Time random whole networks, print the table's predictions beside them, and draw a picture."""
     network = asked.network
@@ -171,9 +187,7 @@ def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, to
     writing.needed_writer()
     arrays, note = tables.read_measured(table, network)
     runner = tool.runner(threads_in(note))
-    otherwise = list(differences(note, how_measured(runner, asked.num_images)))
-    for line in otherwise:
-        print(f"{table}: {line}", file=sys.stderr)
+    otherwise = reported_differences(table, note, how_measured(runner, asked.num_images))
     networks = correction.judging_networks(network, num_networks, asked.pace.seed)
     found = validation.validate(network, arrays, note, networks, runner, asked.pace.of_networks(JUDGING_PATIENCE_S),
                                 num_images=asked.num_images, same_machine=not otherwise)
@@ -206,15 +220,17 @@ def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: T
     found = on_device.measure_several(about, table, runner, care, now)
     if as_json:
         print(json.dumps({**about_file, **found.as_json()}, indent=1, allow_nan=False))
-        return
-    print(f"{len(about)} models, {tool_words}")
-    for path, seconds in found.seconds.items():
-        expected = found.predicted_s.get(path)
-        predicted = f"   predicted {expected * 1e3:.4f} ms ({expected / seconds - 1:+.1%})" if expected else ""
-        print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {on_device.in_words(about[path])}")
-    if found.ratio:
-        print(model_timing.about_probe(found.ratio))
+    else:
+        print(f"{len(found.seconds)} models, {tool_words}")
+        for path, seconds in found.seconds.items():
+            expected = found.predicted_s.get(path)
+            predicted = f"   predicted {expected * 1e3:.4f} ms ({expected / seconds - 1:+.1%})" if expected else ""
+            print(f"measured {seconds * 1e3:.4f} ms{predicted}   {path}: {on_device.in_words(about[path])}")
+        if found.ratio:
+            print(model_timing.about_probe(found.ratio))
+    if found.failed:
+        raise UserError(f"{len(found.failed)} of {len(about)} models failed: {'; '.join(found.failed.values())}")
 
 
 if __name__ == "__main__":
-    cli.run(main, resumable=not any(a.endswith(("validate", "measure")) for a in sys.argv))
+    cli.run(main, resumable=not any(a.endswith(("check", "validate", "measure")) for a in sys.argv))

@@ -25,7 +25,8 @@ from utils.deploy import metadata
 from utils.latency import model_timing
 from utils.latency.model_timing import Timing
 from utils.latency.note import how_measured, threads_in
-from utils.latency.runners import LiteRTRunner, OnnxRunner, Runner
+from utils.latency.own_process import OwnProcess
+from utils.latency.runners import OnnxRunner, Runner
 from utils.latency.table_files import read_note, table_path
 
 if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
@@ -119,7 +120,7 @@ def runner_of(kind: str, num_threads: Optional[int], table: Optional[Path]) -> O
     if kind == "pt2":
         return None
     threads = num_threads or (threads_in(read_note(table)) if table else 1)
-    runner = OnnxRunner(threads) if kind == "onnx" else LiteRTRunner(threads)
+    runner = OnnxRunner(threads) if kind == "onnx" else OwnProcess(threads)
     runner.describe()
     return runner
 

@@ -212,7 +212,7 @@ def tool(tmp_path):
 def test_the_binary_is_told_what_to_run(tool, tmp_path):
     runner = tool(f"open({str(tmp_path / 'seen')!r}, 'w').write(' '.join(sys.argv[1:]))\nprint({TF_1_13!r})")
     weird = tmp_path / "a name with spaces; and $(more).tflite"
-    assert runner.open(weird)(7) == [pytest.approx(1042e-6)]
+    assert runner.open(weird).time(7) == [pytest.approx(1042e-6)]
     assert (tmp_path / "seen").read_text() == (f"--graph={weird} --num_threads=2 --num_runs=7 --min_secs=0 "
                                                "--warmup_runs=1 --warmup_min_secs=0")
 
@@ -223,14 +223,14 @@ def test_the_binary_is_told_what_to_run(tool, tmp_path):
     ("print('bonjour')", "printed no timing; its last lines: bonjour")])
 def test_a_failing_binary_is_quoted(tool, tmp_path, body, message):
     with pytest.raises(BenchmarkError, match=message):
-        tool(body).open(tmp_path / "x.tflite")(1)
+        tool(body).open(tmp_path / "x.tflite").time(1)
 
 
 def test_a_hanging_binary_is_killed_with_its_children(tool, tmp_path):
     runner = tool("")
     Path(runner.binary).write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path / 'child'}\nwait\n")
     with pytest.raises(BenchmarkError, match="did not end within 2 s"):
-        BinaryRunner(runner.binary, 1, timeout_s=2).open(tmp_path / "x.tflite")(1)
+        BinaryRunner(runner.binary, 1, timeout_s=2).open(tmp_path / "x.tflite").time(1)
     import os
     import time
     child = int((tmp_path / "child").read_text())
@@ -263,7 +263,7 @@ def test_a_binary_of_another_processor_is_said(tmp_path):
     (tmp_path / "arm").write_bytes(b"\x7fELF" + bytes(60))
     (tmp_path / "arm").chmod(0o755)
     with pytest.raises(UserError, match="cannot be run here"):
-        BinaryRunner(tmp_path / "arm", 1, 5).open(tmp_path / "x.tflite")(1)
+        BinaryRunner(tmp_path / "arm", 1, 5).open(tmp_path / "x.tflite").time(1)
 
 
 def test_the_binary_times_bytes_through_a_file_that_goes_again(tool, tmp_path):
@@ -271,7 +271,7 @@ def test_the_binary_times_bytes_through_a_file_that_goes_again(tool, tmp_path):
 size = os.path.getsize(graph)
 open(seen, 'a').write(graph + chr(10))
 print('count=1 curr=1'); print(f'count=11 first=5 avg={size}'); print(f'x in us: no stats: {size}')""")
-    timer = runner.open(b"x" * 1234)
+    timer = runner.open(b"x" * 1234).time
     assert timer(3) == timer(3) == [pytest.approx(1234e-6)]
     graphs = (tmp_path / "seen").read_text().split()
     assert len(graphs) == 2 and not any(Path(g).exists() for g in graphs)
@@ -288,8 +288,8 @@ def test_a_runner_is_held_to_the_statistic_that_the_tool_printed_first(tool, tmp
         assert held.describe()["visit_statistic"] == statistic
     (tmp_path / "prints").write_text(TF_1_13)
     with pytest.raises(BenchmarkError, match="printed the min of its runs, and their median when this measurement"):
-        held.open(b"model")(1)
-    assert runner.open(b"model")(1) == [pytest.approx(1042e-6)]
+        held.open(b"model").time(1)
+    assert runner.open(b"model").time(1) == [pytest.approx(1042e-6)]
     (tmp_path / "prints").write_text("nothing")
     with pytest.raises(UserError, match="probe: could not be timed in 3 attempts: the tool printed no .*, then go on"):
         runner.held(lambda: b"model", ", then go on")

@@ -33,7 +33,20 @@ def test_threads_that_make_no_sense_are_one(threads):
 def test_only_what_a_note_says_can_differ():
     now = {"runtime": "a", "threads": 2, "device": {"machine": "arm", "model": "B"}}
     found = list(notes.differences({"threads": 1, "device": {"model": "C"}, "more": 1}, now))
-    assert found == ["measured with threads 1, judged with 2", "measured with device C, judged with arm, B"]
+    assert found == ["measured with device C, judged with arm, B", "measured with threads 1, judged with 2"]
+
+
+@pytest.mark.parametrize("key,then,now", [
+    ("device", {"model": "A"}, {"model": "B"}), ("runtime", "ai_edge_litert", "tflite_runtime"),
+    ("version", "1.4.0", "2.1.0"), ("delegate", "XNNPACK", "none"), ("threads", 1, 4), ("num_images", 1, 8),
+    ("binary", "benchmark_model", "other"), ("binary_bytes", 10, 20), ("visit_statistic", "median", "min")])
+def test_whatever_makes_figures_another_thing_is_reported(key, then, now, capsys):
+    (line,) = notes.reported_differences("t.pickle", {key: then}, {key: now})
+    assert capsys.readouterr().err == f"t.pickle: {line}\n" and line.startswith(f"measured with {key} ")
+    assert notes.reported_differences("t.pickle", {key: then}, {key: then}) == []
+    assert notes.reported_differences(f"{key}.pickle", {"more": 1}, {key: now}) == []
+    assert capsys.readouterr().err == f"note: {key}.pickle: not told, and taken to be equal: {key}\n"
+    assert notes.reported_differences("t.pickle", {}, {key: now}) == [] and capsys.readouterr().err == ""
 
 
 def test_a_probe_that_differs_by_much_is_of_another_machine():

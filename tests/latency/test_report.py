@@ -6,13 +6,19 @@ import pytest
 from model.architectures import describe
 from utils.latency import correction, report
 from utils.latency.entries import Entries
-from utils.latency.measure import COPIES, Work
+from utils.latency.measure import COPIES, Begun, Work
 from utils.latency.note import Correction
+from utils.latency.sensors import Throttling
 from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care, Visits
 
 SMALL = describe("res", depth=10, width=0.25)
 CARE = Care(passes=2, runs=3, max_visits=4)
+STILL = "the machine meanwhile: temperature not known, 0 s of pauses to cool down, throttling not known"
+
+
+def begun(visits, delegates=None):
+    return Begun({"delegate": "XNNPACK"}, visits, delegates or {})
 
 
 def finished(networks=0, restless=(), truth=None, probes=((1e-5, {}), (1e-5, {}))):
@@ -34,44 +40,74 @@ def finished(networks=0, restless=(), truth=None, probes=((1e-5, {}), (1e-5, {})
 
 def test_the_table_is_what_was_measured():
     work, visits, table = finished()
-    found, about = report.finish(work, CARE, visits)
+    found, about = report.finish(work, CARE, begun(visits))
     assert found.keys() == SMALL.tables.keys() and "correction" not in about and about["unsettled"] == {}
     for key, array in table.items():
         np.testing.assert_allclose(found[key], array, rtol=1e-6)  # visits are kept in float32
     assert about["visits"] == 2 * len(work) and about["visits_measured_again"] == 0
     assert about["noise"]["FC"]["first_two_passes"] == {"median": 0.0, "p95": 0.0}
-    assert list(report.lines(about)) == []
+    assert list(report.lines(about)) == [STILL]
 
 
 def test_what_did_not_settle_is_named_by_channels_and_the_lowest_visit_stands():
     work, visits, table = finished(restless=range(6))
-    found, about = report.finish(work, CARE, visits)
+    found, about = report.finish(work, CARE, begun(visits))
     key, *_ = work.label(0)
     assert about["unsettled"] == {key: " ".join(f"{cin}->{cout}" for _, cin, cout in map(work.label, range(6)))}
     np.testing.assert_allclose(found[key], table[key], rtol=1e-6)
-    (line,) = report.lines(about)
-    assert line.startswith("warning: a noisy machine: 6 entries did not settle within --spread and --drift: "
-                           f"{key} 1->1") and "and so on; the note names all" in line
+    still, line = report.lines(about)
+    assert still == STILL and line.startswith(f"warning: a noisy machine: 6 entries ({key} 1->1, ")
+    assert "and so on; the note names all) did not settle within --spread and --drift" in line
     work, visits, _ = finished(restless=range(report.NAMED))
-    assert "and so on" not in next(report.lines(report.finish(work, CARE, visits)[1]))
+    assert not any("and so on" in line for line in report.lines(report.finish(work, CARE, begun(visits))[1]))
+
+
+def test_entries_that_other_kernels_ran_are_named():
+    work, visits, _ = finished()
+    (key, *_), (_, cin, cout) = work.label(0), work.label(1)
+    _, about = report.finish(work, CARE, begun(visits, {1: "none", 0: "none", 2: "XNNPACK"}))
+    assert about["other_delegates"] == {"none": {key: f"1->1 {cin}->{cout}"}}
+    assert list(report.lines(about)) == [
+        STILL, f"another delegate (none) than the rest ran 2 entries ({key} 1->1, {key} {cin}->{cout})"]
 
 
 def test_the_correction_is_fitted_and_said():
     work, visits, _ = finished(networks=20, truth=Correction(1.1, 0.0))
-    _, about = report.finish(work, CARE, visits)
+    _, about = report.finish(work, CARE, begun(visits))
     found = about["correction"]
     assert found["factor"] == pytest.approx(1.1, rel=1e-2) and found["networks"] == 20
     assert found["mean_abs_error_without"] == pytest.approx(1 - 1 / 1.1, abs=1e-3)
     assert found["mean_abs_error_with"] < 0.01
-    (line,) = report.lines(about)
+    line, _ = report.lines(about)
     assert line == (f"sums fitted to 20 whole networks: mean error 9.1% without, {found['mean_abs_error_with']:.1%} "
                     "with the correction, which is in the note")
 
 
 def test_what_the_machine_did_meanwhile_is_in_the_note():
-    hot = {"temperature_c": 71.0, "throttled": True, "paused_s": 3.25}
-    work, visits, _ = finished(probes=((1e-5, {"temperature_c": 50.0}), (2e-5, hot)))
-    about = report.machine_meanwhile(CARE, visits)
+    hot = {"temperature_c": 71.0, "throttled": ["under-voltage", "throttled"], "paused_s": 3.25, "at_s": 7.0}
+    work, visits, _ = finished(probes=((1e-5, {"temperature_c": 50.0, "at_s": 0.0}), (2e-5, hot)))
+    about = report.machine_meanwhile(CARE, visits, Throttling((), ("under-voltage", "frequency capped"), "a test"))
     assert about["probe"]["times"] == 2 and about["probe"]["slowest_s"] == pytest.approx(2e-5)
-    assert about["throttled_probes"] == 1 and about["paused_s"] == 3.2
+    assert about["throttled_probes"] == 1 and about["throttled_by"] == {"under-voltage": 1, "throttled": 1}
+    assert about["paused_s"] == 3.2 and about["elapsed_s"] == 7.0
     assert about["temperature_c"] == {"lowest": 50.0, "highest": 71.0} and about["probe"]["off"] == 1.0
+    assert list(report.lines({**about, "unsettled": {}, "other_delegates": {}})) == [
+        "the machine meanwhile: 50 to 71 °C, 3 s of pauses to cool down, throttled at 1 of 2 probes (under-voltage, "
+        "throttled)", "since boot, but at no probe: frequency capped"]
+
+
+def test_a_session_that_was_throttled_throughout_is_called_that():
+    slow = (1e-5, {"throttled": ["under-voltage"]})
+    about = report.machine_meanwhile(CARE, finished(probes=(slow, slow))[1], None)
+    first, second = report.lines({**about, "unsettled": {}, "other_delegates": {}})
+    assert "throttled at 2 of 2 probes (under-voltage)" in first
+    assert second.startswith("warning: the machine was throttled throughout (under-voltage): ")
+
+
+def test_what_nobody_tells_is_not_known():
+    about = report.machine_meanwhile(CARE, finished()[1], None)
+    assert about["throttled_probes"] is None
+    about = report.machine_meanwhile(CARE, finished()[1], Throttling((), None, "a test"))
+    assert about["throttled_probes"] == 0
+    assert list(report.lines({**about, "unsettled": {}, "other_delegates": {}})) == [
+        STILL.replace("throttling not known", "throttled at 0 of 2 probes")]

@@ -19,7 +19,7 @@ def test_litert_times_every_run_of_a_file_and_of_bytes(tmp_path):
     runner, path = LiteRTRunner(num_threads=1), tmp_path / "x.tflite"
     path.write_bytes(model("No_Stride_1", 16, 16))
     for source in (path, model("Join_1", 16, 16)):
-        timer = runner.open(source)
+        timer = runner.open(source).time
         for runs in (5, 2):
             seconds = timer(runs)
             assert len(seconds) == runs and all(1e-7 < s < 10 for s in seconds)
@@ -45,5 +45,5 @@ def test_onnx_runtime_refuses_what_is_no_model(tmp_path):
 def test_no_runtime_says_what_to_install(monkeypatch):
     for module in ("ai_edge_litert", "ai_edge_litert.interpreter", "tflite_runtime", "tflite_runtime.interpreter"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match="pip install ai-edge-litert on a 64-bit system.*tflite-runtime on a 32-bit"):
+    with pytest.raises(UserError, match="requirements-pi.txt on a 64-bit system, requirements-pi32.txt on a 32-bit one.*benchmark_model"):
         runners.interpreter_class()

@@ -4,7 +4,7 @@ import pytest
 
 from utils.common.errors import UserError
 from utils.latency.benchmark_tool import BinaryRunner
-from utils.latency.runners import LiteRTRunner
+from utils.latency.own_process import OwnProcess
 from utils.latency.settings import Pace, Tool
 
 ASKED = Pace(num_measures=11, num_passes=None, spread=0.05, drift=0.04, patience_s=None, max_temp_c=60.0, seed=3)
@@ -28,7 +28,9 @@ def test_runs_over_all_passes_are_at_least_those_asked_for(measures, passes, run
 
 
 def test_the_tool_takes_the_tables_threads_unless_asked_otherwise(tmp_path):
-    assert Tool(None, None, 120.0).runner(4) == LiteRTRunner(4) and Tool(None, 2, 120.0).runner(4) == LiteRTRunner(2)
+    for asked, threads in ((None, 4), (2, 2)):
+        found = Tool(None, asked, 120.0).runner(4)
+        assert isinstance(found, OwnProcess) and found.num_threads == threads
     binary = tmp_path / "benchmark_model"
     binary.write_text("#!/bin/sh\n")
     with pytest.raises(UserError, match="benchmark_model"):  # not executable

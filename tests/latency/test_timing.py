@@ -5,7 +5,7 @@ import pytest
 
 from utils.common.errors import UserError
 from utils.latency import timing
-from utils.latency.sensors import Reading, read
+from utils.latency.sensors import Reading, Throttling
 from utils.latency.timing import Care, Session, Visits, low
 
 
@@ -18,7 +18,8 @@ class Machine:
         self.session = Session(care, Visits(items, care.max_visits), self.open, lambda runs: self.time(1e-3, runs),
                                lambda item, runs: self.records.append((item, runs)), self.records.append,
                                clock=lambda: self.t, sleep=self.sleep,
-                               read_sensors=lambda: Reading(self.temperature(self.t), self.throttled(self.t)))
+                               read_sensors=lambda: Reading(self.temperature(self.t),
+                                                            Throttling(self.throttled(self.t), None, "a test")))
 
     def time(self, seconds, runs):
         found = []
@@ -131,7 +132,7 @@ def test_it_waits_no_longer_than_it_measured():
 def test_a_hot_board_pauses_and_a_throttled_one_does_not_count(capsys):
     def temperature(t):
         return 80.0 - machine.slept if t > 0.2 else 60.0
-    machine = Machine(8, temperature=temperature)
+    machine = Machine(8, Care(max_temp_c=70.0), temperature=temperature)
     machine.run()
     assert 15 <= machine.slept <= 16 and machine.visits.paused_s >= 15
     assert max(machine.visits.temperatures) == 80
@@ -140,14 +141,32 @@ def test_a_hot_board_pauses_and_a_throttled_one_does_not_count(capsys):
 
     machine = Machine(8, throttled=lambda t: ("throttled",) if 0.1 < t < 0.4 else ())
     machine.run()
-    assert sum(machine.visits.throttled) >= 2 and len(machine.visited) > 16
+    assert machine.visits.throttled.count(("throttled",)) >= 2 and len(machine.visited) > 16
     assert not machine.visits.unsettled(machine.session.care).any()
 
 
 def test_a_board_that_does_not_cool_is_an_error():
-    machine = Machine(8, temperature=lambda t: 90.0)
+    machine = Machine(8, Care(max_temp_c=70.0), temperature=lambda t: 90.0)
     with pytest.raises(UserError, match="still 90 °C after 15 minutes of pause; cool the board or raise --max_temp"):
         machine.run()
+
+
+def test_a_board_of_which_no_limit_is_known_is_never_paused():
+    machine = Machine(8, temperature=lambda t: 120.0)
+    machine.run()
+    assert machine.slept == 0 and max(machine.visits.temperatures) == 120
+
+
+def test_the_time_is_that_of_all_sessions():
+    visits = Visits(1, 2)
+    for at_s in (0.0, 3.0, 10.5, 0.0, 4.0, 2.0):  # three sessions; the third was resumed before its first probe
+        visits.add_probe({"probe": [1.0], "at_s": at_s})
+    assert visits.elapsed_s == 10.5 + 4.0 + 2.0
+    visits.add_probe({"probe": [1.0]})  # of an older version
+    assert visits.elapsed_s == 16.5
+    machine = Machine(5)
+    machine.run()
+    assert 0 < machine.visits.elapsed_s == pytest.approx(machine.t, abs=0.1)
 
 
 def test_a_session_taken_up_from_its_records_visits_nothing_twice():
@@ -177,16 +196,3 @@ def test_a_slow_probe_comes_less_often():
     machine.session.probe = lambda runs: machine.time(1.0, 1)  # a benchmark binary that has to start
     machine.run()
     assert len(machine.visits.probes) < 6
-
-
-def test_sensors_read_the_kernels_files(tmp_path):
-    assert read(tmp_path) == Reading(None, ())
-    for zone, text in (("0", "48312\n"), ("1", "51000\n"), ("2", "")):
-        (tmp_path / f"class/thermal/thermal_zone{zone}").mkdir(parents=True)
-        (tmp_path / f"class/thermal/thermal_zone{zone}/temp").write_text(text)
-    firmware = tmp_path / "devices/platform/soc/soc:firmware"
-    firmware.mkdir(parents=True)
-    (firmware / "get_throttled").write_text("50005\n")  # under-voltage and throttled, now and before
-    assert read(tmp_path) == Reading(51.0, ("under-voltage", "throttled"))
-    (firmware / "get_throttled").write_text("0x50000\n")
-    assert read(tmp_path).throttled == ()

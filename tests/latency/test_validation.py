@@ -10,6 +10,7 @@ from tests.helpers import arithmetic_table
 from utils.latency import correction, validation
 from utils.latency.note import Correction
 from utils.latency.tables import corrected, latency_s
+from utils.latency.runners import Opened
 from utils.latency.timing import Care
 from utils.latency.validation import Validation
 
@@ -55,7 +56,7 @@ class Sized:
 
     def open(self, model):
         size = len(model) if isinstance(model, bytes) else os.path.getsize(model)
-        return lambda runs: [size * 1e-9 * self.factor] * runs
+        return Opened(lambda runs: [size * 1e-9 * self.factor] * runs)
 
 
 def judged(factor=1.0, then=None, same_machine=True):

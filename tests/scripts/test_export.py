@@ -139,7 +139,7 @@ def test_int8_computes_nearly_what_torch_does(run, checkpoints, digits, tmp_path
     parameters = NETWORK.parameter_count(metadata.read(tmp_path / "int8.tflite").widths)
     assert (tmp_path / "int8.tflite").stat().st_size < 2 * parameters + 25_000
     assert "predicted" not in printed  # by a table of float32 layers
-    assert all(1e-7 < s < 1 for s in LiteRTRunner(1).open(tmp_path / "int8.tflite")(3))
+    assert all(1e-7 < s < 1 for s in LiteRTRunner(1).open(tmp_path / "int8.tflite").time(3))
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_measured_beside_predicted(run, tmp_path):
 def test_the_prediction_is_for_the_machine_as_fast_as_it_is(run, tmp_path):
     """A table whose note says what the probe took then: the ratio to now scales the prediction."""
     (tmp_path / "a.tflite").write_bytes(described())
-    then_s = min(LiteRTRunner(1).open(variant(*probe_entry(NETWORK)))(200)) / 1.1
+    then_s = min(LiteRTRunner(1).open(variant(*probe_entry(NETWORK))).time(200)) / 1.1
     write_pair(tmp_path / "table.pickle", TABLE, {"probe": {"usual_s": then_s}})
     found = json.loads(run(compute_table, "--mode=measure", "--model=a.tflite", "--perf_table=./table.pickle",
                            "--json"))

@@ -16,7 +16,7 @@ from utils.comparison.results import Row
 from utils.comparison.settings import Comparison
 from utils.latency import model_timing
 from utils.latency.note import how_measured, threads_in
-from utils.latency.runners import LiteRTRunner
+from utils.latency.own_process import OwnProcess
 from utils.latency.table_files import read_note
 from utils.learning import device
 
@@ -80,7 +80,7 @@ def _measured_there(path: Path, rows: Mapping[str, Row]) -> dict[str, float]:
 def _measured_here(asked: Comparison, folder: Path, base: Base, files: Mapping[str, Path]) -> dict[str, float]:
     """Time all exported networks in one session, in random order, so that all meet the same conditions."""
     note = read_note(base.table_path)
-    runner = LiteRTRunner(asked.num_threads or threads_in(note))
+    runner = OwnProcess(asked.num_threads or threads_in(note))
     now = how_measured(runner)
     if note.get("device", now["device"]) != now["device"]:
         print("measuring on this machine, though the table is of another. For the device's own latencies, copy "
@@ -89,6 +89,8 @@ def _measured_here(asked: Comparison, folder: Path, base: Base, files: Mapping[s
               f"put that file into {folder} and run this command again with --resume", file=sys.stderr, flush=True)
     probe = model_timing.table_probe(base.table_path, base.network, now)
     found = model_timing.time_together(files, runner, model_timing.CARE, probe)
+    for why in found.failed.values():
+        print(f"not measured, only predicted: {why}", file=sys.stderr, flush=True)
     if found.ratio:
         print(model_timing.about_probe(found.ratio), flush=True)
-    return found.seconds
+    return {name: found.seconds.get(name, math.nan) for name in files}

@@ -26,13 +26,15 @@ class Together:
     """Several models, measured in one session so that they compare."""
 
     seconds: dict[Path, float]
+    failed: dict[Path, str]  # why the others could not be timed
     predicted_s: dict[Path, float]  # of those that the table predicts, for the machine as fast as it is now
     ratio: Optional[float]  # the probe now over the probe while the table was measured; None: not known
 
     def as_json(self) -> dict[str, Any]:
         models = {str(path): {"measured_s": s, "predicted_s": self.predicted_s.get(path)}
                   for path, s in self.seconds.items()}
-        return {"probe_now_over_then": self.ratio, "models": models}
+        return {"probe_now_over_then": self.ratio, "models": models,
+                **({"failed": {str(path): why for path, why in self.failed.items()}} if self.failed else {})}
 
 
 def describe_model(path: Path, network: Optional[Network], channels_name: Optional[str], *,
@@ -79,7 +81,9 @@ def measure_several(about: Descriptions, table: Optional[Path], runner: Runner, 
     first = about[next(iter(expected))] if expected else None
     probe = model_timing.table_probe(table, first.network, now) if table and first else None
     found = model_timing.time_together({str(path): path for path in about}, runner, care, probe)
-    return Together({path: found.seconds[str(path)] for path in about},
+    paths = {str(path): path for path in about}
+    return Together({paths[name]: seconds for name, seconds in found.seconds.items()},
+                    {paths[name]: why for name, why in found.failed.items()},
                     {path: at_todays_speed(seconds, found.ratio) for path, seconds in expected.items()}, found.ratio)
 
 

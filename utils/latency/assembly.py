@@ -1,7 +1,6 @@
 """Build a latency table: choose what to measure, begin or resume the journal, write the table and its note."""
 
 import sys
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from utils.common.files import writable_folder
 from utils.common.journal import Record
 from utils.common.lock import locked
 from utils.common.provenance import stamp
-from utils.latency import correction, measure, note, report, sampling, tables, variants, writing
+from utils.latency import board, check, correction, measure, note, report, sampling, tables, variants, writing
 from utils.latency.benchmark_tool import BinaryRunner
 from utils.latency.entries import Entries, probe_entry
 from utils.latency.measure import ADVICE, Source, Work
@@ -34,6 +33,14 @@ class Measuring:
     sample: Optional[float]  # part of the entries to measure; None: all
     calibrate: int  # whole networks that the sums are fitted to
     pace: Pace
+
+
+def check_board(asked: Measuring, tool: Tool) -> check.Check:
+    """Look at this machine, on which the table is to be built. Raises UserError if the binary asked for is missing."""
+    source = Source(partial(writing.variant, asked.num_images), partial(writing.whole_network, asked.num_images))
+    care, (wanted, _) = asked.pace.of_table(few=bool(asked.sample)), wanted_entries(asked)
+    networks = correction.fitting_networks(asked.network, asked.calibrate, asked.pace.seed)
+    return check.look(Work(Entries(asked.network), wanted, networks), source, tool.runner(), care)
 
 
 def build_table(asked: Measuring, tool: Tool, name: str, *, going_on: bool) -> None:
@@ -76,28 +83,29 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     network, pace = asked.network, asked.pace
     care, (wanted, sample) = pace.of_table(few=bool(asked.sample)), wanted_entries(asked)
     work = Work(Entries(network), wanted, correction.fitting_networks(network, asked.calibrate, pace.seed))
-    about_tool = runner.describe()
+    about_tool = note.about_tool(runner)
     header: Record = {**stamp(measure.FORMAT), "network": network.arguments, "num_images": asked.num_images, **about,
                       "sample": asked.sample, "calibrate": asked.calibrate, "num_measures": pace.num_measures,
                       "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift, "seed": pace.seed,
-                      "device": note.this_machine(), **about_tool, **correction.limits(network)}
+                      "device": board.this_machine(), "conditions": board.conditions().as_json(),
+                      **about_tool, **correction.limits(network)}
     folder = writable_folder(FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected the place for a table; choose another --save_file")
     with locked(log):
-        header, visits = measure.open_journal(log, header, work, care, resume=going_on)
-        before, began = int(visits.count.sum()), time.monotonic()
+        begun = measure.open_journal(log, header, work, care, resume=going_on)
+        before = int(begun.visits.count.sum())
         with journal.Journal(log) as lines:
-            measure.session(work, source, runner, care, visits, lines).run()
-            table, more = report.finish(work, care, visits, sample, about_tool.get("visit_statistic"))
+            measure.session(work, source, runner, care, begun, lines).run()
+            table, more = report.finish(work, care, begun, sample, about_tool.get("visit_statistic"))
             write_pair(path, table, {
-                **header, **about_tool, **stamp(note.FORMAT), "operators": tables.operators(network),
+                **begun.header, **about_tool, **stamp(note.FORMAT), "operators": tables.operators(network),
                 "how": f"compute_table.py --mode={mode}", "entries": len(wanted),
                 "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})
             lines.append({"finished": note.time_of_day()})
     unpruned_s = tables.latency_s(network, network.full_widths, tables.read_table(path, network))
-    print(f"{path}: {len(wanted):,} entries measured in {time.monotonic() - began:.0f} s; the unpruned network takes "
-          f"{unpruned_s * 1e3:.3f} ms")
+    print(f"{path}: {len(wanted):,} entries measured in {begun.visits.elapsed_s:.0f} s"
+          f"{' of all sessions' if before else ''}; the unpruned network takes {unpruned_s * 1e3:.3f} ms")
     for line in report.lines(more):
         print(line, file=sys.stderr)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from utils.common.errors import UserError
-from utils.latency.runners import BenchmarkError, Model, Timer, patiently
+from utils.latency.runners import BenchmarkError, Model, Opened, patiently
 
 LAST_LINES = 4  # of a failing tool's output, shown to the user
 LONGEST = 1000  # characters of a line with times
@@ -58,8 +58,8 @@ class BinaryRunner:
         patiently(make, replace(self, watch=seen.append), "probe", advice)(PROBED_RUNS)
         return replace(self, statistic=seen[-1].statistic)
 
-    def open(self, model: Model) -> Timer:
-        return partial(self._time, model)
+    def open(self, model: Model) -> Opened:
+        return Opened(partial(self._time, model))
 
     def _time(self, model: Model, runs: int) -> list[float]:
         if isinstance(model, bytes):

@@ -5,11 +5,13 @@ The journal is NAME.journal: a header, then a line per visit and per probe with 
     ["No_Stride_3", 16, 128, [4.1e-05, ...]]       an entry: key, cin, cout, seconds of each run
     ["network", 4, 0, [...]]                       a whole network that the sums are fitted to (correction.py), copy 0
     {"probe": [...], "temperature_c": 48.3, ...}   the probe, see timing.py
+    {"delegate": "none", "of": ["FC", 3, 10]}      other kernels ran this entry than the header says
     {"finished": "2026-..."}                       the table was written
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -22,12 +24,14 @@ from utils.common import resume as resuming
 from utils.common.errors import UserError
 from utils.latency.entries import Entries, probe_entry
 from utils.latency.note import time_of_day
-from utils.latency.runners import Model, Runner, Timer, patiently
+from utils.latency.runners import Model, Opened, Runner, Timer, patiently
 from utils.latency.timing import Care, Session, Visits, low
 
 FORMAT = 1  # of the journal
 NEWER = {"visit_statistic": "median"}  # keys that older journals lack, with what they mean by that
 COPIES = 3  # items per whole network: it is visited this many times as often as an entry
+FREE = ("began", "conditions")  # of a header: they may differ between a session and its resumption
+UNTOLD = ("delegate",)  # of a header: older versions did not record it
 ADVICE = (". What was measured is kept: correct the cause (for a broken file, --mode=save again), then run the same "
           "command with --resume")
 
@@ -67,6 +71,15 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A measurement that was begun, or is resumed."""
+
+    header: journal.Record
+    visits: Visits
+    delegates: dict[int, str]  # by item: the kernels that ran it, where they are others than the header's
+
+
+@dataclass(frozen=True)
 class Source:
     """Where the models come from."""
 
@@ -75,22 +88,23 @@ class Source:
 
 
 def open_journal(path: Path, header: journal.Record, work: Work, care: Care, *,
-                 resume: bool) -> tuple[journal.Record, Visits]:
-    """Begin or resume the journal; returns its header and the visits that it holds.
+                 resume: bool) -> Begun:
+    """Begin or resume the journal, with what it holds.
 
     Raises UserError rather than mix two measurements or lose an unfinished one.
     """
     header, visits = dict(header, began=time_of_day()), Visits(len(work), care.max_visits)
     found = resuming.begun(path, header, resume=resume, at_stake=_unfinished, over_again="remove it to start over",
-                           free=("began",), newer=NEWER)
+                           free=FREE, newer=NEWER, untold=UNTOLD)
     if found is None:
         journal.begin(path, header)
-        return header, visits
+        return Begun(header, visits, {})
     began, records = found
+    begun = Begun(began, visits, {})
     for number, record in enumerate(records, 2):
-        if not _replay(record, work, visits):
+        if not _replay(record, work, begun):
             raise UserError(f"{path}: line {number} is no measurement of this network; remove the file to begin again")
-    return began, visits
+    return begun
 
 
 def _unfinished(records: Iterator[Any]) -> str:
@@ -102,16 +116,18 @@ def _unfinished(records: Iterator[Any]) -> str:
     return f"an unfinished measurement, {visits:,} visits" if visits and not finished else ""
 
 
-def _replay(record: Any, work: Work, visits: Visits) -> bool:
-    """Add a line of the journal to the visits; False if the line is not valid."""
+def _replay(record: Any, work: Work, begun: Begun) -> bool:
+    """Add a line of the journal to what was begun; False if the line is not valid."""
     if isinstance(record, dict):
         if "finished" in record:
             return True
-        others = [record.get(key, 0.0) for key in ("temperature_c", "paused_s")]
+        if "delegate" in record:
+            return _replay_delegate(record, work, begun)
+        others = [record.get(key, 0.0) for key in ("temperature_c", "paused_s", "at_s")]
         sound = _all_seconds(record.get("probe")) and all(
             type(v) in (int, float) and abs(v) < 1e9 for v in others)
         if sound:
-            visits.add_probe(record)
+            begun.visits.add_probe(record)
         return sound
     try:
         *label, runs = record
@@ -120,7 +136,15 @@ def _replay(record: Any, work: Work, visits: Visits) -> bool:
         return False
     if not _all_seconds(runs) or work.label(item) != label:
         return False
-    visits.add_visit(item, low(runs))
+    begun.visits.add_visit(item, low(runs))
+    return True
+
+
+def _replay_delegate(record: journal.Record, work: Work, begun: Begun) -> bool:
+    try:
+        begun.delegates[work.item(record["of"])] = str(record["delegate"])
+    except (TypeError, ValueError, KeyError):
+        return False
     return True
 
 
@@ -128,18 +152,23 @@ def _all_seconds(runs: Any) -> bool:
     return isinstance(runs, list) and bool(runs) and all(isinstance(s, float) and 0 < s < 1e6 for s in runs)
 
 
-def session(work: Work, source: Source, runner: Runner, care: Care, visits: Visits, log: journal.Journal) -> Session:
-    """A session that measures this work and adds every visit and probe to ``visits`` and to the journal."""
-    network = work.entries.network
+def session(work: Work, source: Source, runner: Runner, care: Care, begun: Begun, log: journal.Journal) -> Session:
+    """A session that measures this work and adds every visit and probe to what was begun and to the journal."""
+    network, usual = work.entries.network, begun.header.get("delegate")
+
+    def note_delegate(item: int, opened: Opened) -> None:
+        if usual and opened.delegate not in (None, begun.delegates.get(item, usual)):
+            begun.delegates[item] = opened.delegate
+            log.append({"delegate": opened.delegate, "of": work.label(item)})
 
     def open_item(item: int) -> Timer:
         name = " ".join(map(str, work.label(item)))
         if item < len(work.wanted):
             entry = work.entries[int(work.wanted[item])]
-            return patiently(lambda: source.entry(*entry), runner, name, ADVICE)
+            return patiently(lambda: source.entry(*entry), runner, name, ADVICE, partial(note_delegate, item))
         widths = work.networks[(item - len(work.wanted)) // COPIES]
         return patiently(lambda: source.network(network, widths), runner, name, ADVICE)
 
     probe = patiently(lambda: source.entry(*probe_entry(network)), runner, "probe", ADVICE)
-    return Session(care, visits, open_item, probe,
+    return Session(care, begun.visits, open_item, probe,
                    record_visit=lambda item, runs: log.append([*work.label(item), runs]), record_probe=log.append)

@@ -10,8 +10,10 @@ import numpy as np
 
 from utils.common.errors import UserError
 from utils.common.provenance import stamp
-from utils.latency.note import FORMAT, Note, correction_in, probe_in
+from utils.latency.note import COMPARED, FORMAT, Note, correction_in, probe_in, reported_differences
 from utils.latency.table_files import LatencyTable
+
+MOST_APART = 100.0  # the factor between two boards' tables of one network
 
 
 def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: str = "mean", sigma: float = 0.0,
@@ -28,6 +30,11 @@ def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: s
             key = sorted(k for k in set(shape) | set(shapes[0]) if shape.get(k) != shapes[0].get(k))[0]
             raise UserError(f"{name}: does not match {names[0]}: {key} is {shape.get(key, 'missing')} there and "
                             f"{shapes[0].get(key, 'missing')} in the first; merge measurements of one network only")
+    totals = [sum(float(array.sum()) for array in table.values()) for table in tables]
+    for name, total in zip(names, totals):
+        if max(total / totals[0], totals[0] / total) > MOST_APART:
+            print(f"warning: {name}: its entries sum up to {total:.3g} s, those of {names[0]} to {totals[0]:.3g} s. Does "
+                  "one of them hold milliseconds? A table holds seconds", file=sys.stderr)
     combine = {"mean": np.mean, "median": np.median}[how]
     merged = {k: combine([t[k] for t in tables], axis=0) for k in tables[0]}
     if sigma > 0:
@@ -46,6 +53,8 @@ def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, A
             if key in note and note[key] != notes[0].get(key, note[key]):
                 raise UserError(f"{path}: its note differs from that of {paths[0]} in {key}; merge measurements of "
                                 "one network only")
+    for path, note in zip(paths[1:], notes[1:]):
+        reported_differences(path, note, notes[0], f"{paths[0]}")
     return {**stamp(FORMAT), **{key: notes[0][key] for key in same if key in notes[0]},
             "merged": about, "measurements": list(notes), **_in_common(notes)}
 
@@ -53,7 +62,7 @@ def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, A
 def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
     """The values that all notes share, and the means of their corrections and of their probes, if all have them."""
     first, found = notes[0], {}
-    for key in ("network", "device", "runtime", "version", "threads"):
+    for key in ("network", *(k for k in COMPARED if k != "num_images")):
         if key in first and all(note.get(key) == first[key] for note in notes):
             found[key] = first[key]
     corrections = [c for c in map(correction_in, notes) if c]

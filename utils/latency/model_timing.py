@@ -15,10 +15,11 @@ from typing import Any, Optional
 import numpy as np
 
 from model.network import Network, Widths
+from utils.common.errors import UserError
 from utils.latency import note as notes
 from utils.latency.entries import probe_entry
 from utils.latency.note import Note, alike, at_todays_speed
-from utils.latency.runners import Model, Runner, Timer, patiently
+from utils.latency.runners import Model, Runner, Timer, Untimed, patiently
 from utils.latency.table_files import read_note
 from utils.latency.tables import latency_s, read_table
 from utils.latency.timing import Care, Session, Visits, low
@@ -104,6 +105,7 @@ class Timings:
     """Seconds of several models, measured together."""
 
     seconds: dict[str, float]  # by name
+    failed: dict[str, str]  # why the other models could not be timed, by name
     ratio: Optional[float]  # as Timing.ratio
 
 
@@ -137,9 +139,7 @@ def table_probe(table: Path, network: Network, now: Note) -> Optional[Probe]:
     """The table's probe; None if its note has none, this Python cannot write it, or the table was measured otherwise
     than ``now``. Such differences are printed on stderr."""
     note = read_note(table)
-    differences = list(notes.differences(note, now))
-    for line in differences:
-        print(f"{table}: {line}", file=sys.stderr)
+    differences = notes.reported_differences(table, note, now)
     then_s = notes.probe_in(note)
     if not then_s or differences or not tflite_writer():
         return None
@@ -164,19 +164,36 @@ def time_model(model: Model, name: str, runner: Runner, care: Care, expectation:
 def time_together(models: Mapping[str, Path], runner: Runner, care: Care, probe: Optional[Probe] = None) -> Timings:
     """Time several models, {name: file}, with visits in random order, so that all meet the same conditions.
 
-    Without a table's probe, the first model is the probe. Raises UserError naming the model that cannot be timed.
+    Without a table's probe, the first model is the probe. A model that fails, or crashes the runtime, is left out, and
+    the others are timed anew. Raises UserError if all fail.
     """
+    left, failed = dict(models), {}
+    while left:
+        try:
+            seconds, ratio = _time_together(left, runner, care, probe)
+            return Timings(seconds, failed, ratio)
+        except Untimed as error:
+            if error.name not in left:  # the table's probe
+                raise
+            failed[error.name] = str(error)
+            del left[error.name]
+    raise UserError(next(iter(failed.values())))
+
+
+def _time_together(models: Mapping[str, Path], runner: Runner, care: Care,
+                   probe: Optional[Probe]) -> tuple[dict[str, float], Optional[float]]:
+    """Seconds by name, and the ratio of ``Timings``. Raises Untimed."""
     def timer(model: Model, name: str) -> Timer:
         return patiently(lambda: model, runner, name)
 
-    timers = [timer(path, str(path)) for path in models.values()]
+    timers = [timer(path, name) for name, path in models.items()]
     turns = int(np.clip(max(_items(one, care) for one in timers) // len(timers), *TURNS))
     visits = Visits(turns * len(timers), care.max_visits)
     keeper = timer(probe.model, "probe") if probe else timers[0]
     Session(care, visits, lambda item: timers[item % len(timers)], keeper).run(f"timing {len(timers)} models")
     seconds = visits.result(care).reshape(turns, len(timers))
-    return Timings({name: low(seconds[:, i].tolist()) for i, name in enumerate(models)},
-                   visits.usual_s / probe.then_s if probe else None)
+    return ({name: low(seconds[:, i].tolist()) for i, name in enumerate(models)},
+            visits.usual_s / probe.then_s if probe else None)
 
 
 def _items(timer: Timer, care: Care) -> int:

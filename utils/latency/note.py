@@ -2,18 +2,23 @@
 its correction. Users edit notes by hand, so everything that is read here is checked.
 """
 
-import contextlib
 import datetime
-import platform
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional
 
-from utils.latency.runners import Runner
+from model.architectures import describe
+from utils.common.output import remark
+from utils.latency import writing
+from utils.latency.board import this_machine
+from utils.latency.entries import Entries
+from utils.latency.runners import BenchmarkError, Runner
 
 FORMAT = 1
 MOST_DRIFT = 1.3  # a factor: one machine's speed may differ by so much between two sessions
+COMPARED = ("device", "runtime", "version", "delegate", "threads", "num_images", "binary", "binary_bytes",
+            "visit_statistic")  # of two measurements: figures compare where these are the same
 
 Note = Mapping[str, Any]
 
@@ -28,29 +33,26 @@ class Correction:
 
 # --- written ---------------------------------------------------------------------------------------------------
 
-def this_machine() -> dict[str, str]:
-    """A board's model where the kernel knows it, and the processor."""
-    about = {"machine": platform.machine()}
-    with contextlib.suppress(OSError):
-        about["model"] = Path("/proc/device-tree/model").read_text().strip("\0\n ")
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    for field in ("model name", "Model"):
-        for line in lines:
-            if line.startswith(field):
-                about["processor"] = line.split(":", 1)[1].strip()
-    return about
-
-
 def time_of_day() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def how_measured(runner: Runner, num_images: int = 1) -> dict[str, Any]:
     """The tool, machine and number of images of a measurement made now, under a note's keys."""
-    return {**runner.describe(), "num_images": num_images, "device": this_machine()}
+    return {**about_tool(runner), "num_images": num_images, "device": this_machine()}
+
+
+def about_tool(runner: Runner) -> dict[str, Any]:
+    """What the tool is, with the kernels that it uses by itself ("delegate"), where that can be found: a small model is
+    opened for it. Raises UserError if the tool is missing."""
+    about, writer = runner.describe(), writing.tflite_writer()
+    if writer:
+        try:
+            delegate = runner.open(writing.variant(1, *Entries(describe("res", depth=10, width=0.0625))[0])).delegate
+        except BenchmarkError:  # the first model that counts will show it
+            delegate = None
+        about.update({"delegate": delegate} if delegate else {})
+    return about
 
 
 # --- read ------------------------------------------------------------------------------------------------------
@@ -95,11 +97,23 @@ def _within(value: Any, low: float, high: float) -> Optional[float]:
 
 # --- is it this machine, measured as now? ----------------------------------------------------------------------
 
-def differences(note: Note, now: Note) -> Iterator[str]:
-    """Yield, in words, what differs between a table's measurement and ``now``: runtime, version, threads, device."""
-    for key, value in now.items():
-        if key in note and note[key] != value:
-            yield f"measured with {key} {_plainly(note[key])}, judged with {_plainly(value)}"
+def differences(note: Note, now: Note, done_now: str = "judged") -> Iterator[str]:
+    """Yield, in words, what differs between a table's measurement and another one, ``now``, among COMPARED."""
+    for key in COMPARED:
+        if key in note and key in now and note[key] != now[key]:
+            yield f"measured with {key} {_plainly(note[key])}, {done_now} with {_plainly(now[key])}"
+
+
+def reported_differences(name: Any, note: Note, now: Note, done_now: str = "judged") -> list[str]:
+    """``differences``, printed on stderr under the table's name. What one of the two does not tell counts as equal, and
+    is reported, too."""
+    found = list(differences(note, now, done_now))
+    for line in found:
+        print(f"{name}: {line}", file=sys.stderr)
+    untold = [key for key in COMPARED if (key in note) != (key in now)] if note else []
+    if untold:
+        remark(f"note: {name}: not told, and taken to be equal: {', '.join(untold)}")
+    return found
 
 
 def _plainly(value: Any) -> str:

@@ -1,13 +1,15 @@
 """From a finished measurement to the table and its note: how it was measured, how noisy it was."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Optional
 
 import numpy as np
 
-from utils.latency import sampling
+from utils.latency import board, sampling
 from utils.latency.correction import fit_correction
-from utils.latency.measure import COPIES, Work
+from utils.latency.measure import COPIES, Begun, Work
+from utils.latency.sensors import Throttling
 from utils.latency.table_files import LatencyTable
 from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care, Visits
@@ -15,18 +17,23 @@ from utils.latency.timing import Care, Visits
 NAMED = 5  # entries in the warning; the note has them all
 
 
-def finish(work: Work, care: Care, visits: Visits, sample: Optional[sampling.Sample] = None,
+def finish(work: Work, care: Care, begun: Begun,
+           sample: Optional[sampling.Sample] = None,
            printed: Optional[str] = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The finished table, and the part of its note on how it was measured and computed.
 
     printed: the statistic of its runs that the tool printed for a visit; None: it gave every run.
     """
+    visits = begun.visits
     seconds = visits.result(care)
     entries, networks = seconds[:len(work.wanted)], seconds[len(work.wanted):].reshape(-1, COPIES).min(1)
     of_a_visit = f"the {printed} of its runs, as the tool printed it" if printed else "the 20th percentile of its runs"
-    about = {**machine_meanwhile(care, visits),
+    now = board.conditions()
+    about = {**machine_meanwhile(care, visits, now.throttling), "conditions_at_end": now.as_json(),
              "statistic": f"the lowest visit while the probe was as fast as usual; of a visit {of_a_visit}",
-             "smoothing": None, "noise": noise(work, care, visits), "unsettled": unsettled(work, care, visits)}
+             "smoothing": None, "noise": noise(work, care, visits),
+             "unsettled": by_key(work, np.flatnonzero(visits.unsettled(care)[:len(work.wanted)])),
+             "other_delegates": {name: by_key(work, items) for name, items in _by_delegate(work, begun).items()}}
     if sample is None:
         table = work.entries.arrays(entries)
     else:
@@ -58,21 +65,54 @@ def lines(about: Mapping[str, Any]) -> Iterator[str]:
         found = about["correction"]
         yield (f"sums fitted to {found['networks']} whole networks: mean error {found['mean_abs_error_without']:.1%} "
                f"without, {found['mean_abs_error_with']:.1%} with the correction, which is in the note")
+    yield from _heat(about)
+    for delegate, entries in about["other_delegates"].items():
+        yield f"another delegate ({delegate}) than the rest ran {_some(entries)}"
     if about["unsettled"]:
-        named = [f"{key} {entry}" for key, entries in about["unsettled"].items() for entry in entries.split()]
-        more = " and so on" if len(named) > NAMED else ""
-        yield (f"warning: a noisy machine: {len(named):,} entries did not settle within --spread and --drift: "
-               f"{', '.join(named[:NAMED])}{more}; the note names all. Their lowest visit is used; a quiet machine, or "
-               "several tables merged by the median, gives better figures")
+        yield (f"warning: a noisy machine: {_some(about['unsettled'])} did not settle within --spread and --drift. Their "
+               "lowest visit is used; a quiet machine, or several tables merged by the median, gives better figures")
 
 
-def unsettled(work: Work, care: Care, visits: Visits) -> dict[str, str]:
-    """The entries that did not settle within the limit of visits: {key: "cin->cout cin->cout ..."}."""
+def _heat(about: Mapping[str, Any]) -> Iterator[str]:
+    """Heat, pauses and throttling."""
+    heat, probes = about.get("temperature_c"), about["probe"]["times"]
+    told = [f"{heat['lowest']:.0f} to {heat['highest']:.0f} °C" if heat else "temperature not known",
+            f"{about['paused_s']:.0f} s of pauses to cool down"]
+    slowed, words = about["throttled_probes"], ", ".join(about["throttled_by"])
+    told.append("throttling not known" if slowed is None else
+                f"throttled at {slowed:,} of {probes:,} probes" + (f" ({words})" if words else ""))
+    yield f"the machine meanwhile: {', '.join(told)}"
+    if slowed == probes:
+        yield (f"warning: the machine was throttled throughout ({words}): the table is of the machine as slowed down. "
+               "Correct the cause and measure again")
+    before = [word for word in about["throttled_since_boot"] if word not in about["throttled_by"]]
+    if before:
+        yield f"since boot, but at no probe: {', '.join(before)}"
+
+
+def _some(entries: Mapping[str, str]) -> str:
+    """Some of the entries of ``by_key`` in words."""
+    named = [f"{key} {entry}" for key, of_key in entries.items() for entry in of_key.split()]
+    more = " and so on; the note names all" if len(named) > NAMED else ""
+    return f"{len(named):,} entries ({', '.join(named[:NAMED])}{more})"
+
+
+def by_key(work: Work, items: Iterable[int]) -> dict[str, str]:
+    """Entries by their tables: {key: "cin->cout cin->cout ..."}."""
     found: dict[str, list[str]] = {}
-    for item in np.flatnonzero(visits.unsettled(care)[:len(work.wanted)]):
+    for item in items:
         key, cin, cout = work.label(int(item))
         found.setdefault(key, []).append(f"{cin}->{cout}")
     return {key: " ".join(entries) for key, entries in found.items()}
+
+
+def _by_delegate(work: Work, begun: Begun) -> dict[str, list[int]]:
+    """The entries that other kernels ran than the rest: {delegate: items}."""
+    found: dict[str, list[int]] = {}
+    for item, delegate in sorted(begun.delegates.items()):
+        if item < len(work.wanted) and delegate != begun.header.get("delegate"):
+            found.setdefault(delegate, []).append(item)
+    return found
 
 
 def noise(work: Work, care: Care, visits: Visits) -> dict[str, dict[str, Any]]:
@@ -94,16 +134,22 @@ def noise(work: Work, care: Care, visits: Visits) -> dict[str, dict[str, Any]]:
     return found
 
 
-def machine_meanwhile(care: Care, visits: Visits) -> dict[str, Any]:
-    """The machine during the measurement: the probe, the blocks that did not count, temperature and throttling."""
+def machine_meanwhile(care: Care, visits: Visits, throttling: Optional[Throttling]) -> dict[str, Any]:
+    """The machine during the measurement: the probe, the blocks that did not count, temperature and throttling.
+
+    throttling: as told at the end; None: nobody tells, so that its count is not known.
+    """
     off = visits.off_blocks(care.drift)
+    by_word = Counter(word for words in visits.throttled for word in words)
     about: dict[str, Any] = {
         "probe": {"times": len(visits.probes), "usual_s": _rounded(visits.usual_s, 9),
                   "median_s": _rounded(np.median(visits.probes), 9), "slowest_s": _rounded(max(visits.probes), 9),
                   "off": _rounded(off.mean())},
         "visits": int(visits.count.sum()),
         "visits_measured_again": int(max(visits.count.sum() - care.passes * len(visits.count), 0)),
-        "throttled_probes": sum(visits.throttled), "max_temp_c": care.max_temp_c, "paused_s": round(visits.paused_s, 1)}
+        "throttled_probes": sum(map(bool, visits.throttled)) if throttling or by_word else None,
+        "throttled_by": dict(by_word), "throttled_since_boot": list((throttling and throttling.since_boot) or ()),
+        "elapsed_s": round(visits.elapsed_s, 1), "max_temp_c": care.max_temp_c, "paused_s": round(visits.paused_s, 1)}
     if visits.temperatures:
         about["temperature_c"] = {"lowest": min(visits.temperatures), "highest": max(visits.temperatures)}
     return about

@@ -6,6 +6,7 @@ A tool is a ``Runner``; benchmark_tool.py has one that starts a program. Runs on
 import time
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol, Union
 
@@ -18,10 +19,27 @@ ATTEMPTS = 3  # to time a model, before an error is reported
 
 Model = Union[Path, bytes]  # a file, or what is in it
 Timer = Callable[[int], list[float]]  # number of runs -> seconds of each, or one figure if the tool prints only one
+NO_DELEGATE = "none"
 
 
 class BenchmarkError(Exception):
     """One model could not be timed. The message has the reason and the tool's last lines."""
+
+
+class Untimed(UserError):
+    """A model could not be timed, after ATTEMPTS. name: as ``patiently`` was given it."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready to be timed."""
+
+    time: Timer
+    delegate: Optional[str] = None  # the kernels that run it: "XNNPACK", or NO_DELEGATE; None: not known
 
 
 class Runner(Protocol):
@@ -37,31 +55,34 @@ class Runner(Protocol):
         """
         ...
 
-    def open(self, model: Model) -> Timer:
-        """The model's timer. It, or this call, raises BenchmarkError where the model cannot be timed."""
+    def open(self, model: Model) -> Opened:
+        """The model with its timer. The timer, or this call, raises BenchmarkError if the model cannot be timed."""
         ...
 
 
-def patiently(make: Callable[[], Model], runner: Runner, name: str, advice: str = "") -> Timer:
+def patiently(make: Callable[[], Model], runner: Runner, name: str, advice: str = "",
+              opened: Callable[[Opened], None] = lambda _: None) -> Timer:
     """The timer of the model that ``make()`` gives, opened when it is first used and kept.
 
-    It raises UserError, ending in ``advice``, when the model fails ATTEMPTS times.
+    opened: called with the model whenever it was opened. The timer raises Untimed, ending in ``advice``, when the
+    model fails ATTEMPTS times.
     """
-    timers: list[Timer] = []
+    models: list[Opened] = []
 
     def timer(runs: int) -> list[float]:
         failure, model = None, None
         for _ in range(ATTEMPTS):
             try:
-                if not timers:
+                if not models:
                     model = make()
-                    timers.append(runner.open(model))
-                return timers[0](runs)
+                    models.append(runner.open(model))
+                    opened(models[0])
+                return models[0].time(runs)
             except BenchmarkError as error:
                 failure = error
-                timers.clear()
+                models.clear()
         where = f"{model}" if isinstance(model, Path) else name
-        raise UserError(f"{where}: could not be timed in {ATTEMPTS} attempts: {failure}{advice}")
+        raise Untimed(name, f"{where}: could not be timed in {ATTEMPTS} attempts: {failure}{advice}")
     return timer
 
 
@@ -77,44 +98,70 @@ class LiteRTRunner:
         module = interpreter_class().__module__.split(".")[0]
         return {"runtime": module, "version": _version(module), "threads": self.num_threads}
 
-    def open(self, model: Model) -> Timer:
+    def open(self, model: Model) -> Opened:
         source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+        make = interpreter_class()
         try:
             with quiet(2):
-                interpreter = interpreter_class()(num_threads=self.num_threads, **source)
+                interpreter = make(num_threads=self.num_threads, **source)
                 interpreter.allocate_tensors()
             for detail in interpreter.get_input_details():
                 interpreter.set_tensor(detail["index"], _input_values(detail))
             interpreter.invoke()
-        except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split()) or "no reason given; too little memory?"
-            raise BenchmarkError(f"LiteRT: {reason}") from error
-        return partial(_time_invocations, interpreter, model)
+        except Exception as error:  # runtimes raise many kinds, and differ in them
+            raise BenchmarkError(f"LiteRT: {_reason(error)}") from error
+        return Opened(partial(_time_invocations, interpreter, model), _delegate(interpreter))
 
 
 def _time_invocations(interpreter: Any, model: Model, runs: int) -> list[float]:
     """model: this reference keeps its bytes alive, as the interpreter reads them in place."""
     try:
         return [_time_once(interpreter.invoke) for _ in range(runs)]
-    except (ValueError, RuntimeError) as error:
-        raise BenchmarkError(f"LiteRT: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        raise BenchmarkError(f"LiteRT: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or f"no reason given ({type(error).__name__}); too little memory?"
+
+
+def _delegate(interpreter: Any) -> Optional[str]:
+    """XNNPACK is the one delegate that runtimes use by themselves; their lists of operators then end in it."""
+    try:
+        operators = interpreter._get_ops_details()
+        return "XNNPACK" if any(o["op_name"] == "DELEGATE" for o in operators) else NO_DELEGATE
+    except Exception:  # no part of what runtimes promise
+        return None
 
 
 def interpreter_class() -> Any:
-    """The Interpreter of ai-edge-litert (64-bit) or tflite-runtime (32-bit). Raises UserError if both are missing."""
+    """The Interpreter of ai-edge-litert, or of tflite-runtime. Raises UserError if none can be imported."""
+    broken = []
     try:
         from ai_edge_litert.interpreter import Interpreter
         return Interpreter
-    except ImportError:
-        pass
+    except Exception as error:
+        broken += _unless_missing("ai_edge_litert", error)
     try:
         from tflite_runtime.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
         return Interpreter
-    except ImportError:
-        raise UserError("no TensorFlow Lite runtime in this Python: pip install ai-edge-litert on a 64-bit system, "
-                        "pip install tflite-runtime on a 32-bit one (a Raspberry Pi before the 3, or with a 32-bit "
-                        "Raspberry Pi OS), or --mode=load with the benchmark_model binary "
-                        "(--benchmark_lite_loc)") from None
+    except Exception as error:
+        broken += _unless_missing("tflite_runtime", error)
+    if broken:
+        raise UserError(f"{'; '.join(broken)}. Install what it needs, another version of it, or time files with the "
+                        "benchmark_model binary (--mode=load --benchmark_lite_loc)")
+    raise UserError("no TensorFlow Lite runtime in this Python: pip install -r requirements-pi.txt on a 64-bit system, "
+                    "requirements-pi32.txt on a 32-bit one. Where neither has a runtime, use --mode=load with the "
+                    "benchmark_model binary (--benchmark_lite_loc); docs/latency-tables.md has a table of systems")
+
+
+def _unless_missing(package: str, error: Exception) -> list[str]:
+    """Why a package that is installed cannot be imported."""
+    if find_spec(package) is None:
+        return []
+    numpy_1 = "; it was built for NumPy 1: pip install 'numpy<2'" if "numpy" in str(error).lower() else ""
+    return [f"{package} is installed, but cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}"
+            f"{numpy_1})"]
 
 
 def _version(module: str) -> str:
@@ -149,7 +196,7 @@ class OnnxRunner:
             raise UserError("ONNX Runtime is not installed in this Python; pip install onnxruntime")
         return {"runtime": "onnxruntime", "version": version, "threads": self.num_threads}
 
-    def open(self, model: Model) -> Timer:
+    def open(self, model: Model) -> Opened:
         try:
             session = onnx_session(model, self.num_threads)
             entry, = session.get_inputs()
@@ -160,7 +207,7 @@ class OnnxRunner:
             raise
         except Exception as error:  # ONNX Runtime raises many kinds of its own
             raise BenchmarkError(f"ONNX Runtime: {' '.join(str(error).split())}") from error
-        return lambda runs: [_time_once(invoke) for _ in range(runs)]
+        return Opened(lambda runs: [_time_once(invoke) for _ in range(runs)])
 
 
 def onnx_session(model: Model, num_threads: Optional[int] = None) -> Any:

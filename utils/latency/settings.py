@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 from utils.latency.benchmark_tool import BinaryRunner, find_binary
-from utils.latency.runners import LiteRTRunner, Runner
+from utils.latency.own_process import OwnProcess
+from utils.latency.runners import Runner
 from utils.latency.timing import Care
 
 # Few networks judge a table, so each gets more passes and a longer wait for a quiet machine.
@@ -18,7 +19,7 @@ FURTHER_VISITS, FURTHER_VISITS_OF_FEW = 2, 6
 class Tool:
     """The tool that times models."""
 
-    binary: Optional[str]  # benchmark_model: a path, or a command on PATH; None: LiteRT in this process
+    binary: Optional[str]  # benchmark_model: a path, or a command on PATH; None: LiteRT, in a process of its own
     num_threads: Optional[int]  # None: as many as the table was measured with
     timeout_s: float  # seconds that the binary may take for one file
 
@@ -27,7 +28,7 @@ class Tool:
         threads = self.num_threads or threads_of_table
         if self.binary:
             return BinaryRunner(find_binary(self.binary), threads, self.timeout_s)
-        return LiteRTRunner(threads)
+        return OwnProcess(threads)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Pace:
     spread: float
     drift: float
     patience_s: Optional[float]
-    max_temp_c: float
+    max_temp_c: Optional[float]  # None: no limit
     seed: int
 
     def of_table(self, *, few: bool) -> Care:

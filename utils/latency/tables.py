@@ -11,10 +11,13 @@ import numpy as np
 
 from model.network import Network, Widths
 from utils.common.errors import UserError
+from utils.common.output import remark
 from utils.latency.note import Correction, Note, correction_in, plain_dict
 from utils.latency.table_files import LatencyTable, read_pair
 
 LEAST = 0.05  # part of an entry that is kept, at least, when the overhead is subtracted
+# The slowest boards compute ten times as many multiplications a second, and start a layer in a tenth of this time.
+SLOWEST_MACS_PER_S, SLOWEST_START_S = 1e7, 1e-3
 
 
 def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
@@ -80,7 +83,19 @@ def read_measured(path: Path, network: Network) -> tuple[dict[str, np.ndarray], 
             raise UserError(f"{path}: not a table of {network.title}: {key}: expected "
                             f"{expected or 'no such key'}, found {found or 'no such key'}; "
                             f"check {_flags_of(network)} and --perf_table")
+    look_at_units(path, arrays, latency_s(network, network.full_widths, arrays),
+                  network.multiply_adds(network.full_widths), note)
     return arrays, note
+
+
+def look_at_units(path: Path, arrays: LatencyTable, total_s: float, macs: float, note: Note) -> None:
+    """Report a table that by the look of it holds milliseconds. total_s, macs: of the unpruned network, one image."""
+    images = note.get("num_images")
+    images = images if isinstance(images, int) and images > 0 else 1
+    least_s = min(float(array.min()) for array in arrays.values())
+    if total_s / images > macs / SLOWEST_MACS_PER_S or least_s / images > SLOWEST_START_S:
+        remark(f"warning: {path}: the unpruned network takes {total_s:.4g} s by it, and its fastest layer {least_s:.2g} "
+               "s. These look like milliseconds; a table holds seconds")
 
 
 def _flags_of(network: Network) -> str:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Care:
     max_visits: int = 6  # of an item that is not settled
     spread: float = 0.05  # by which the two lowest visits of an item may differ
     drift: float = 0.05  # how much slower than usual the probe may be
-    max_temp_c: float = 70.0  # pause above it
+    max_temp_c: Optional[float] = None  # pause above it; None: never
     probe_every_s: float = 0.1
     probe_runs: int = 5
     patience_s: float = 30.0  # seconds, in all, to wait for a probe as fast as usual before further visits
@@ -64,9 +64,11 @@ class Visits:
         self.block = np.zeros((max_visits, items), np.int32)
         self.probes: list[float] = []
         self.waiting: list[bool] = []  # by probe: taken while waiting for a faster one
-        self.throttled: list[bool] = []
+        self.throttled: list[tuple[str, ...]] = []  # by probe: what slowed the processor, in words
         self.temperatures: list[float] = []
         self.paused_s = 0.0
+        self.elapsed_s = 0.0  # of all sessions, as far as their records tell
+        self._at_s = 0.0  # of the last probe, since its session began
 
     def add_visit(self, item: int, seconds: float) -> None:
         visit = self.count[item]
@@ -76,10 +78,15 @@ class Visits:
             self.count[item] = visit + 1
 
     def add_probe(self, record: dict[str, Any]) -> None:
-        """record: as ``Session`` writes it: "probe" (runs, s), "temperature_c", "throttled", "paused_s", "waiting"."""
+        """record: as ``Session`` writes it: "probe" (runs, s), "at_s" (since the session began), "temperature_c",
+        "throttled", "paused_s", "waiting"."""
         self.probes.append(low(record["probe"]))
         self.waiting.append(bool(record.get("waiting")))
-        self.throttled.append(bool(record.get("throttled")))
+        words = record.get("throttled") or ()
+        self.throttled.append(tuple(map(str, words)) if isinstance(words, (list, tuple)) else ("throttled",))
+        at_s = record.get("at_s", self._at_s)
+        self.elapsed_s += at_s - self._at_s if at_s >= self._at_s else at_s  # a lower figure is of a new session
+        self._at_s = at_s
         if record.get("temperature_c") is not None:
             self.temperatures.append(record["temperature_c"])
         self.paused_s += record.get("paused_s", 0.0)
@@ -92,7 +99,7 @@ class Visits:
     def slow_probes(self, drift: float) -> np.ndarray:
         """By probe: True if the machine was throttled, or slower than usual, now or at the known time."""
         usual_s = min(self.usual_s, self.known_usual_s)
-        return (np.array(self.probes) > usual_s * (1 + drift)) | np.array(self.throttled)
+        return (np.array(self.probes) > usual_s * (1 + drift)) | np.array([bool(words) for words in self.throttled])
 
     def off_blocks(self, drift: float) -> np.ndarray:
         """By block: True if the machine was slow at the probe before it or after it."""
@@ -141,7 +148,7 @@ class Session:
     record_probe: Callable[[dict[str, Any]], None] = lambda record: None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    read_sensors: Callable[[], sensors.Reading] = sensors.read
+    read_sensors: Callable[[], sensors.Reading] = field(default_factory=sensors.reader)
     _next_probe: float = field(default=0.0, init=False)
     _waited_s: float = field(default=0.0, init=False)
     _began: float = field(default=0.0, init=False)
@@ -200,6 +207,7 @@ class Session:
         reading, paused_s = self._cool()
         began = self.clock()
         record: dict[str, Any] = {"probe": [round(s, 9) for s in self.probe(self.care.probe_runs)]}
+        record["at_s"] = round(self.clock() - self._began, 1)
         if reading.temperature_c is not None:
             record["temperature_c"] = reading.temperature_c
         if reading.throttled:
@@ -218,10 +226,10 @@ class Session:
         """Wait while the board is too hot. Returns the last reading, but with the temperature before the pause, and the
         seconds waited."""
         began, reading = self.clock(), self.read_sensors()
-        limit, hottest = self.care.max_temp_c, reading.temperature_c
-        while reading.temperature_c is not None and reading.temperature_c > limit:
-            if limit == self.care.max_temp_c:
-                limit -= COOLER_C
+        limit, hottest, paused = self.care.max_temp_c, reading.temperature_c, False
+        while limit is not None and reading.temperature_c is not None and reading.temperature_c > limit:
+            if not paused:
+                limit, paused = limit - COOLER_C, True
                 print(f"{reading.temperature_c:.0f} °C is above --max_temp: pausing until {limit:.0f} °C",
                       file=sys.stderr, flush=True)
             if self.clock() - began > COOLING_S:
