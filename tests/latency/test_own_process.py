@@ -135,6 +135,17 @@ def test_models_that_nobody_uses_are_closed(runtime):
     assert kept.time(1)
 
 
+def test_it_ends_when_nobody_has_it_any_more(runtime):
+    runner = OwnProcess(1)
+    opened = runner.open(b"good 1")
+    child = os.pidfd_open(runner._process.pid)
+    del runner
+    assert opened.time(1), "who has a model has the process"
+    del opened
+    gc.collect()
+    assert select.select([child], [], [], 60)[0], "the process goes on"
+
+
 def test_it_ends_with_its_parent(runtime, tmp_path):
     code = ("import sys, os, signal; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
             "from utils.latency.own_process import OwnProcess\n"

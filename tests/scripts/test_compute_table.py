@@ -223,3 +223,36 @@ def test_tables_are_drawn(with_table, script):
     refused(script(plot, "built", "--output=x.jpg"), "--output=x.jpg", ".png")
     table_files.write_pair(with_table / "strange.pickle", {"Other": np.ones((2, 2))}, {})
     refused(script(plot, "built", "strange"), "strange.pickle: has no kind of layer in common")
+
+
+def test_a_check_looks_at_the_board_and_says_how_long_a_table_takes(script, tmp_path):
+    found = script("compute_table.py", "--mode=check", "--depth=10", "--width=0.25", check=True)
+    subjects = [line[:12].strip() for line in found.stdout.splitlines() if not line.startswith(" ")]
+    assert subjects == ["board", "system", "clock", "temperature", "throttling", "load", "measuring", "runtime", "table",
+                        "to change"]
+    assert "ai_edge_litert 2." in found.stdout and ", 1 thread, delegate XNNPACK" in found.stdout
+    assert "table       877 entries, about " in found.stdout and found.stderr == ""
+    facts = json.loads(script("compute_table.py", "--mode=check", "--depth=10", "--width=0.25", "--json",
+                              check=True).stdout)
+    assert facts["entries"] == 877 and facts["table_s"] > 0 and facts["trouble"] is None
+    assert facts["conditions"]["python_bits"] in (32, 64) and facts["tool"]["delegate"] == "XNNPACK"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_without_a_runtime_says_why_and_ends_with_2(script, tmp_path, monkeypatch):
+    package = tmp_path / "packages/ai_edge_litert"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "interpreter.py").write_text("raise ImportError('libm.so.6: version `GLIBC_2.38` not found')")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    found = script("compute_table.py", "--mode=check", "--depth=10", "--width=0.25")
+    assert found.returncode == 2 and "runtime     none, 1 thread, delegate not known" in found.stdout
+    assert found.stderr.count("\n") == 1 and "GLIBC_2.38` not found" in found.stderr
+
+
+def test_a_note_tells_the_conditions_and_the_delegate(with_table):
+    note = json.loads((with_table / "built.json").read_text())
+    assert note["delegate"] == "XNNPACK" and note["other_delegates"] == {} and note["elapsed_s"] > 0
+    for when in ("conditions", "conditions_at_end"):
+        assert {"kernel", "governors", "clocks_mhz", "load", "affinity", "python_bits", "throttling"} <= set(note[when])
+    assert note["max_temp_c"] is None or note["max_temp_c"] > 0

@@ -11,6 +11,7 @@ Every request may also name models to "close". An answer {"refused": reason} bec
 UserError. Runs on Python 3.9 with NumPy.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -90,23 +91,31 @@ class OwnProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(self.num_threads), *sys.path], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self._printed, start_new_session=True)  # Ctrl-C is this process's to answer
+        weakref.finalize(self, _end, self._process)
 
     def _bury(self) -> str:
         """How the process ended, in words; the next request starts another."""
         process, self._process = self._process, None
         self._crashes, self._closed = self._crashes + 1, []
-        assert process and process.stdin and process.stdout and self._printed
+        assert process and self._printed
         code = process.wait()
-        process.stdout.close()
-        try:
-            process.stdin.close()
-        except BrokenPipeError:
-            pass
+        _end(process)
         self._printed.seek(0)
         lines = [line.strip() for line in self._printed.read().decode(errors="replace").splitlines() if line.strip()]
         self._printed.close()
         said = "; its last lines: " + " | ".join(lines[-LAST_LINES:]) if lines else ""
         return f"the runtime crashed: {_how(code)}{said}"
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process that nobody asks any more, if it goes on."""
+    if process.returncode is None:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 class _Remote:
