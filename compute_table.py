@@ -44,7 +44,7 @@ from utils.latency.settings import JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PAT
 from utils.latency.table_files import read_note, table_path
 
 NEEDED = {"validate": ("perf_table", "res-40-2"), "measure": ("model", "model.tflite"),
-          **{mode: ("save_file", "res-40-2") for mode in ("build", "save", "load")}}  # by --mode: a flag, an example
+          **dict.fromkeys(("build", "save", "load"), ("save_file", "res-40-2"))}  # by --mode: a flag, an example
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,10 +188,10 @@ def labelled_images(count, classes=4, sides=(12, 12)):
 
 # --- tables ----------------------------------------------------------------------------------------------------
 
-def arithmetic_table(network=SMALL):
+def arithmetic_table(network=SMALL, scale=0.1):
     """Every entry tells its key, cin and column: no two are equal."""
     def array(n, shape):
-        return np.fromfunction(lambda i, j: 1e-3 * (n + 1) + 1e-5 * (i + 1) + 1e-8 * (j + 1), shape)
+        return scale * np.fromfunction(lambda i, j: 1e-3 * (n + 1) + 1e-5 * (i + 1) + 1e-8 * (j + 1), shape)
     return {key: array(n, t.shape) for n, (key, t) in enumerate(network.tables.items())}
 
 
@@ -246,11 +247,13 @@ def environment(**more: str) -> dict:
 
 
 def blocked(modules, code, cwd, flags=()):
-    """Run ``code`` in a Python where these modules cannot be imported."""
-    blocker = ("import sys\n" + "".join(f"sys.modules[{m!r}] = None\n" for m in modules)
-               + f"sys.path.insert(0, {str(ROOT)!r})\nsys.argv = {['script', *flags]!r}\n")
-    return subprocess.run([sys.executable, "-c", blocker + code], cwd=cwd, capture_output=True, text=True, timeout=300,
-                          env=environment())
+    """Run ``code`` in a Python where these modules cannot be imported, nor in the processes that it starts."""
+    begin = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nsys.argv = {['script', *flags]!r}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "sitecustomize.py").write_text(
+            "import sys\n" + "".join(f"sys.modules[{m!r}] = None\n" for m in modules))
+        return subprocess.run([sys.executable, "-c", begin + code], cwd=cwd, capture_output=True, text=True,
+                              timeout=300, env=environment(PYTHONPATH=folder))
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ class Stopwatch:
 def test_a_session_measures_every_item_into_the_journal(tmp_path):
     path, every, runner = tmp_path / "t.journal", work(), Stopwatch()
     begun = measure.open_journal(path, {**HEADER, "delegate": "XNNPACK"}, every, CARE, resume=False)
-    source, visits = Source(lambda table, cin, cout: f"{1e-6 * (cin + cout)}".encode(), lambda network, widths: b"0.001"), begun.visits
+    source = Source(lambda table, cin, cout: f"{1e-6 * (cin + cout)}".encode(), lambda network, widths: b"0.001")
+    visits = begun.visits
     with journal.Journal(path) as log:
         measure.session(every, source, runner, CARE, begun, log).run()
     read = measure.open_journal(path, {**HEADER, "delegate": "XNNPACK"}, every, CARE, resume=True)

@@ -64,7 +64,7 @@ def test_the_program_is_asked_next_and_not_all_the_time(tmp_path, program):
     assert (tmp_path / "asked").read_text().count("\n") == 2
 
 
-@pytest.mark.parametrize("script", ["echo VCHI initialization failed; exit 255", "echo throttled=", "echo nonsense", ""])
+@pytest.mark.parametrize("script", ["echo VCHI: no permission; exit 255", "echo throttled=", "echo nonsense", ""])
 def test_the_voltage_alone_is_read_last(tmp_path, program, script):
     program(script)
     assert reader(tmp_path)().throttling is None

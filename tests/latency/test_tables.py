@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from model.architectures import describe
-from tests.helpers import arithmetic_table
+from tests.helpers import SMALL, arithmetic_table
 from utils.common.errors import UserError
 from utils.latency import table_files, tables
-from utils.latency.table_files import read_note
+from utils.latency.table_files import read_note, write_pair
 
 NETWORK = describe("res", depth=10, width=0.25)
 
@@ -97,3 +97,15 @@ def test_a_missing_addition_is_free_and_another_missing_layer_is_refused():
     assert 0 < tables.latency_s(NETWORK, NETWORK.full_widths, without) < whole
     with pytest.raises(UserError, match=r"the table has no Skip_2, which the network \(net res, depth 10"):
         tables.latency_s(NETWORK, NETWORK.full_widths, {k: v for k, v in table.items() if k != "Skip_2"})
+
+
+def test_milliseconds_are_noticed_by_the_look_of_them(tmp_path, capsys):
+    seconds = arithmetic_table()
+    for name, factor, images, said in (("s", 1, 1, False), ("ms", 1e3, 1, True), ("batch", 1e3, 1000, False)):
+        path = tmp_path / f"{name}.pickle"
+        write_pair(path, {key: factor * array for key, array in seconds.items()}, {"num_images": images})
+        tables.read_table(path, SMALL)
+        assert ("These look like milliseconds; a table holds seconds" in capsys.readouterr().err) is said
+    total = tables.latency_s(SMALL, SMALL.full_widths, seconds)
+    tables.look_at_units(tmp_path / "t", {"a": np.array([[1e-4]])}, total, total * 1e7 * 0.99, {})
+    assert f"the unpruned network takes {total:.4g} s by it, and its fastest layer 0.0001 s" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from model.architectures import describe
 from tests.helpers import arithmetic_table
 from utils.latency import correction, validation
 from utils.latency.note import Correction
-from utils.latency.tables import corrected, latency_s
 from utils.latency.runners import Opened
+from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care
 from utils.latency.validation import Validation
 

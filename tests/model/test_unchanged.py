@@ -93,7 +93,7 @@ def test_channel_files():
 
 
 def test_latencies_counts_and_hashes():
-    table = arithmetic_table(NETWORK)
+    table = arithmetic_table(NETWORK, scale=1)
     assert sha256_of(table)[:16] == RECORDED["table_sha256"]
     assert latency_s(NETWORK, NARROW, table) == pytest.approx(RECORDED["latency_s"], rel=1e-12)
     assert (NETWORK.parameter_count(NARROW), NETWORK.multiply_adds(NARROW)) == RECORDED["counts"]

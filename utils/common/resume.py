@@ -28,8 +28,8 @@ def begun(path: Path, header: Record, *, resume: bool, at_stake: Callable[[Itera
     header: of the job as asked for now. It must equal the journal's, except for the keys in ``free``, made_by and
     format. at_stake(records): what overwriting the journal would lose, in words; '' if nothing. over_again: what the
     user can do instead of --resume. differing: what the user can do if the headers differ. newer: keys that journals of
-    older versions lack, with what they mean by that. untold: keys that count as equal, with a word, where one of the two
-    lacks them. Raises UserError before it overwrites an unfinished job, mixes two jobs or reads a newer format.
+    older versions lack, with what they mean by that. untold: keys that count as equal, with a word, where one of the
+    two lacks them. Raises UserError before it overwrites an unfinished job, mixes two jobs or reads a newer format.
     """
     if not path.exists():
         return None

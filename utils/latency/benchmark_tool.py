@@ -19,6 +19,7 @@ from utils.common.errors import UserError
 from utils.latency.runners import BenchmarkError, Model, Opened, patiently
 
 LAST_LINES = 4  # of a failing tool's output, shown to the user
+CREATED = "Created TensorFlow Lite XNNPACK delegate"  # what a tool prints that uses it; others are silent
 LONGEST = 1000  # characters of a line with times
 PROBED_RUNS = 2  # of the model that shows which statistic the tool prints
 STATISTICS = ("median", "min", "mean")  # of the tool's timed runs, the best first: one slow run spoils a mean
@@ -43,20 +44,24 @@ class BinaryRunner:
     num_threads: int
     timeout_s: float
     statistic: Optional[str] = None  # that every figure has to be; None: any
-    watch: Callable[[Figure], None] = lambda figure: None  # is called with every figure
+    delegate: Optional[str] = None  # the kernels that the tool says it uses; None: not known
+    watch: Callable[[Figure, Optional[str]], None] = lambda figure, delegate: None  # is called with every figure
 
     def describe(self) -> dict[str, Any]:
+        found = {"visit_statistic": self.statistic, "delegate": self.delegate}
         return {"runtime": "benchmark_model", "binary": self.binary.name, "binary_bytes": self.binary.stat().st_size,
-                "threads": self.num_threads, **({"visit_statistic": self.statistic} if self.statistic else {})}
+                "threads": self.num_threads, **{key: value for key, value in found.items() if value}}
 
     def held(self, make: Callable[[], Model], advice: str) -> "BinaryRunner":
-        """This runner, held to the statistic that the tool prints for the model that ``make()`` gives.
+        """This runner, held to the statistic that the tool prints for the model that ``make()`` gives, and knowing the
+        delegate that it uses.
 
         Raises UserError, ending in ``advice``, where that model cannot be timed.
         """
-        seen: list[Figure] = []
-        patiently(make, replace(self, watch=seen.append), "probe", advice)(PROBED_RUNS)
-        return replace(self, statistic=seen[-1].statistic)
+        seen: list[tuple[Figure, Optional[str]]] = []
+        patiently(make, replace(self, watch=lambda *found: seen.append(found)), "probe", advice)(PROBED_RUNS)
+        figure, delegate = seen[-1]
+        return replace(self, statistic=figure.statistic, delegate=delegate)
 
     def open(self, model: Model) -> Opened:
         return Opened(partial(self._time, model))
@@ -76,7 +81,7 @@ class BinaryRunner:
         if self.statistic not in (None, figure.statistic):
             raise BenchmarkError(f"the tool printed the {figure.statistic} of its runs, and their {self.statistic} "
                                  "when this measurement began; one table holds one statistic")
-        self.watch(figure)
+        self.watch(figure, "XNNPACK" if CREATED in output else None)
         return [figure.seconds]
 
 

@@ -51,8 +51,8 @@ class Check:
         limit = "no limit is known" if self.max_temp_c is None else f"pauses above {self.max_temp_c:.0f} °C"
         takes = "not known" if self.table_s is None else (
             f"about {_duration(self.table_s)} on a quiet machine, longer on a busy one")
-        for subject, words in (*board.in_words(self.device, self.conditions), ("measuring", limit), ("runtime", runtime),
-                               ("table", f"{self.entries:,} entries, {takes}")):
+        for subject, words in (*board.in_words(self.device, self.conditions), ("measuring", limit),
+                               ("runtime", runtime), ("table", f"{self.entries:,} entries, {takes}")):
             yield f"{subject:12}{words}"
         yield f"to change   {'nothing' if not self.advice else ''}".rstrip()
         for number, line in enumerate(self.advice, 1):

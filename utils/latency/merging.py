@@ -33,8 +33,8 @@ def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: s
     totals = [sum(float(array.sum()) for array in table.values()) for table in tables]
     for name, total in zip(names, totals):
         if max(total / totals[0], totals[0] / total) > MOST_APART:
-            print(f"warning: {name}: its entries sum up to {total:.3g} s, those of {names[0]} to {totals[0]:.3g} s. Does "
-                  "one of them hold milliseconds? A table holds seconds", file=sys.stderr)
+            print(f"warning: {name}: its entries sum up to {total:.3g} s, those of {names[0]} to {totals[0]:.3g} s. "
+                  "Does one of them hold milliseconds? A table holds seconds", file=sys.stderr)
     combine = {"mean": np.mean, "median": np.median}[how]
     merged = {k: combine([t[k] for t in tables], axis=0) for k in tables[0]}
     if sigma > 0:

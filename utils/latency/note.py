@@ -2,6 +2,7 @@
 its correction. Users edit notes by hand, so everything that is read here is checked.
 """
 
+import contextlib
 import datetime
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,10 @@ from typing import Any, Optional
 from model.architectures import describe
 from utils.common.output import remark
 from utils.latency import writing
+from utils.latency.benchmark_tool import BinaryRunner
 from utils.latency.board import this_machine
 from utils.latency.entries import Entries
-from utils.latency.runners import BenchmarkError, Runner
+from utils.latency.runners import BenchmarkError, Runner, Untimed
 
 FORMAT = 1
 MOST_DRIFT = 1.3  # a factor: one machine's speed may differ by so much between two sessions
@@ -43,14 +45,16 @@ def how_measured(runner: Runner, num_images: int = 1) -> dict[str, Any]:
 
 
 def about_tool(runner: Runner) -> dict[str, Any]:
-    """What the tool is, with the kernels that it uses by itself ("delegate"), where that can be found: a small model is
-    opened for it. Raises UserError if the tool is missing."""
-    about, writer = runner.describe(), writing.tflite_writer()
-    if writer:
-        try:
-            delegate = runner.open(writing.variant(1, *Entries(describe("res", depth=10, width=0.0625))[0])).delegate
-        except BenchmarkError:  # the first model that counts will show it
-            delegate = None
+    """What the tool is, with the kernels that it uses by itself ("delegate") and the statistic that it prints, where a
+    small model shows them. Raises UserError if the tool is missing."""
+    about = runner.describe()
+    if not writing.tflite_writer():
+        return about
+    small = writing.variant(1, *Entries(describe("res", depth=10, width=0.0625))[0])
+    with contextlib.suppress(BenchmarkError, Untimed):  # the first model that counts will show what is wrong
+        if isinstance(runner, BinaryRunner):
+            return about if runner.statistic else runner.held(lambda: small, "").describe()
+        delegate = runner.open(small).delegate
         about.update({"delegate": delegate} if delegate else {})
     return about
 

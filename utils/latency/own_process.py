@@ -87,7 +87,7 @@ class OwnProcess:
         return found["found"]
 
     def _start(self) -> None:
-        self._printed = tempfile.TemporaryFile()
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115  it is closed when the process has ended
         self._process = subprocess.Popen(
             [sys.executable, "-c", START, str(self.num_threads), *sys.path], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self._printed, start_new_session=True)  # Ctrl-C is this process's to answer

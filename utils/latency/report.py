@@ -69,8 +69,8 @@ def lines(about: Mapping[str, Any]) -> Iterator[str]:
     for delegate, entries in about["other_delegates"].items():
         yield f"another delegate ({delegate}) than the rest ran {_some(entries)}"
     if about["unsettled"]:
-        yield (f"warning: a noisy machine: {_some(about['unsettled'])} did not settle within --spread and --drift. Their "
-               "lowest visit is used; a quiet machine, or several tables merged by the median, gives better figures")
+        yield (f"warning: a noisy machine: {_some(about['unsettled'])} did not settle within --spread and --drift. "
+               "Their lowest visit is used; a quiet machine, or several tables merged by the median, gives better figures")
 
 
 def _heat(about: Mapping[str, Any]) -> Iterator[str]:

@@ -40,7 +40,10 @@ class Reading:
 
 
 def reader(root: Path = SYS, clock: Callable[[], float] = time.monotonic) -> Callable[[], Reading]:
-    """A function that reads the sensors now, and asks vcgencmd every ASK_EVERY_S. root: where the kernel's files are."""
+    """A function that reads the sensors now, and asks vcgencmd every ASK_EVERY_S.
+
+    root: where the kernel's files are.
+    """
     program, answer, asked_at = shutil.which("vcgencmd"), None, -ASK_EVERY_S
 
     def read() -> Reading:

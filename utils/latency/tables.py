@@ -94,8 +94,8 @@ def look_at_units(path: Path, arrays: LatencyTable, total_s: float, macs: float,
     images = images if isinstance(images, int) and images > 0 else 1
     least_s = min(float(array.min()) for array in arrays.values())
     if total_s / images > macs / SLOWEST_MACS_PER_S or least_s / images > SLOWEST_START_S:
-        remark(f"warning: {path}: the unpruned network takes {total_s:.4g} s by it, and its fastest layer {least_s:.2g} "
-               "s. These look like milliseconds; a table holds seconds")
+        remark(f"warning: {path}: the unpruned network takes {total_s:.4g} s by it, and its fastest layer "
+               f"{least_s:.2g} s. These look like milliseconds; a table holds seconds")
 
 
 def _flags_of(network: Network) -> str:
