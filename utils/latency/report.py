@@ -70,7 +70,8 @@ def lines(about: Mapping[str, Any]) -> Iterator[str]:
         yield f"another delegate ({delegate}) than the rest ran {_some(entries)}"
     if about["unsettled"]:
         yield (f"warning: a noisy machine: {_some(about['unsettled'])} did not settle within --spread and --drift. "
-               "Their lowest visit is used; a quiet machine, or several tables merged by the median, gives better figures")
+               "Their lowest visit is used; a quiet machine, or several tables merged by the median, gives better "
+               "figures")
 
 
 def _heat(about: Mapping[str, Any]) -> Iterator[str]:
