@@ -14,6 +14,10 @@ SAVE_FILE.png there have a line and a dot for every finished network. After an i
 several GPUs, each job has its own.
 """
 
+if __name__ == "__main__":
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
 import argparse
 import math
 import shlex

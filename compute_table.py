@@ -23,6 +23,10 @@ the table was measured. After an interruption, the same command with --resume co
 TensorFlow, and nothing needs torch. The script runs on Python 3.9 and newer.
 """
 
+if __name__ == "__main__":
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
 import argparse
 import json
 import sys

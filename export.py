@@ -12,6 +12,10 @@ archive at its end holds labels.txt and network.json. The input of an ONNX file 
 device, compute_table.py --mode=measure times a .tflite file.
 """
 
+if __name__ == "__main__":
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
 import argparse
 from dataclasses import replace
 from pathlib import Path

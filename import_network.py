@@ -11,6 +11,10 @@ why, and the proof. What it cannot express it refuses, naming the layer. --model
 code.
 """
 
+if __name__ == "__main__":
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
 import argparse
 import gc
 import json

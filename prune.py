@@ -13,6 +13,10 @@ The script reads the network checkpoints/BASE_MODEL.t7 and the latency table per
 After an interruption, the same command with --resume continues.
 """
 
+if __name__ == "__main__":
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
 import argparse
 import json
 import sys

@@ -11,6 +11,10 @@ The script writes the checkpoint after every epoch. After an interruption, the s
 ends with the same result as an uninterrupted run.
 """
 
+if __name__ == "__main__":
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
 import argparse
 import ast
 from functools import partial

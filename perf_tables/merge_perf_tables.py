@@ -8,13 +8,16 @@ A NAME means perf_tables/NAME.pickle; a path works, too. In a notebook:
     merge_perf_tables("res-40-2", ["pass-1", "pass-2", "pass-3"], how="median")
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
+import argparse
+from collections.abc import Sequence
 
 import numpy as np
 

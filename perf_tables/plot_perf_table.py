@@ -6,12 +6,15 @@ A NAME means perf_tables/NAME.pickle; a path works, too. Without --output the sc
 table, as NAME.png.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from utils.common.signals import answer_at_once
+    answer_at_once()
+
+import argparse
 
 import numpy as np
 

@@ -8,14 +8,14 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Callable, NoReturn, Optional
+from typing import Callable, NoReturn, Optional
 
 from model.architectures import ARCHITECTURES, describe
 from model.description import from_dict
 from model.network import Network
+from utils.common import signals
 from utils.common.checksum import checked, keeps_edits, note_without
 from utils.common.errors import UserError, first_line
 from utils.common.files import locate
@@ -204,28 +204,6 @@ def part(text: str) -> float:
     return value
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal that ends a script as Ctrl-C does; its argument is the signal's number."""
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Raise Stopped at SIGTERM and SIGHUP, which clusters and closed terminals send, unless nohup has them ignored."""
-    def stop(number: int, _: Any) -> None:
-        raise Stopped(number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run(main: Callable[[], None], *, resumable: bool = True) -> None:
     """Run a script's main. An error that the user can correct ends in one line and exit code 2; Ctrl-C, SIGTERM and
     SIGHUP in 130, 143 and 129.
@@ -233,7 +211,7 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
     resumable: whether the line after Ctrl-C tells to run again with --resume.
     """
     try:
-        with _stopped_by_signals():
+        with signals.raised() if threading.current_thread() is threading.main_thread() else nullcontext():
             main()
         sys.stdout.flush()
         gc.freeze()  # or Python goes through a million objects of torch as it ends, which takes a second
@@ -245,7 +223,7 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
         again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
         words = ("stopped; what was finished is kept. To go on" if resumable
                  else "stopped; nothing was written. To run it again")
-        number = stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT
+        number = stop.args[0] if isinstance(stop, signals.Stopped) else signal.SIGINT
         _end(f"{words}: python {shlex.join(again)}", 128 + number)
     except MemoryError as error:
         _end(f"error: too little memory ({str(error) or 'no details known'}); a smaller --batch_size, --depth, "
