@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Optional
 
 from utils.common import cli
+from utils.common.checksum import signed_json
 from utils.common.errors import UserError
 from utils.common.figure import beside_a_result
 from utils.common.files import save_name, writable_folder
@@ -217,13 +218,13 @@ def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: T
         (path, what), = about.items()
         timing = on_device.measure_one(path, what, table, runner, care, now)
         if as_json:
-            print(json.dumps({"model": str(path), **about_file, **timing.as_json()}, indent=1, allow_nan=False))
+            print(signed_json({"model": str(path), **about_file, **timing.as_json()}), end="")
         else:
             print("\n".join([f"{path}: {on_device.in_words(what)}, {tool_words}", *timing.lines()]))
         return
     found = on_device.measure_several(about, table, runner, care, now)
     if as_json:
-        print(json.dumps({**about_file, **found.as_json()}, indent=1, allow_nan=False))
+        print(signed_json({**about_file, **found.as_json()}), end="")
     else:
         print(f"{len(found.seconds)} models, {tool_words}")
         for path, seconds in found.seconds.items():

@@ -16,6 +16,7 @@ import torch
 from model.architectures import describe
 from model.torch_net import TorchNet
 from tests.helpers import ROOT, TINY, contents, environment, proportional_table, records_in, refused, run_here
+from utils.common.checksum import signed_json
 from utils.common.errors import UserError
 from utils.comparison import results
 from utils.latency.table_files import write_pair
@@ -177,6 +178,13 @@ def test_the_latencies_of_a_device_take_the_place_of_this_machines(priced, scrip
     assert "2 networks, 0 to be made" in done.stdout and "latencies measured on Raspberry Pi 3\n" in done.stdout
     assert {r.method: r.measured_time for r in rows_of(priced)} == {"uniform": 0.25, "unpruned": 0.5}
     assert all(r.file_bytes > 0 for r in rows_of(priced))
+    assert "table.pickle: measured with" not in done.stderr
+    content = {"device": {"model": "Raspberry Pi 4"}, "threads": 4, "models": {uniform: {"measured_s": 0.25}}}
+    file.write_text(signed_json(content))
+    assert ("table.pickle: measured with device Raspberry Pi 3, comparisons/c/measured.json: networks measured with "
+            "Raspberry Pi 4\n") in script(*flags, "--resume", check=True).stderr
+    file.write_text(signed_json(content).replace("0.25", "0.35"))
+    refused(script(*flags, "--resume"), "comparisons/c/measured.json: damaged or edited", 'or delete its "sha256"')
     file.write_text(json.dumps({**device, "model": uniform, "measured_s": 0.125}))  # one model alone
     done = script(*flags, "--resume", check=True)
     assert "1 of 2 networks, unpruned-seed0 for one, are not in it: only predicted" in done.stdout

@@ -15,7 +15,7 @@ from utils.comparison.plan import Base, Task, exported, job_of, row_of
 from utils.comparison.results import Row
 from utils.comparison.settings import Comparison
 from utils.latency import model_timing
-from utils.latency.note import how_measured, threads_in
+from utils.latency.note import how_measured, plain_dict, reported_differences, threads_in
 from utils.latency.own_process import OwnProcess
 from utils.latency.table_files import read_note
 from utils.learning import device
@@ -57,7 +57,7 @@ def measured(asked: Comparison, folder: Path, base: Base, rows: Mapping[str, Row
     """Yield the rows with measured latencies: from the device's file if there is one, else measured here."""
     files = {name: folder / exported(name) for name in rows if (folder / exported(name)).exists()}
     if (folder / MEASURED).exists():
-        seconds = _measured_there(folder / MEASURED, rows)
+        seconds = _measured_there(folder / MEASURED, rows, base.table_path)
     elif files:
         seconds = _measured_here(asked, folder, base, files)
     else:
@@ -67,9 +67,11 @@ def measured(asked: Comparison, folder: Path, base: Base, rows: Mapping[str, Row
         yield replace(rows[name], measured_time=latency_s, file_bytes=file_bytes)
 
 
-def _measured_there(path: Path, rows: Mapping[str, Row]) -> dict[str, float]:
+def _measured_there(path: Path, rows: Mapping[str, Row], table: Path) -> dict[str, float]:
     """{name: seconds on the device}, NaN for networks not measured there, so that two machines' times never mix."""
-    machine, seconds = results.read_measured(path)
+    how, seconds = results.read_measured(path)
+    reported_differences(table, read_note(table), how, f"{path}: networks measured")
+    machine = ", ".join(map(str, plain_dict(how.get("device")).values()))
     missing = [name for name in rows if name not in seconds]
     words = (f"; {len(missing)} of {len(rows)} networks, {missing[0]} for one, are not in it: only predicted"
              if missing else "")

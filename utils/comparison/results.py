@@ -14,9 +14,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Optional
 
+from utils.common.checksum import checked, keeps_edits
 from utils.common.errors import UserError
 from utils.common.provenance import check_format
 from utils.latency import model_timing
+from utils.latency.note import COMPARED
 
 FORMAT = 1  # of a comparison's journal
 NAN = float("nan")
@@ -103,18 +105,18 @@ def _row(path: Path, number: int, line: dict[Optional[str], Optional[str]]) -> R
     return Row(**values)
 
 
-def read_measured(path: Path) -> tuple[str, dict[str, float]]:
-    """Read what ``compute_table.py --mode=measure --model ... --json`` printed: (the device in words, {network: seconds
-    on it}). Raises UserError naming the file."""
+def read_measured(path: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """Read what ``compute_table.py --mode=measure --model ... --json`` printed: (how it was measured, under a note's
+    keys; {network: seconds on the device}). Raises UserError naming the file."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         check_format(path, content, model_timing.FORMAT)
+        content = checked(path, content, keeps_edits("copy it anew"))
         models = content["models"] if "models" in content else {content["model"]: content}  # several, or one
         found = {Path(name).stem: model["measured_s"] for name, model in models.items()}
         if not all(isinstance(s, (int, float)) and 0 < s < math.inf for s in found.values()):
             raise ValueError("a measured_s that is no time")
-        device = content.get("device")
-        return ", ".join(map(str, device.values())) if isinstance(device, dict) else "", found
+        return {key: content[key] for key in COMPARED if key in content}, found
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: expected what `compute_table.py --mode=measure --model exported/*.tflite --json` "
                         f"prints on the device, found {type(error).__name__}: {error}; copy it anew, or remove "
