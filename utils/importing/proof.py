@@ -132,7 +132,7 @@ def seed_anew(module: nn.Module, network: Network, generator: torch.Generator) -
         if parameter.numel() == max(parameter.shape, default=1):  # a number per channel
             noise = 0.3 * torch.randn(parameter.shape, generator=generator).clamp(-1.5, 1.5)
             parameter.copy_(noise if name.endswith("bias") else 1 + noise)
-        elif bool((parameter == parameter.flatten()[0]).all()):
+        elif bool((parameter[..., :2] == parameter.flatten()[0]).all() and (parameter == parameter.flatten()[0]).all()):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (2 / parameter[0].numel()) ** 0.5)
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if norms:
