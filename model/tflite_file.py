@@ -73,12 +73,17 @@ OPTIONS = {
 
 
 def serialise(graph: Graph, inputs: Sequence[str], output: str) -> bytes:
-    """The file. inputs, output: names of tensors of the graph."""
-    constants = [data for _, _, data in graph.tensors if data is not None]
+    """The file. inputs, output: names of tensors of the graph. The graph's constants are gone afterwards: memory holds
+    each of them once."""
+    constants = sum(data.nbytes + 2 * ALIGNMENT for _, _, data in graph.tensors if data is not None)
     described = sum(len(name) + ENTRY for name, _, _ in graph.tensors) + ENTRY * len(graph.operators)
-    builder = flatbuffers.Builder(sum(c.nbytes + 2 * ALIGNMENT for c in constants) + described + 4096)
-    codes = sorted(graph.versions)
-    buffers = _offsets(builder, "Model", "Buffers", [_buffer(builder, None)] + [_buffer(builder, c) for c in constants])
+    builder = flatbuffers.Builder(constants + described + 4096)
+    codes, written = sorted(graph.versions), [_buffer(builder, None)]
+    for number, (name, shape, data) in enumerate(graph.tensors):
+        if data is not None:
+            written.append(_buffer(builder, data))
+            graph.tensors[number] = name, shape, np.empty(0, data.dtype)
+    buffers = _offsets(builder, "Model", "Buffers", written)
     subgraph = _subgraph(builder, graph, codes, inputs, output)
     subgraphs = _offsets(builder, "Model", "Subgraphs", [subgraph])
     operator_codes = _offsets(builder, "Model", "OperatorCodes",
@@ -91,7 +96,7 @@ def serialise(graph: Graph, inputs: Sequence[str], output: str) -> bytes:
     schema.ModelAddDescription(builder, description)
     schema.ModelAddBuffers(builder, buffers)
     builder.Finish(schema.ModelEnd(builder), FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head():])
 
 
 def _offsets(builder, table: str, field: str, offsets: Sequence[int]) -> int:

@@ -7,7 +7,7 @@ FULLY_CONNECTED. A convolution without bias gets a bias of zeros. A latency vari
 (variant.py): the same code writes variants and whole networks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Callable
@@ -48,18 +48,28 @@ def variant(table: Table, cin: int, cout: int, num_images: int = 1) -> bytes:
     return write(network, network.full_widths, random_weights(network, network.full_widths), num_images)
 
 
-def random_weights(network: Network, widths: Widths) -> dict[str, np.ndarray]:
-    """Random weights, the same in every call: He-scaled normal filters, and batch norms that change their input."""
-    weights = {}
-    for name, shape in network.weight_shapes(widths).items():
+def random_weights(network: Network, widths: Widths) -> Weights:
+    """Random weights, the same in every call: He-scaled normal filters, and batch norms that change their input. Each
+    array is made when it is read, so that those of a large network are never in memory together."""
+    return _RandomWeights(network.weight_shapes(widths))
+
+
+class _RandomWeights(Mapping[str, np.ndarray]):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
+        self.shapes = shapes
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        shape = self.shapes[name]
         values = np.resize(_normal_values(), shape)
         if len(shape) > 1:
-            weights[name] = values * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        elif name.endswith((".weight", "_var")):
-            weights[name] = 0.5 + np.abs(values)
-        else:
-            weights[name] = values * np.float32(0.1)
-    return weights
+            return values * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        return 0.5 + np.abs(values) if name.endswith((".weight", "_var")) else values * np.float32(0.1)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
 
 
 @lru_cache(maxsize=1)

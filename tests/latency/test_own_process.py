@@ -168,3 +168,28 @@ def test_a_runtime_that_cannot_be_imported_says_why(runtime):
     (runtime / "interpreter.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
     with pytest.raises(UserError, match="it was built for NumPy 1: pip install 'numpy<2'"):
         OwnProcess(1).open(b"good 1")
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+from model.architectures import describe
+from utils.latency import writing
+from utils.latency.own_process import OwnProcess
+
+network = describe("res", depth=22, width=10)
+print(network.parameter_count(network.full_widths))
+runner, model = OwnProcess(1), None
+for _ in range(2):
+    model = writing.whole_network(1, network, network.full_widths)
+    runner.open(model).time(2)
+for process in ("self", runner._process.pid):
+    print(re.search(r"VmHWM:\\s+(\\d+) kB", Path(f"/proc/{process}/status").read_text())[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_network_of_25_million_parameters_takes_less_than_800_mb():
+    done = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, env=environment())
+    parameters, here, there = map(int, done.stdout.split())
+    assert parameters > 25e6 and 100e3 < here + there < 800e3, done.stdout
