@@ -87,6 +87,7 @@ QUIET = board.Conditions("6.6", "3.11.2", 64, 4, (0, 1, 2, 3), ("performance",),
 def test_each_trouble_is_named_with_its_remedy(change, words):
     (found,) = board.advice(PI, replace(QUIET, **change), 2)
     assert words in found
+    assert list(board.governor_advice(replace(QUIET, **change))) == ([found] if "governors" in change else [])
 
 
 def test_a_quiet_board_needs_no_advice():

@@ -100,6 +100,8 @@ def test_what_a_crashing_runtime_said_is_told(runtime):
     (runtime / "interpreter.py").write_text("import os\nos.write(2, b'GLIBC is too old\\n')\nos.abort()\n")
     with pytest.raises(BenchmarkError, match="SIGABRT; its last lines: GLIBC is too old"):
         OwnProcess(1).open(b"good 1")
+    with pytest.raises(UserError, match="SIGABRT; its last lines: GLIBC is too old, when it was imported; install"):
+        OwnProcess(1).describe()
     assert len(opened.time(2)) == 2
 
 

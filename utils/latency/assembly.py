@@ -83,11 +83,13 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     network, pace = asked.network, asked.pace
     care, (wanted, sample) = pace.of_table(few=bool(asked.sample)), wanted_entries(asked)
     work = Work(Entries(network), wanted, correction.fitting_networks(network, asked.calibrate, pace.seed))
-    about_tool = note.about_tool(runner)
+    about_tool, conditions = note.about_tool(runner), board.conditions()
+    for line in board.governor_advice(conditions):
+        print(f"note: {line}", file=sys.stderr)
     header: Record = {**stamp(measure.FORMAT), "network": network.arguments, "num_images": asked.num_images, **about,
                       "sample": asked.sample, "calibrate": asked.calibrate, "num_measures": pace.num_measures,
                       "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift, "seed": pace.seed,
-                      "device": board.this_machine(), "conditions": board.conditions().as_json(),
+                      "device": board.this_machine(), "conditions": conditions.as_json(),
                       **about_tool, **correction.limits(network)}
     folder = writable_folder(FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"

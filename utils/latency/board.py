@@ -113,12 +113,17 @@ def throttling_in_words(throttling: Optional[Throttling]) -> str:
     return f"now {', '.join(throttling.now) or 'none'}; since boot {since} (by {throttling.told_by})"
 
 
-def advice(device: Mapping[str, str], now: Conditions, num_threads: int) -> Iterator[str]:
-    """Yield what the user should change before something is measured, and how."""
+def governor_advice(now: Conditions) -> Iterator[str]:
+    """Yield a line where the clock may change with the load."""
     slow = [governor for governor in now.governors if governor != "performance"]
     if slow:
         yield (f"the governor {', '.join(slow)} changes the clock while layers run: echo performance | "
                "sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+
+
+def advice(device: Mapping[str, str], now: Conditions, num_threads: int) -> Iterator[str]:
+    """Yield what the user should change before something is measured, and how."""
+    yield from governor_advice(now)
     if now.throttling:
         for word in now.throttling.now:
             yield f"the processor is slowed down now ({word}): {REMEDIES[word]}"

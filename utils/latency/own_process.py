@@ -40,7 +40,11 @@ class OwnProcess:
         self._closed: list[int] = []  # models that nobody uses any more
 
     def describe(self) -> dict[str, Any]:
-        return self._ask({"describe": True})
+        try:
+            return self._ask({"describe": True})
+        except BenchmarkError as error:
+            raise UserError(f"{error}, when it was imported; install another version of it, or time files with the "
+                            "benchmark_model binary (--mode=load --benchmark_lite_loc)") from error
 
     def open(self, model: Model) -> Opened:
         found = _Remote(self, model)
