@@ -13,13 +13,19 @@ SCRIPTS = ("train.py", "prune.py", "compute_table.py", "export.py", "compare.py"
            "perf_tables/merge_perf_tables.py", "perf_tables/plot_perf_table.py")
 
 
+def hearing():
+    """A process that was itself started in the background, or by nohup, hands on that signals are ignored."""
+    for number in signals.NUMBERS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", signals.NUMBERS, ids=lambda n: n.name)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_signal_while_a_script_imports_its_modules(tmp_path, name, number):
     """A module that every script imports stands still until the signal comes."""
     (tmp_path / "argparse.py").write_text("import signal\nprint('importing', flush=True)\nsignal.pause()\n")
     process = subprocess.Popen([sys.executable, str(ROOT / name), "--a", "b c"], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=hearing,
                                env=environment(PYTHONPATH=str(tmp_path)))
     assert process.stdout.readline() == "importing\n"
     process.send_signal(number)
