@@ -1,9 +1,11 @@
 """Results: a CSV file gives its rows back, and points are means over the seeds."""
 
+import csv
 import math
 
 import pytest
 
+from utils.common.errors import UserError
 from utils.comparison import results
 from utils.comparison.results import Point, Row
 
@@ -18,8 +20,32 @@ def rows():
 
 def test_a_csv_gives_its_rows_back(tmp_path):
     (tmp_path / "r.csv").write_text(results.to_csv(rows()))
-    assert (tmp_path / "r.csv").read_text().splitlines()[4] == "d,netadapt,bn,n,0,0.4,5,5,1.9,1.9,10,20,NaN,"
+    line = (tmp_path / "r.csv").read_text().splitlines()[4]
+    assert line.rpartition(",")[0] == "d,netadapt,bn,n,0,0.4,5,5,1.9,1.9,10,20,NaN,"
     assert results.to_csv(results.read_csv(tmp_path / "r.csv")) == results.to_csv(rows())
+
+
+@pytest.mark.parametrize("was, now", [("0.4,5,5", "0.4,5,6"), ("criterion", "critexion"), ("20,NaN", "20,NaN,1"),
+                                      ("netadapt,bn", "netadapt;bn")])
+def test_an_edited_line_is_refused_until_the_column_of_checksums_is_deleted(tmp_path, capsys, was, now):
+    path, text = tmp_path / "r.csv", results.to_csv(rows())
+    path.write_text(text.replace(was, now))
+    with pytest.raises(UserError, match=r"r.csv: line \d: damaged or edited, .*delete the column crc32 to read"):
+        results.read_csv(path)
+    assert capsys.readouterr().err == ""
+    bare = [line.rpartition(",")[0] for line in text.splitlines()]
+    path.write_text("\n".join(bare).replace("0.4,5,5", "0.4,5,6"))
+    assert results.read_csv(path)[3].retrain_scratch == 6
+    assert "r.csv: carries no checksum" in capsys.readouterr().err
+
+
+def test_a_reordered_column_keeps_its_checksums(tmp_path):
+    """As a spreadsheet may do it, with quotes."""
+    path = tmp_path / "r.csv"
+    path.write_text(results.to_csv(rows()))
+    table = list(csv.reader(path.read_text().splitlines()))
+    path.write_text("".join(",".join(f'"{cell}"' for cell in reversed(line)) + "\n" for line in table))
+    assert results.to_csv(results.read_csv(path)) == results.to_csv(rows())
 
 
 def test_points_are_means_over_the_seeds_and_the_front_has_the_best():

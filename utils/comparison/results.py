@@ -8,13 +8,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Optional
 
-from utils.common.checksum import checked, keeps_edits
+from utils.common.checksum import checked, keeps_edits, note_without
 from utils.common.errors import UserError
 from utils.common.provenance import check_format
 from utils.latency import model_timing
@@ -61,17 +62,24 @@ def from_record(record: Any) -> Row:
 
 
 TEXTS = ("file_name", "method", "criterion", "network", "seed", "made_by")
+CRC = "crc32"  # a column: the checksum of the rest of the line; files of older versions lack it
 GAP = 1.03  # latencies that differ by less belong to one target, where the file tells none
 
 
 def to_csv(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(f.name for f in fields(Row))
+    writer.writerow([*(f.name for f in fields(Row)), CRC])
     for row in rows:
-        writer.writerow(v if isinstance(v, str) else "NaN" if math.isnan(v) else f"{v:.6g}" if v != int(v) else int(v)
-                        for v in asdict(row).values())
+        line = {k: v if isinstance(v, str) else "NaN" if math.isnan(v) else f"{v:.6g}" if v != int(v) else f"{int(v)}"
+                for k, v in asdict(row).items()}
+        writer.writerow([*line.values(), _crc(line)])
     return text.getvalue()
+
+
+def _crc(line: Mapping[Any, Any]) -> str:
+    """Of a line's values and the names of their columns, in whatever order these stand."""
+    return f"{zlib.crc32(json.dumps(sorted(map(str, line.items()))).encode()):08x}"
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -86,13 +94,18 @@ def read_csv(path: Path) -> list[Row]:
         raise UserError(f"{path}: expected the columns method, retrain_scratch and measured_time (or table_time), as "
                         "compare.py writes them")
     rows = [_row(path, number, line) for number, line in lines]
+    if CRC not in columns:
+        note_without(path)
     if not drawable(rows):
         raise UserError(f"{path}: no line in it has a latency and an error of a retrained network")
     return rows
 
 
 def _row(path: Path, number: int, line: dict[Optional[str], Optional[str]]) -> Row:
-    values = {}
+    values, crc = {}, line.get(CRC)
+    if CRC in line and crc != _crc({k: v for k, v in line.items() if k != CRC}):
+        raise UserError(f"{path}: line {number}: damaged or edited, it does not match its {CRC}; restore the file, or "
+                        f"delete the column {CRC} to read it as it is")
     for f in fields(Row):
         text = (line.get(f.name) or "").strip()
         if f.name in TEXTS:
