@@ -162,6 +162,17 @@ def test_it_ends_with_its_parent(runtime, tmp_path):
     assert select.select([child], [], [], 60)[0], "the child goes on"
 
 
+def test_a_runtime_of_numpy_1_says_so_under_numpy_2(runtime, monkeypatch):
+    (runtime / "interpreter.py").write_text("raise ImportError")
+    other = runtime.parent / "tflite_runtime"
+    other.mkdir()
+    (other / "__init__.py").write_text("")
+    (other / "interpreter.py").write_text("class Interpreter:\n    def __init__(self, **_):\n"
+                                          "        raise SystemError('returned a result with an exception set')\n")
+    with pytest.raises(UserError, match="tflite-runtime unknown fails with NumPy 2.*: it needs NumPy below 2; pip"):
+        OwnProcess(1).open(b"good 1")
+
+
 def test_a_runtime_that_cannot_be_imported_says_why(runtime):
     (runtime / "interpreter.py").write_text("raise OSError(\"libm.so.6: version `GLIBC_2.38' not found\")")
     with pytest.raises(UserError, match="ai_edge_litert is installed, but cannot be imported .OSError: libm.so.6: "

@@ -45,6 +45,6 @@ def test_onnx_runtime_refuses_what_is_no_model(tmp_path):
 def test_no_runtime_says_what_to_install(monkeypatch):
     for module in ("ai_edge_litert", "ai_edge_litert.interpreter", "tflite_runtime", "tflite_runtime.interpreter"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match="requirements-pi.txt on a 64-bit system, requirements-pi32.txt on a 32-bit "
-                                        "one.*benchmark_model"):
+    with pytest.raises(UserError, match="requirements-pi.txt, or requirements-pi32.txt with 32-bit "
+                                        "Python.*benchmark_model"):
         runners.interpreter_class()

@@ -74,5 +74,5 @@ def test_a_missing_runtime_says_what_to_install_on_which_board(tmp_path):
         found = blocked(NOT_ON_A_PI + ["ai_edge_litert", "tflite_runtime"], as_code("compute_table.py"), tmp_path,
                         [*TINY, f"--mode={mode}", *more])
         assert found.returncode == 2 and found.stderr.count("\n") <= 2, found.stderr
-        assert "requirements-pi.txt on a 64-bit system, requirements-pi32.txt on a 32-bit one" in found.stderr
+        assert "requirements-pi.txt, or requirements-pi32.txt with 32-bit Python" in found.stderr
     assert not list((tmp_path / "perf_tables").glob("*.pickle")) if (tmp_path / "perf_tables").exists() else True

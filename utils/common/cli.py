@@ -218,7 +218,8 @@ def run(main: Callable[[], None], *, resumable: bool = True) -> None:
     except UserError as error:
         _end(f"error: {error}", 2)
     except ImportError as error:
-        _end(f"error: {error} in this Python; install it, or everything with pip install -r requirements.txt", 2)
+        _end(f"error: {error} in this Python; install it, or everything with pip install -r requirements.txt, on a "
+             "board requirements-pi.txt", 2)
     except KeyboardInterrupt as stop:
         again = [a for a in sys.argv if a != "--resume"] + ["--resume"] * resumable
         words = ("stopped; what was finished is kept. To go on" if resumable

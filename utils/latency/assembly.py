@@ -61,7 +61,7 @@ def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_o
                         "(every --offset_process, the same --sample and --seed)")
     if asked.calibrate and not writing.tflite_writer():
         print("the sums are not fitted to whole networks: writing those needs flatbuffers and LiteRT's schema "
-              "(pip install -r requirements-pi.txt)", file=sys.stderr)
+              "(pip install -r requirements-pi.txt, or requirements-pi32.txt with 32-bit Python)", file=sys.stderr)
         asked = replace(asked, calibrate=0)
     entry = partial(variants.whole_file, folder, variants.read_checksums(folder))
     source = Source(entry, partial(writing.whole_network, asked.num_images))

@@ -108,6 +108,12 @@ class LiteRTRunner:
             for detail in interpreter.get_input_details():
                 interpreter.set_tensor(detail["index"], _input_values(detail))
             interpreter.invoke()
+        except SystemError as error:  # tflite-runtime can be imported with NumPy 2, and fails here
+            if not make.__module__.startswith("tflite_runtime") or np.__version__.startswith("1."):
+                raise BenchmarkError(f"LiteRT: {_reason(error)}") from error
+            raise UserError(f"tflite-runtime {_version('tflite-runtime')} fails with NumPy {np.__version__}: it needs "
+                            "NumPy below 2; pip install 'numpy<2'; docs/latency-tables.md, \"Preparing the board\", "
+                            "has the versions of every system") from error
         except Exception as error:  # runtimes raise many kinds, and differ in them
             raise BenchmarkError(f"LiteRT: {_reason(error)}") from error
         return Opened(partial(_time_invocations, interpreter, model), _delegate(interpreter))
@@ -150,9 +156,10 @@ def interpreter_class() -> Any:
     if broken:
         raise UserError(f"{'; '.join(broken)}. Install what it needs, another version of it, or time files with the "
                         "benchmark_model binary (--mode=load --benchmark_lite_loc)")
-    raise UserError("no TensorFlow Lite runtime in this Python: pip install -r requirements-pi.txt on a 64-bit system, "
-                    "requirements-pi32.txt on a 32-bit one. Where neither has a runtime, use --mode=load with the "
-                    "benchmark_model binary (--benchmark_lite_loc); docs/latency-tables.md has a table of systems")
+    raise UserError("no TensorFlow Lite runtime in this Python: pip install -r requirements-pi.txt, or "
+                    "requirements-pi32.txt with 32-bit Python. On armv6l, and with 32-bit Python from 3.12 on, none "
+                    "exists: time the files of --mode=save by --mode=load with the benchmark_model binary "
+                    "(--benchmark_lite_loc); docs/latency-tables.md, \"Preparing the board\", has a table of systems")
 
 
 def _unless_missing(package: str, error: Exception) -> list[str]:

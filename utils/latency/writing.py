@@ -26,7 +26,8 @@ def needed_writer() -> ModuleType:
     writer = tflite_writer()
     if writer is None:
         raise UserError("writing models needs flatbuffers and LiteRT's schema, which this Python lacks: "
-                        "pip install -r requirements-pi.txt on a board, requirements.txt on a desktop")
+                        "pip install -r requirements-pi.txt on a board (requirements-pi32.txt with 32-bit Python), "
+                        "requirements.txt on a desktop")
     return writer
 
 
