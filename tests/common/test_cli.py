@@ -22,7 +22,7 @@ def raising(error):
 @pytest.mark.parametrize("error, code, line", [
     (UserError("a.t7: wrong\n in two  lines"), 2, "error: a.t7: wrong in two lines"),
     (ImportError("No module named 'x'"), 2, "error: No module named 'x' in this Python; install it, or everything "
-     "with pip install -r requirements.txt"),
+     "with pip install -r requirements.txt, on a board requirements-pi.txt"),
     (MemoryError(), 2, "error: too little memory (no details known); a smaller --batch_size, --depth, --width or "
      "--img_size, or --sample, needs less"),
     (OSError(errno.ENOSPC, "No space left on device", "a.t7"), 2, "error: a.t7: No space left on device; what was "
