@@ -30,6 +30,23 @@ def test_merge_mean_and_median(tmp_path):
     assert [m["pass"] for m in note["measurements"]] == [0, 1, 2]
 
 
+def test_a_merge_reports_what_differs_between_its_tables(tmp_path, capsys):
+    first, second = {"runtime": "ai_edge_litert", "delegate": "XNNPACK", "threads": 1}, {"runtime": "tflite_runtime"}
+    for name, note, factor in (("one", first, 1.0), ("two", {**second, "threads": 1}, 1.5), ("ms", first, 1e3)):
+        table = {key: array * factor for key, array in arithmetic_table().items()}
+        table_files.write_pair(tmp_path / f"{name}.pickle", table, note)
+    one, two, ms = (str(tmp_path / f"{name}.pickle") for name in ("one", "two", "ms"))
+    merge_perf_tables(str(tmp_path / "a.pickle"), [one, two])
+    assert capsys.readouterr().err == (
+        f"{two}: measured with runtime tflite_runtime, {one} with ai_edge_litert\n"
+        f"note: {two}: not told, and taken to be equal: delegate\n")
+    found = read_note(tmp_path / "a.pickle")
+    assert "runtime" not in found and found["threads"] == 1
+    merge_perf_tables(str(tmp_path / "b.pickle"), [one, ms])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {ms}: its entries sum up to ") and "hold milliseconds? A table holds" in line
+
+
 def test_merge_smooths_only_when_asked_and_like_scipy():
     from scipy.ndimage import gaussian_filter, gaussian_filter1d
     table = {k: v * np.random.default_rng(0).uniform(0.5, 2, v.shape) for k, v in arithmetic_table().items()}

@@ -106,6 +106,8 @@ def test_milliseconds_are_noticed_by_the_look_of_them(tmp_path, capsys):
         write_pair(path, {key: factor * array for key, array in seconds.items()}, {"num_images": images})
         tables.read_table(path, SMALL)
         assert ("These look like milliseconds; a table holds seconds" in capsys.readouterr().err) is said
+    tables.look_at_units(tmp_path / "slow start", {"a": np.array([[2e-3, 1.1e-3]])}, 1e-3, 1e9, {})
+    assert "its fastest layer 0.0011 s" in capsys.readouterr().err
     total = tables.latency_s(SMALL, SMALL.full_widths, seconds)
     tables.look_at_units(tmp_path / "t", {"a": np.array([[1e-4]])}, total, total * 1e7 * 0.99, {})
     assert f"the unpruned network takes {total:.4g} s by it, and its fastest layer 0.0001 s" in capsys.readouterr().err
