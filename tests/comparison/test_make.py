@@ -16,5 +16,5 @@ def test_a_damaged_export_is_not_measured_and_that_is_said(tmp_path, capsys):
     (row,) = make.measured(None, tmp_path, None, {"a": Row("a", "uniform")}, metadata.read)
     assert math.isnan(row.measured_time) and row.file_bytes == len(raw)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"not measured, only predicted: {tmp_path}/exported/a.tflite: damaged, the model in it is not")
+    assert line.startswith(f"not measured, only predicted: {tmp_path}/exported/a.tflite: damaged, the model in it")
     assert line.endswith("remove it and repeat this command with --resume")
