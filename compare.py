@@ -33,6 +33,7 @@ from utils.comparison import results
 from utils.comparison.plots import plot_comparison
 from utils.comparison.results import Row
 from utils.comparison.settings import Comparison
+from utils.deploy import metadata
 from utils.latency.table_files import table_path
 
 
@@ -100,7 +101,7 @@ def main() -> None:
     if not tasks:
         raise UserError("nothing to make: no network of --grid_depths meets --pruning_facts")
     with locked(writable_folder(folder) / "journal.jsonl"):
-        rows, failed = assembly.compare(comparison, folder, base, tasks, going_on=args.resume)
+        rows, failed = assembly.compare(comparison, folder, base, tasks, metadata.read, going_on=args.resume)
     if rows:
         report(folder, rows.values())
     if failed:

@@ -38,7 +38,7 @@ def anchors(name):
 def test_the_documents_are_there():
     assert {"README.md", "results/README.md", *(f"docs/{name}.md" for name in (
         "import", "latency-tables", "pruning", "deploy", "compare", "files", "design", "new-architecture",
-        "glossary"))} <= set(DOCUMENTS)
+        "glossary", "reliability"))} <= set(DOCUMENTS)
 
 
 def test_readme_is_read_in_minutes():

@@ -18,7 +18,8 @@ from utils.pruning.history import header_of
 NETWORK = describe("res", depth=10, width=0.125, img_size=8, num_classes=2)
 SIZES = ("--depth=10", "--width=0.125", "--img_size=8")
 RUN = ("--workers=0", "--threads=1", "--precision=fp32", "--batch_size=8")
-TABLE = ("compute_table.py", "--depth=10", "--width=0.0625", "--img_size=8", "--patience=0", "--max_temp=150")
+TABLE = ("compute_table.py", "--depth=10", "--width=0.0625", "--img_size=8", "--patience=0", "--max_temp=150",
+         "--num_passes=1")
 OF_NOTE = ("network", "num_images", "how", "seed", "runtime", "threads", "operators", "entries", "correction", "merged",
            "device")  # keys that two runs share
 MODULE = """import torch

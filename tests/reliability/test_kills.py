@@ -17,7 +17,7 @@ from tests.works import WORKS, begin, results
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kills")]  # hundreds of runs
 
 SEED = os.environ.get("KILLS_SEED", "0")
-KILLS = {"train": 20, "prune": 16, "compare": 8, "export": 10, "save": 20, "import": 30}  # of slow ones, by default
+KILLS = {"train": 12, "prune": 10, "compare": 5, "export": 6, "save": 12, "import": 20, "build": 60}  # by default
 CHAIN = 4  # kills, one after another, before a run may end
 JOURNALS = {"prune": "history/pruned.unfinished.jsonl", "build": "perf_tables/built.journal",
             "load": "perf_tables/loaded.journal", "save": "f/checksums-1-of-1.journal",

@@ -61,7 +61,7 @@ def check_between(work, folder, old, new, run, call):
     assert ".tmp" not in lines[0], (where, lines)
     for name in work.results:
         found = result(folder, name)
-        if name == "f" and found:
+        if name == "f" and found is not None:
             assert all(new[name][p] == raw for p, raw in found.items() if p.endswith(".tflite")), where
             continue
         some = name.endswith(".csv") and found and set(found.splitlines()) <= set(new[name].splitlines())

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from joblib import cpu_count
 
@@ -34,11 +34,12 @@ def open_base(path: Path, table_path: Path, grid_table: Optional[str]) -> Base:
     return Base(content, path, table_path, network, model.widths, table, *wider)
 
 
-def compare(asked: Comparison, folder: Path, base: Base, tasks: Mapping[str, Task], *,
-            going_on: bool) -> tuple[dict[str, Row], list[str]]:
+def compare(asked: Comparison, folder: Path, base: Base, tasks: Mapping[str, Task],
+            check: Callable[[Path], object], *, going_on: bool) -> tuple[dict[str, Row], list[str]]:
     """Make the networks that are still missing, then measure all together. The results are written after each network.
 
-    Returns {name: row} of the finished networks, and the errors of the others.
+    check: raises UserError where an exported file is damaged. Returns {name: row} of the finished networks, and the
+    errors of the others.
     """
     path = folder / "journal.jsonl"
     if (folder / make.MEASURED).exists():
@@ -63,7 +64,7 @@ def compare(asked: Comparison, folder: Path, base: Base, tasks: Mapping[str, Tas
             log.append(asdict(row))
             log.sync()
             write_results(folder, rows.values())
-        for row in make.measured(asked, folder, base, rows) if asked.measured else ():
+        for row in make.measured(asked, folder, base, rows, check) if asked.measured else ():
             rows[row.file_name] = row
             log.append(asdict(row))
     if rows:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
+from utils.common.errors import UserError
 from utils.common.workers import Workers, worker_number
 from utils.comparison import results
 from utils.comparison.jobs import Ended, Job, last_line, run_job
@@ -53,13 +54,17 @@ def _make_network(job: Job) -> Ended:
 
 # --- measuring -------------------------------------------------------------------------------------------------
 
-def measured(asked: Comparison, folder: Path, base: Base, rows: Mapping[str, Row]) -> Iterator[Row]:
-    """Yield the rows with measured latencies: from the device's file if there is one, else measured here."""
+def measured(asked: Comparison, folder: Path, base: Base, rows: Mapping[str, Row],
+             check: Callable[[Path], object]) -> Iterator[Row]:
+    """Yield the rows with measured latencies: from the device's file if there is one, else measured here.
+
+    check: raises UserError where a file to be measured is damaged.
+    """
     files = {name: folder / exported(name) for name in rows if (folder / exported(name)).exists()}
     if (folder / MEASURED).exists():
         seconds = _measured_there(folder / MEASURED, rows, base.table_path)
     elif files:
-        seconds = _measured_here(asked, folder, base, files)
+        seconds = _measured_here(asked, folder, base, files, check)
     else:
         return
     for name, latency_s in seconds.items():
@@ -79,8 +84,16 @@ def _measured_there(path: Path, rows: Mapping[str, Row], table: Path) -> dict[st
     return {name: seconds.get(name, math.nan) for name in rows}
 
 
-def _measured_here(asked: Comparison, folder: Path, base: Base, files: Mapping[str, Path]) -> dict[str, float]:
+def _measured_here(asked: Comparison, folder: Path, base: Base, files: Mapping[str, Path],
+                   check: Callable[[Path], object]) -> dict[str, float]:
     """Time all exported networks in one session, in random order, so that all meet the same conditions."""
+    damaged = _damaged(files, check)
+    for why in damaged.values():
+        print(f"not measured, only predicted: {why}. To make the file again, remove it and repeat this command with "
+              "--resume", file=sys.stderr, flush=True)
+    whole = {name: path for name, path in files.items() if name not in damaged}
+    if not whole:
+        return dict.fromkeys(files, math.nan)
     note = read_note(base.table_path)
     runner = OwnProcess(asked.num_threads or threads_in(note))
     now = how_measured(runner)
@@ -90,9 +103,20 @@ def _measured_here(asked: Comparison, folder: Path, base: Base, files: Mapping[s
               f"    python compute_table.py --mode=measure --model exported/*.tflite --json > {MEASURED}\n"
               f"put that file into {folder} and run this command again with --resume", file=sys.stderr, flush=True)
     probe = model_timing.table_probe(base.table_path, base.network, now)
-    found = model_timing.time_together(files, runner, model_timing.CARE, probe)
+    found = model_timing.time_together(whole, runner, model_timing.CARE, probe)
     for why in found.failed.values():
         print(f"not measured, only predicted: {why}", file=sys.stderr, flush=True)
     if found.ratio:
         print(model_timing.about_probe(found.ratio), flush=True)
     return {name: found.seconds.get(name, math.nan) for name in files}
+
+
+def _damaged(files: Mapping[str, Path], check: Callable[[Path], object]) -> dict[str, str]:
+    """{name: why} of the files that ``check`` refuses."""
+    found = {}
+    for name, path in files.items():
+        try:
+            check(path)
+        except UserError as error:
+            found[name] = str(error)
+    return found
