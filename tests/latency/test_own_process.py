@@ -205,4 +205,4 @@ for process in ("self", runner._process.pid):
 def test_a_network_of_25_million_parameters_takes_less_than_800_mb():
     done = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, env=environment())
     parameters, here, there = map(int, done.stdout.split())
-    assert parameters > 25e6 and 100e3 < here + there < 800e3, done.stdout
+    assert parameters > 25e6 and 100e3 < here + there < 700e3, done.stdout  # 632 MB; 751 if the writer kept constants
