@@ -42,7 +42,7 @@ from utils.common.files import save_name, writable_folder
 from utils.common.progress import progress
 from utils.common.provenance import made_by, stamp
 from utils.deploy import on_device
-from utils.latency import assembly, board, correction, model_timing, tables, validation, variants, writing
+from utils.latency import assembly, board, correction, few, model_timing, tables, validation, variants, writing
 from utils.latency.note import how_measured, reported_differences, threads_in
 from utils.latency.plots import plot_validation
 from utils.latency.settings import JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S, PASSES, PATIENCE_S, Pace, Tool
@@ -110,8 +110,16 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_temp", type=cli.within(float, 0, 150),
                        help="pause above it, Celsius (default: 70 on a Raspberry Pi; elsewhere 10 below the sensor's "
                             "critical value, if it tells one)")
-    group.add_argument("--sample", type=cli.fraction, nargs="?", const=0.05,
-                       help="measure this part of the entries (0.05 without a value) and fill in the rest")
+    group.add_argument("--sample", type=cli.fraction, nargs="?", const=True,
+                       help="measure this part of the entries and fill in the rest; without a value, which entries and "
+                            "how many is found out while measuring (build alone)")
+    group.add_argument("--max_error", type=cli.within(float, 1e-4, 1), default=0.02,
+                       help="--sample without a value: measuring ends when whole networks are predicted so well, mean "
+                            "relative error")
+    group.add_argument("--minutes", type=cli.within(float, 0.01, 1e5), default=10.0,
+                       help="--sample without a value: measuring ends after so long, at most")
+    group.add_argument("--reuse", nargs="+", default=[], metavar="TABLE",
+                       help="--sample without a value: tables of this device whose entries need not be measured again")
     group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=correction.NETWORKS,
                        help="whole networks that the correction of sums is fitted on; 0: no correction")
     group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for check, load, validate and measure "
@@ -141,7 +149,12 @@ def main() -> None:
         measure_models(about, table, tool, pace, as_json=args.json)
         return
     network = cli.describe_or_fail(**sizes)
-    asked = assembly.Measuring(network, args.num_images, args.sample, args.calibrate, pace)
+    chosen = args.sample is True
+    if args.reuse and not chosen:
+        raise UserError("--reuse: only --sample without a value can leave entries out that other tables have")
+    asked = assembly.Measuring(network, args.num_images,
+                               few.Goal(args.max_error, args.minutes) if chosen else args.sample, args.calibrate, pace,
+                               tuple(map(table_path, args.reuse)))
     if args.mode == "save":
         if args.offset_process >= args.num_process:
             raise UserError(f"--offset_process={args.offset_process}: expected 0 to {args.num_process - 1}, the number "

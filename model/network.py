@@ -250,7 +250,7 @@ class Network:
         pools, found = self._measured_with_reader, {}
         for layer in self.layers(self.full_widths):
             node, inputs = layer.node, [self.tensors[name] for name in layer.node.inputs]
-            if node.table is None and (self._names_tables or not takes_time(node, inputs[0])):
+            if node.table is None and (self.names_tables or not takes_time(node, inputs[0])):
                 continue
             pool = pools.get(self._source(node.inputs[0]))
             if pool:
@@ -265,14 +265,15 @@ class Network:
         return None if group.prunable else group.width
 
     @cached_property
-    def _names_tables(self) -> bool:
+    def names_tables(self) -> bool:
+        """Whether the network says which layers share a latency table, as this project's architectures do."""
         return any(n.table is not None for n in self.nodes)
 
     @cached_property
     def _measured_with_reader(self) -> dict[str, Node]:
         """Pools without a table of their own, by name. Raises ValueError if one would be priced more than once."""
         pools = {n.name: n for n in self.nodes
-                 if self._names_tables and OPERATORS[n.kind].with_reader and n.table is None}
+                 if self.names_tables and OPERATORS[n.kind].with_reader and n.table is None}
         for name in pools:
             readers = [n.name for n in self.nodes if n.table is not None and name in map(self._source, n.inputs)]
             if len(readers) > 1:

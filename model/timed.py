@@ -9,10 +9,22 @@ Runs on Python 3.9 with the standard library alone.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import gcd
+from math import gcd, prod
 from typing import Callable, Optional
 
-from model.operators import OPERATORS, Channels, Node, Padding, Segment, Sides, Tensor, output_of, pair, units
+from model.operators import (
+    OPERATORS,
+    Channels,
+    Node,
+    Padding,
+    Segment,
+    Sides,
+    Tensor,
+    output_of,
+    pair,
+    parameters_of,
+    units,
+)
 
 IN, OUT, REST = "in", "out", "rest"  # groups of the network of one operator
 FOLDING = ("conv", "depthwise", "linear", "batch_norm")  # kinds that take a batch norm into their weights
@@ -89,6 +101,14 @@ class Table:
         if OPERATORS[self.kind].needs in ("any", "parts"):
             return row * self.step_out, row * self.step_out
         return row * sum(s.repeat for s in self.reads[0].channels), row * self.step_out
+
+    @property
+    def weights_per_channel(self) -> float:
+        """Filter weights for each pair of an input and an output channel; for each output channel, where inputs and
+        outputs do not vary each on its own."""
+        cin, cout = self.entry(0)
+        shapes = [w.shape for w in parameters_of(alone(self), cin, cout).values()]
+        return sum(prod(shape) for shape in shapes if len(shape) > 1) / ((cin if self.free else 1) * cout)
 
     def entries(self) -> Iterator[tuple[int, int]]:
         """Yield every (cin, cout) of the table."""

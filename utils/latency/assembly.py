@@ -1,10 +1,11 @@
 """Build a latency table: choose what to measure, begin or resume the journal, write the table and its note."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 
@@ -15,13 +16,28 @@ from utils.common.files import writable_folder
 from utils.common.journal import Record
 from utils.common.lock import locked
 from utils.common.provenance import stamp
-from utils.latency import board, check, correction, measure, note, report, sampling, tables, variants, writing
+from utils.latency import (
+    board,
+    check,
+    correction,
+    few,
+    large,
+    measure,
+    note,
+    report,
+    reuse,
+    sampling,
+    tables,
+    variants,
+    writing,
+)
 from utils.latency.benchmark_tool import BinaryRunner
 from utils.latency.entries import Entries, probe_entry
 from utils.latency.measure import ADVICE, Source, Work
 from utils.latency.runners import Runner
 from utils.latency.settings import Pace, Tool
-from utils.latency.table_files import FOLDER, write_pair
+from utils.latency.table_files import FOLDER, write_large, write_pair
+from utils.latency.timing import Care
 
 
 @dataclass(frozen=True)
@@ -30,17 +46,19 @@ class Measuring:
 
     network: Network
     num_images: int  # per inference
-    sample: Optional[float]  # part of the entries to measure; None: all
+    sample: Union[float, few.Goal, None]  # part of the entries to measure, or how good the table has to be; None: all
     calibrate: int  # whole networks that the sums are fitted to
     pace: Pace
+    reuse: tuple[Path, ...] = ()  # tables whose entries are taken
 
 
 def check_board(asked: Measuring, tool: Tool) -> check.Check:
     """Look at this machine, on which the table is to be built. Raises UserError if the binary asked for is missing."""
     source = Source(partial(writing.variant, asked.num_images), partial(writing.whole_network, asked.num_images))
-    care, (wanted, _) = asked.pace.of_table(few=bool(asked.sample)), wanted_entries(asked)
     networks = correction.fitting_networks(asked.network, asked.calibrate, asked.pace.seed)
-    return check.look(Work(Entries(asked.network), wanted, networks), source, tool.runner(), care)
+    work = (few.work_ahead(asked.network, networks) if isinstance(asked.sample, few.Goal) else
+            Work(Entries(asked.network), wanted_entries(asked)[0], networks))
+    return check.look(work, source, tool.runner(), _care(asked))
 
 
 def build_table(asked: Measuring, tool: Tool, name: str, *, going_on: bool) -> None:
@@ -72,42 +90,99 @@ def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_o
 
 
 def wanted_entries(asked: Measuring) -> tuple[np.ndarray, Optional[sampling.Sample]]:
-    """The numbers of the entries to measure, and the sample that they are, if they are one. Raises UserError."""
+    """The numbers of the entries to measure, and the sample that they are, if they are one. Raises UserError, also
+    where only the device can tell which they are."""
+    if isinstance(asked.sample, few.Goal):
+        raise UserError("--sample without a value chooses its entries while it measures, which only --mode=build can; "
+                        "expected a part of the entries, such as --sample=0.05")
     sample = sampling.choose(asked.network, asked.sample, asked.pace.seed) if asked.sample else None
     return (sample.numbers if sample else np.arange(len(Entries(asked.network)))), sample
+
+
+def _care(asked: Measuring) -> Care:
+    """How carefully the entries are measured."""
+    care = asked.pace.of_table(few=isinstance(asked.sample, float))
+    if isinstance(asked.sample, few.Goal):
+        return replace(care, patience_s=min(care.patience_s, few.PATIENCE * 60 * asked.sample.minutes))
+    return care
 
 
 def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about: Record, mode: str, *,
              going_on: bool) -> None:
     """Measure, resumably, and write perf_tables/NAME.pickle with its note."""
-    network, pace = asked.network, asked.pace
-    care, (wanted, sample) = pace.of_table(few=bool(asked.sample)), wanted_entries(asked)
-    work = Work(Entries(network), wanted, correction.fitting_networks(network, asked.calibrate, pace.seed))
-    about_tool, conditions = note.about_tool(runner), board.conditions()
-    for line in board.governor_advice(conditions):
-        print(f"note: {line}", file=sys.stderr)
-    header: Record = {**stamp(measure.FORMAT), "network": network.arguments, "num_images": asked.num_images, **about,
-                      "sample": asked.sample, "calibrate": asked.calibrate, "num_measures": pace.num_measures,
-                      "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift, "seed": pace.seed,
-                      "device": board.this_machine(), "conditions": conditions.as_json(),
-                      **about_tool, **correction.limits(network)}
+    network, care = asked.network, _care(asked)
+    about_tool = note.about_tool(runner)
+    header = _header(asked, care, about, about_tool)
     folder = writable_folder(FOLDER)
     log, path = folder / f"{name}.journal", folder / f"{name}.pickle"
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected the place for a table; choose another --save_file")
+    reused = reuse.entries(network, asked.reuse, {**about_tool, "num_images": asked.num_images,
+                                                  "device": header["device"]})
     with locked(log):
-        begun = measure.open_journal(log, header, work, care, resume=going_on)
+        work, fill = _plan(asked)
+        begun = measure.open_journal(log, header, work, care, resume=going_on,
+                                     noted=few.noted(correction.fitting_networks(network, asked.calibrate,
+                                                                                 asked.pace.seed)))
         before = int(begun.visits.count.sum())
         with journal.Journal(log) as lines:
-            measure.session(work, source, runner, care, begun, lines).run()
-            table, more = report.finish(work, care, begun, sample, about_tool.get("visit_statistic"))
-            write_pair(path, table, {
-                **begun.header, **about_tool, **stamp(note.FORMAT), "operators": tables.operators(network),
-                "how": f"compute_table.py --mode={mode}", "entries": len(wanted),
-                "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})
+            operators: Optional[large.Operators] = None
+            if isinstance(asked.sample, few.Goal):
+                operators, fill = _in_rounds(asked, asked.sample, source, runner, care, begun, lines, reused)
+            else:
+                measure.session(source, runner, care, begun, lines).run()
+            table, more = report.finish(care, begun, fill, about_tool.get("visit_statistic"))
+            kept = note.stamped({**begun.header, **about_tool, "operators": tables.operators(network),
+                                 "how": f"compute_table.py --mode={mode}", "entries": len(begun.work.wanted),
+                                 "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})
+            if operators and not network.names_tables:
+                write_large(path, operators, kept)
+            else:
+                write_pair(path, table, kept)
             lines.append({"finished": note.time_of_day()})
     unpruned_s = tables.latency_s(network, network.full_widths, tables.read_table(path, network))
-    print(f"{path}: {len(wanted):,} entries measured in {begun.visits.elapsed_s:.0f} s"
+    print(f"{path}: {len(begun.work.wanted):,} entries measured in {begun.visits.elapsed_s:.0f} s"
           f"{' of all sessions' if before else ''}; the unpruned network takes {unpruned_s * 1e3:.3f} ms")
     for line in report.lines(more):
         print(line, file=sys.stderr)
+
+
+def _header(asked: Measuring, care: Care, about: Record, about_tool: Record) -> Record:
+    """The header of the journal, which tells one measurement from another."""
+    conditions, pace = board.conditions(), asked.pace
+    for line in board.governor_advice(conditions):
+        print(f"note: {line}", file=sys.stderr)
+    chosen = isinstance(asked.sample, few.Goal)
+    return {**stamp(measure.FORMAT), "network": asked.network.arguments, "num_images": asked.num_images, **about,
+            "sample": few.NAME if chosen else asked.sample, "calibrate": asked.calibrate,
+            "num_measures": pace.num_measures, "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift,
+            "seed": pace.seed, "device": board.this_machine(), "conditions": conditions.as_json(), **about_tool,
+            **correction.limits(asked.network), **({"reuse": [str(p) for p in asked.reuse]} if asked.reuse else {})}
+
+
+def _plan(asked: Measuring) -> tuple[Work, report.Fill]:
+    """What to measure, as far as it is known, and how a table comes from it."""
+    network, entries = asked.network, Entries(asked.network)
+    if isinstance(asked.sample, few.Goal):
+        return Work(entries, np.zeros(0, np.int64), (), copies=1), lambda seconds: ({}, {})
+    wanted, sample = wanted_entries(asked)
+    work = Work(entries, wanted, correction.fitting_networks(network, asked.calibrate, asked.pace.seed))
+    if sample is None:
+        return work, lambda seconds: (entries.arrays(seconds), {})
+    return work, partial(_filled, network, sample)
+
+
+def _filled(network: Network, sample: sampling.Sample, seconds: np.ndarray) -> tuple[tables.LatencyTable, Record]:
+    table, about = sampling.fill(network, sample, seconds)
+    return table, {"sampling": about}
+
+
+def _in_rounds(asked: Measuring, goal: few.Goal, source: Source, runner: Runner, care: Care, begun: measure.Begun,
+               lines: journal.Journal, reused: Mapping[int, float]) -> tuple[large.Operators, report.Fill]:
+    """Measure few entries in rounds: what is known then, and how a table comes from it."""
+    networks = correction.fitting_networks(asked.network, asked.calibrate, asked.pace.seed)
+    measurement = few.Measurement(begun, care, goal, networks, source, runner, lines)
+    known, reason = measurement.run(reused)
+    about = {**known.about(), **measurement.about(), "stopped_by": reason, "max_error": goal.max_error,
+             "minutes": goal.minutes}
+    return known.operators, lambda _: (large.arrays(known.operators), {"sampling": about})

@@ -10,7 +10,7 @@ import numpy as np
 from utils.common.errors import UserError
 from utils.latency import board, writing
 from utils.latency.board import Conditions
-from utils.latency.measure import COPIES, Source, Work
+from utils.latency.measure import Source, Work
 from utils.latency.note import about_tool
 from utils.latency.runners import NO_DELEGATE, Model, Runner, patiently
 from utils.latency.timing import Care
@@ -88,7 +88,7 @@ def _estimate(work: Work, source: Source, runner: Runner, care: Care) -> float:
     some = random.choice(work.wanted, min(TIMED, len(work.wanted)), replace=False)
     entries = [visit_s(lambda n=int(n): source.entry(*work.entries[n])) for n in some]
     networks = [visit_s(lambda w=widths: source.network(network, w)) for widths in work.networks[:2]]
-    of_networks = COPIES * len(work.networks) * np.mean(networks) if networks else 0.0
+    of_networks = work.first_entry * np.mean(networks) if networks else 0.0
     return float(care.passes * (len(work.wanted) * np.mean(entries) + of_networks))
 
 

@@ -1,11 +1,14 @@
 """The correction that makes the sum of a network's entries the time of the network; the table's note holds it.
 
 A layer that is timed alone pays for a whole invocation, and Python runs between two invocations. Its weights and its
-input also have the caches to themselves. So a network of n layers takes factor * (sum of its entries - (n - 1) *
-overhead): ``note.Correction``. Both numbers are fitted on random whole networks, by least squares of relative errors.
+input also have the caches to themselves: a whole network reads its weights from memory in every inference. So a network
+of n layers and w filter weights takes factor * (sum of its entries - (n - 1) * overhead) + w * weight_s:
+``note.Correction``. The numbers are fitted on random whole networks, by least squares of relative errors. weight_s is 0
+unless networks that were not fitted to are predicted better with it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Union
 
 import numpy as np
@@ -13,7 +16,7 @@ import numpy as np
 from model.network import Network, Widths
 from utils.latency.note import Correction
 from utils.latency.table_files import LatencyTable
-from utils.latency.tables import LEAST, output_key
+from utils.latency.tables import LEAST, filter_weights, latency_s, output_key
 
 NETWORKS = 30  # to fit on
 MOST_PARAMETERS = 30_000_000  # of a network to fit on: 120 MB as a file, 640 MB while it is written
@@ -22,7 +25,10 @@ TRIES = 20  # random networks drawn, at most, for each network to fit on
 FACTORS = (0.5, 2.0)  # a factor outside shows a disturbed measurement
 OVERHEAD = 2.5  # the largest overhead, in multiples of the smallest entries
 ENOUGH = 5  # networks; with fewer, only the factor is fitted
-CANDIDATES = 401  # overheads that are tried
+CANDIDATES = 101  # overheads that are tried
+ENOUGH_FOR_WEIGHTS = 10  # networks; with fewer, weights have no term
+FOLDS = 6  # in which networks are predicted that were not fitted to
+BETTER = 0.95  # weights have a term where it leaves less of the error
 REMOVED = 0.15  # probability that a random network lacks a removable group
 
 
@@ -73,28 +79,83 @@ def fit_correction(network: Network, widths: Sequence[Widths], seconds: Union[Se
                    table: LatencyTable) -> Correction:
     """Fit the correction of ``table``, as measured, to whole networks of these ``widths`` that take ``seconds``.
 
-    For each of CANDIDATES overheads, the factor is the least-squares one, within FACTORS; the best pair is returned.
-    The largest overhead tried is OVERHEAD times the smallest entries, which are mostly overhead.
+    For each of CANDIDATES overheads, the factor is the least-squares one, within FACTORS; the best is returned. The
+    largest overhead tried is OVERHEAD times the smallest entries, which are mostly overhead.
     """
-    measured, output = np.asarray(seconds), output_key(network)
-    layers = [_entries(network, w, table) for w in widths]
+    sums = _sums(network, widths, np.asarray(seconds), table)
+    weighs = len(widths) >= ENOUGH_FOR_WEIGHTS and (
+        _errors(sums, weighs=True).mean() < BETTER * _errors(sums, weighs=False).mean())
+    return _fitted(sums, weighs=weighs)
+
+
+def cross_validated(network: Network, widths: Sequence[Widths], seconds: np.ndarray,
+                    table: LatencyTable) -> np.ndarray:
+    """Absolute relative errors of the networks, each predicted with a correction that was fitted to others."""
+    sums = _sums(network, widths, seconds, table)
+    return min((_errors(sums, weighs=w) for w in (False, len(widths) >= ENOUGH_FOR_WEIGHTS)), key=np.mean)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What a table says of whole networks that were measured."""
+
+    entries: np.ndarray  # seconds, [networks, layers], 0 for the output layer and beyond the last
+    once: np.ndarray  # seconds of the output layer, [networks]
+    weights: np.ndarray  # of all filters, [networks]
+    measured: np.ndarray  # seconds, [networks]
+    most_overhead_s: float
+
+    def of(self, some: np.ndarray) -> "_Sums":
+        return replace(self, entries=self.entries[some], once=self.once[some], weights=self.weights[some],
+                       measured=self.measured[some])
+
+    def plain(self, overhead_s: float) -> np.ndarray:
+        return np.maximum(self.entries - overhead_s, LEAST * self.entries).sum(1) + self.once
+
+    def predicted(self, by: Correction) -> np.ndarray:
+        return by.factor * self.plain(by.overhead_s) + by.weight_s * self.weights
+
+
+def _sums(network: Network, widths: Sequence[Widths], seconds: np.ndarray, table: LatencyTable) -> _Sums:
+    output = output_key(network)
+    layers = [entries_of(network, w, table) for w in widths]
     once = np.array([sum(t for key, t in found if key == output) for found in layers])
     inside = np.zeros((len(layers), max(map(len, layers))))
     for row, found in zip(inside, layers):
         row[:len(found)] = [0.0 if key == output else t for key, t in found]
-    best = (np.inf, Correction(1.0, 0.0))
+    weights = {key: filter_weights(network.tables[key]) for key in table if key in network.tables}
     smallest = np.quantile(np.concatenate([array.ravel() for array in table.values()]), 0.01)
-    most = OVERHEAD * smallest if len(measured) >= ENOUGH else 0  # else the factor alone
-    for overhead in np.linspace(0, most, CANDIDATES):
-        ratio = (np.maximum(inside - overhead, LEAST * inside).sum(1) + once) / measured
-        factor = np.clip(ratio.sum() / (ratio @ ratio), *FACTORS)
-        best = min(best, (float(((factor * ratio - 1) ** 2).sum()), Correction(float(factor), float(overhead))),
-                   key=lambda found: found[0])
+    return _Sums(inside, once, np.array([latency_s(network, w, weights) for w in widths]), seconds,
+                 OVERHEAD * smallest if len(seconds) >= ENOUGH else 0.0)  # else the factor alone
+
+
+def _fitted(sums: _Sums, *, weighs: bool) -> Correction:
+    """weighs: whether the weights have a term."""
+    best = (np.inf, Correction(1.0, 0.0))
+    heavy = sums.weights / sums.measured
+    for overhead in np.linspace(0, sums.most_overhead_s, CANDIDATES):
+        ratio, weight_s = sums.plain(overhead) / sums.measured, 0.0
+        if weighs:
+            weight_s = max(np.linalg.lstsq(np.stack([ratio, heavy], 1), np.ones(len(ratio)), rcond=None)[0][1], 0.0)
+        rest = 1 - weight_s * heavy
+        factor = np.clip((ratio @ rest) / (ratio @ ratio), *FACTORS)
+        best = min(best, (float(((factor * ratio - rest) ** 2).sum()),
+                          Correction(float(factor), float(overhead), float(weight_s))), key=lambda found: found[0])
     return best[1]
 
 
-def _entries(network: Network, widths: Widths, table: LatencyTable) -> list[tuple[str, float]]:
-    """(key, seconds) of every live layer that the table prices."""
+def _errors(sums: _Sums, *, weighs: bool) -> np.ndarray:
+    """Absolute relative errors of the networks, each predicted from a fit to the other FOLDS."""
+    errors, count = np.zeros(len(sums.measured)), len(sums.measured)
+    for fold in range(min(FOLDS, count)):
+        out = np.arange(fold, count, FOLDS)
+        found = _fitted(sums.of(np.setdiff1d(np.arange(count), out)), weighs=weighs)
+        errors[out] = np.abs(sums.of(out).predicted(found) / sums.measured[out] - 1)
+    return errors
+
+
+def entries_of(network: Network, widths: Widths, table: LatencyTable) -> list[tuple[str, float]]:
+    """(key, seconds) of every live layer that the table prices, in the network's order."""
     priced = ((network.priced.get(layer.node.name), layer) for layer in network.layers(widths))
     return [(key, float(table[key][network.tables[key].index(layer.cin, layer.cout)]))
             for key, layer in priced if key is not None and key in table]

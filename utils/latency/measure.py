@@ -6,12 +6,13 @@ The journal is NAME.journal: a header, then a line per visit and per probe with 
     ["network", 4, 0, [...]]                       a whole network that the sums are fitted to (correction.py), copy 0
     {"probe": [...], "temperature_c": 48.3, ...}   the probe, see timing.py
     {"delegate": "none", "of": ["FC", 3, 10]}      other kernels ran this entry than the header says
+    {"round": 2, "entries": {"FC": [[3, 10], ...]}}  entries that few.py chose to measure next; what it knows besides
     {"finished": "2026-..."}                       the table was written
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -38,20 +39,34 @@ ADVICE = (". What was measured is kept: correct the cause (for a broken file, --
 
 @dataclass(frozen=True)
 class Work:
-    """The items of a session: the entries ``wanted`` (their numbers, ascending), then COPIES of every whole network."""
+    """The items of a session: ``copies`` of every whole network, then the entries ``wanted`` (their numbers)."""
 
     entries: Entries
     wanted: np.ndarray
     networks: Sequence[Widths]  # widths of those to fit the correction on
+    copies: int = COPIES
 
     def __len__(self) -> int:
-        return len(self.wanted) + COPIES * len(self.networks)
+        return self.first_entry + len(self.wanted)
+
+    @property
+    def first_entry(self) -> int:
+        """The item number of the first entry."""
+        return self.copies * len(self.networks)
+
+    def with_more(self, numbers: np.ndarray) -> "Work":
+        """The same and, behind it, entries of these numbers."""
+        return replace(self, wanted=np.concatenate([self.wanted, numbers]))
+
+    def split(self, by_item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What there is by item, as [networks, copies] and [entries]."""
+        return by_item[:self.first_entry].reshape(-1, self.copies), by_item[self.first_entry:]
 
     def label(self, item: int) -> list[Any]:
         """The item's name in the journal: the line without the runs."""
-        if item >= len(self.wanted):
-            return ["network", *divmod(item - len(self.wanted), COPIES)]
-        table, cin, cout = self.entries[int(self.wanted[item])]
+        if item < self.first_entry:
+            return ["network", *divmod(item, self.copies)]
+        table, cin, cout = self.entries[int(self.wanted[item - self.first_entry])]
         return [table.key, cin, cout]
 
     def item(self, label: Sequence[Any]) -> int:
@@ -60,23 +75,39 @@ class Work:
         if type(cin) is not int or type(cout) is not int:
             raise TypeError(key)
         if key == "network":
-            if not (0 <= cin < len(self.networks) and 0 <= cout < COPIES):
+            if not (0 <= cin < len(self.networks) and 0 <= cout < self.copies):
                 raise KeyError(key)
-            return len(self.wanted) + cin * COPIES + cout
+            return cin * self.copies + cout
         number = self.entries.number(key, cin, cout)
-        item = int(np.searchsorted(self.wanted, number))
-        if item == len(self.wanted) or self.wanted[item] != number:
+        place = int(np.searchsorted(self._in_order[0], number))
+        if place == len(self.wanted) or self._in_order[0][place] != number:
             raise KeyError(key)
-        return item
+        return self.first_entry + int(self._in_order[1][place])
+
+    @cached_property
+    def _in_order(self) -> tuple[np.ndarray, np.ndarray]:
+        """The entries' numbers, ascending, and where each stands in ``wanted``."""
+        order = np.argsort(self.wanted, kind="stable")
+        return self.wanted[order], order
 
 
-@dataclass(frozen=True)
+@dataclass
 class Begun:
-    """A measurement that was begun, or is resumed."""
+    """A measurement that was begun, or is resumed; it goes on here."""
 
     header: journal.Record
+    work: Work
     visits: Visits
-    delegates: dict[int, str]  # by item: the kernels that ran it, where they are others than the header's
+    delegates: dict[int, str] = field(default_factory=dict)  # by item: its kernels, where others than the header's
+    notes: list[journal.Record] = field(default_factory=list)  # lines of few.py, in order
+
+    def grow(self, work: Work) -> None:
+        """Go on with this work, which has further items behind those that there are."""
+        self.visits.grow(len(work) - len(self.work))
+        self.work = work
+
+
+Noted = Callable[[Begun, journal.Record], bool]
 
 
 @dataclass(frozen=True)
@@ -87,22 +118,23 @@ class Source:
     network: Callable[[Network, Widths], Model]
 
 
-def open_journal(path: Path, header: journal.Record, work: Work, care: Care, *,
-                 resume: bool) -> Begun:
+def open_journal(path: Path, header: journal.Record, work: Work, care: Care, *, resume: bool,
+                 noted: Noted = lambda begun, record: False) -> Begun:
     """Begin or resume the journal, with what it holds.
 
-    Raises UserError rather than mix two measurements or lose an unfinished one.
+    noted(begun, record): adds a line of few.py to what was begun; False if it is not valid. Raises UserError rather
+    than mix two measurements or lose an unfinished one.
     """
     header, visits = dict(header, began=time_of_day()), Visits(len(work), care.max_visits)
     found = resuming.begun(path, header, resume=resume, at_stake=_unfinished, over_again="remove it to start over",
                            free=FREE, newer=NEWER, untold=UNTOLD)
     if found is None:
         journal.begin(path, header)
-        return Begun(header, visits, {})
+        return Begun(header, work, visits)
     began, records = found
-    begun = Begun(began, visits, {})
+    begun = Begun(began, work, visits)
     for number, record in enumerate(records, 2):
-        if not _replay(record, work, begun):
+        if not _replay(record, begun, noted):
             raise UserError(f"{path}: line {number} is no measurement of this network; remove the file to begin again")
     return begun
 
@@ -116,13 +148,16 @@ def _unfinished(records: Iterator[Any]) -> str:
     return f"an unfinished measurement, {visits:,} visits" if visits and not finished else ""
 
 
-def _replay(record: Any, work: Work, begun: Begun) -> bool:
+def _replay(record: Any, begun: Begun, noted: Noted) -> bool:
     """Add a line of the journal to what was begun; False if the line is not valid."""
+    work = begun.work
     if isinstance(record, dict):
         if "finished" in record:
             return True
         if "delegate" in record:
-            return _replay_delegate(record, work, begun)
+            return _replay_delegate(record, begun)
+        if "probe" not in record:
+            return noted(begun, record)
         others = [record.get(key, 0.0) for key in ("temperature_c", "paused_s", "at_s")]
         sound = _all_seconds(record.get("probe")) and all(
             type(v) in (int, float) and abs(v) < 1e9 for v in others)
@@ -140,9 +175,9 @@ def _replay(record: Any, work: Work, begun: Begun) -> bool:
     return True
 
 
-def _replay_delegate(record: journal.Record, work: Work, begun: Begun) -> bool:
+def _replay_delegate(record: journal.Record, begun: Begun) -> bool:
     try:
-        begun.delegates[work.item(record["of"])] = str(record["delegate"])
+        begun.delegates[begun.work.item(record["of"])] = str(record["delegate"])
     except (TypeError, ValueError, KeyError):
         return False
     return True
@@ -152,23 +187,26 @@ def _all_seconds(runs: Any) -> bool:
     return isinstance(runs, list) and bool(runs) and all(isinstance(s, float) and 0 < s < 1e6 for s in runs)
 
 
-def session(work: Work, source: Source, runner: Runner, care: Care, begun: Begun, log: journal.Journal) -> Session:
-    """A session that measures this work and adds every visit and probe to what was begun and to the journal."""
-    network, usual = work.entries.network, begun.header.get("delegate")
+def session(source: Source, runner: Runner, care: Care, begun: Begun, log: journal.Journal,
+            enough: Callable[[], bool] = lambda: False) -> Session:
+    """A session that measures what was begun, and adds every visit and probe to it and to the journal."""
+    network, usual = begun.work.entries.network, begun.header.get("delegate")
 
     def note_delegate(item: int, opened: Opened) -> None:
         if usual and opened.delegate not in (None, begun.delegates.get(item, usual)):
             begun.delegates[item] = opened.delegate
-            log.append({"delegate": opened.delegate, "of": work.label(item)})
+            log.append({"delegate": opened.delegate, "of": begun.work.label(item)})
 
     def open_item(item: int) -> Timer:
+        work = begun.work
         name = " ".join(map(str, work.label(item)))
-        if item < len(work.wanted):
-            entry = work.entries[int(work.wanted[item])]
+        if item >= work.first_entry:
+            entry = work.entries[int(work.wanted[item - work.first_entry])]
             return patiently(lambda: source.entry(*entry), runner, name, ADVICE, partial(note_delegate, item))
-        widths = work.networks[(item - len(work.wanted)) // COPIES]
+        widths = work.networks[item // work.copies]
         return patiently(lambda: source.network(network, widths), runner, name, ADVICE)
 
     probe = patiently(lambda: source.entry(*probe_entry(network)), runner, "probe", ADVICE)
     return Session(care, begun.visits, open_item, probe,
-                   record_visit=lambda item, runs: log.append([*work.label(item), runs]), record_probe=log.append)
+                   record_visit=lambda item, runs: log.append([*begun.work.label(item), runs]),
+                   record_probe=log.append, enough=enough)

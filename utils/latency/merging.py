@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.common.errors import UserError
-from utils.common.provenance import stamp
-from utils.latency.note import COMPARED, FORMAT, Note, correction_in, probe_in, reported_differences
+from utils.latency.note import COMPARED, Note, correction_in, probe_in, reported_differences, stamped
 from utils.latency.table_files import LatencyTable
 
 MOST_APART = 100.0  # the factor between two boards' tables of one network
@@ -55,8 +54,8 @@ def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, A
                                 "one network only")
     for path, note in zip(paths[1:], notes[1:]):
         reported_differences(path, note, notes[0], f"{paths[0]}")
-    return {**stamp(FORMAT), **{key: notes[0][key] for key in same if key in notes[0]},
-            "merged": about, "measurements": list(notes), **_in_common(notes)}
+    return stamped({**{key: notes[0][key] for key in same if key in notes[0]},
+                    "merged": about, "measurements": list(notes), **_in_common(notes)})
 
 
 def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
@@ -69,6 +68,8 @@ def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
     if len(corrections) == len(notes):
         found["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
                                "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
+        if any(c.weight_s for c in corrections):
+            found["correction"]["weight_s"] = float(np.mean([c.weight_s for c in corrections]))
     elif corrections:
         print("not all tables have a correction in their note, so the merged table has none", file=sys.stderr)
     probes = [s for s in map(probe_in, notes) if s]

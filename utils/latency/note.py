@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from model.architectures import describe
+from utils.common.journal import Record
 from utils.common.output import remark
+from utils.common.provenance import stamp
 from utils.latency import writing
 from utils.latency.benchmark_tool import BinaryRunner
 from utils.latency.board import this_machine
 from utils.latency.entries import Entries
 from utils.latency.runners import BenchmarkError, Runner, Untimed
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read; 1 is written where a correction has no weight_s
 MOST_DRIFT = 1.3  # a factor: one machine's speed may differ by so much between two sessions
 COMPARED = ("device", "runtime", "version", "delegate", "threads", "num_images", "binary", "binary_bytes",
             "visit_statistic")  # of two measurements: figures compare where these are the same
@@ -27,10 +29,17 @@ Note = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Correction:
-    """A network of n layers takes factor * (sum of its entries - (n - 1) * overhead_s): correction.py finds both."""
+    """A network of n layers and w filter weights takes factor * (sum of its entries - (n - 1) * overhead_s) + w *
+    weight_s: correction.py finds the three."""
 
     factor: float
     overhead_s: float  # of an invocation of a single layer
+    weight_s: float = 0.0  # of a weight that a single layer, run again and again, finds in a cache
+
+
+def stamped(about: Record) -> Record:
+    """A note's content, with its format and who made it."""
+    return {**about, **stamp(FORMAT if plain_dict(about.get("correction")).get("weight_s") else 1)}
 
 
 # --- written ---------------------------------------------------------------------------------------------------
@@ -70,7 +79,10 @@ def correction_in(note: Note) -> Optional[Correction]:
     """The correction in a note; None if there is none, or it is not plausible."""
     found = plain_dict(note.get("correction"))
     factor, overhead_s = _within(found.get("factor"), 0.1, 10), _within(found.get("overhead_s"), 0, 1)
-    return None if factor is None or overhead_s is None else Correction(factor, overhead_s)
+    weight_s = _within(found.get("weight_s", 0.0), 0, 1e-3)
+    if factor is None or overhead_s is None or weight_s is None:
+        return None
+    return Correction(factor, overhead_s, weight_s)
 
 
 def probe_in(note: Note) -> Optional[float]:

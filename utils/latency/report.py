@@ -1,14 +1,15 @@
 """From a finished measurement to the table and its note: how it was measured, how noisy it was."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Optional
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Optional
 
 import numpy as np
 
-from utils.latency import board, sampling
+from model.network import Widths
+from utils.latency import board
 from utils.latency.correction import fit_correction
-from utils.latency.measure import COPIES, Begun, Work
+from utils.latency.measure import Begun, Work
 from utils.latency.sensors import Throttling
 from utils.latency.table_files import LatencyTable
 from utils.latency.tables import corrected, latency_s
@@ -17,40 +18,44 @@ from utils.latency.timing import Care, Visits
 NAMED = 5  # entries in the warning; the note has them all
 
 
-def finish(work: Work, care: Care, begun: Begun,
-           sample: Optional[sampling.Sample] = None,
-           printed: Optional[str] = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+Fill = Callable[[np.ndarray], tuple[LatencyTable, dict[str, Any]]]
+
+
+def finish(care: Care, begun: Begun, fill: Fill,
+           printed: Optional[str] = None) -> tuple[LatencyTable, dict[str, Any]]:
     """The finished table, and the part of its note on how it was measured and computed.
 
-    printed: the statistic of its runs that the tool printed for a visit; None: it gave every run.
+    fill(seconds by entry): the whole table, and what the note says of how it was filled in. printed: the statistic of
+    its runs that the tool printed for a visit; None: it gave every run.
     """
-    visits = begun.visits
-    seconds = visits.result(care)
-    entries, networks = seconds[:len(work.wanted)], seconds[len(work.wanted):].reshape(-1, COPIES).min(1)
+    work, visits = begun.work, begun.visits
+    networks, entries = work.split(visits.result(care))
     of_a_visit = f"the {printed} of its runs, as the tool printed it" if printed else "the 20th percentile of its runs"
     now = board.conditions()
     about = {**machine_meanwhile(care, visits, now.throttling), "conditions_at_end": now.as_json(),
              "statistic": f"the lowest visit while the probe was as fast as usual; of a visit {of_a_visit}",
              "smoothing": None, "noise": noise(work, care, visits),
-             "unsettled": by_key(work, np.flatnonzero(visits.unsettled(care)[:len(work.wanted)])),
+             "unsettled": by_key(work, np.flatnonzero(work.split(visits.unsettled(care))[1]) + work.first_entry),
              "other_delegates": {name: by_key(work, items) for name, items in _by_delegate(work, begun).items()}}
-    if sample is None:
-        table = work.entries.arrays(entries)
-    else:
-        table, about["sampling"] = sampling.fill(work.entries.network, sample, entries)
-    if len(networks):
-        about["correction"] = _correction(work, table, networks)
+    table, filled = fill(entries)
+    about.update(filled)
+    here = np.isfinite(networks).all(1)  # the others were not reached in time
+    if here.any():
+        about["correction"] = _correction(work, [w for w, h in zip(work.networks, here) if h], table,
+                                          networks[here].min(1))
     return table, about
 
 
-def _correction(work: Work, table: LatencyTable, networks_s: np.ndarray) -> dict[str, Any]:
+def _correction(work: Work, widths: Sequence[Widths], table: LatencyTable, networks_s: np.ndarray) -> dict[str, Any]:
     """The correction of this table, for its note, and how far off the sums are without it and with it."""
     network = work.entries.network
-    correction = fit_correction(network, work.networks, networks_s, table)
+    correction = fit_correction(network, widths, networks_s, table)
     about = {"factor": correction.factor, "overhead_s": correction.overhead_s, "networks": len(networks_s)}
+    if correction.weight_s:
+        about["weight_s"] = correction.weight_s
     for name, sums in (("mean_abs_error_without", table),
                        ("mean_abs_error_with", corrected(network, table, correction))):
-        predicted = np.array([latency_s(network, w, sums) for w in work.networks])
+        predicted = np.array([latency_s(network, w, sums) for w in widths])
         about[name] = _rounded(np.abs(predicted / networks_s - 1).mean())
     return about
 
@@ -59,8 +64,10 @@ def lines(about: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the user has to know about the measurement, in lines for the screen."""
     if "sampling" in about:
         error = about["sampling"]["error_on_held_out"]
-        yield (f"filled in from a sample; off by {error['median']:.1%} (median), {error['p95']:.1%} (95th percentile) "
-               f"on {error['entries']} entries measured and not used for the fit")
+        if error["entries"]:
+            yield (f"filled in from a sample; off by {error['median']:.1%} (median), {error['p95']:.1%} (95th "
+                   f"percentile) on {error['entries']} entries measured and not used for the fit")
+        yield from _ended(about["sampling"])
     if "correction" in about:
         found = about["correction"]
         yield (f"sums fitted to {found['networks']} whole networks: mean error {found['mean_abs_error_without']:.1%} "
@@ -72,6 +79,20 @@ def lines(about: Mapping[str, Any]) -> Iterator[str]:
         yield (f"warning: a noisy machine: {_some(about['unsettled'])} did not settle within --spread and --drift. "
                "Their lowest visit is used; a quiet machine, or several tables merged by the median, gives better "
                "figures")
+
+
+WHY = {"max_error": "as good as --max_error={max_error:g} asked for", "all": "every entry is measured",
+       "minutes": "--minutes={minutes:g} are used up",
+       "no_gain": "the last entries did not make it better: a noisy machine, or what no sum of layers can tell"}
+
+
+def _ended(sampling: Mapping[str, Any]) -> Iterator[str]:
+    """Why a measurement in rounds ended, and how good it is."""
+    if "stopped_by" in sampling:
+        yield (f"{sampling['measured']:,} of {sampling['of']:,} entries, {sampling['rounds']} rounds"
+               f"{', {:,} entries reused'.format(sampling['reused']) if sampling['reused'] else ''}; whole networks "
+               f"are expected to be predicted within {sampling['expected_error']:.1%} (mean); ended because "
+               f"{WHY[sampling['stopped_by']].format(**sampling)}")
 
 
 def _heat(about: Mapping[str, Any]) -> Iterator[str]:
@@ -111,21 +132,21 @@ def _by_delegate(work: Work, begun: Begun) -> dict[str, list[int]]:
     """The entries that other kernels ran than the rest: {delegate: items}."""
     found: dict[str, list[int]] = {}
     for item, delegate in sorted(begun.delegates.items()):
-        if item < len(work.wanted) and delegate != begun.header.get("delegate"):
+        if item >= work.first_entry and delegate != begun.header.get("delegate"):
             found.setdefault(delegate, []).append(item)
     return found
 
 
 def noise(work: Work, care: Care, visits: Visits) -> dict[str, dict[str, Any]]:
     """By key, the relative difference of two visits of an entry: the first two, and the two lowest that count."""
-    wanted = len(work.wanted)
     apart = {"first_two_passes": visits.seconds[:2], "kept": visits.lowest(care.drift)}
     found: dict[str, dict[str, Any]] = {}
     which = work.entries.table_of(work.wanted)
     for name, two in apart.items():
         if len(two) < 2:
             continue
-        low, high = np.minimum(*two[:, :wanted]), np.maximum(*two[:, :wanted])  # NaN where one is missing
+        of_entries = two[:, work.first_entry:]
+        low, high = np.minimum(*of_entries), np.maximum(*of_entries)  # NaN where one is missing
         relative = high / low - 1
         for number, table in enumerate(work.entries.tables):
             values = relative[(which == number) & np.isfinite(relative)]

@@ -1,9 +1,10 @@
 """Latency tables on the disk: perf_tables/NAME.pickle and its note, perf_tables/NAME.json.
 
-The table is a dict of key -> float64 array of seconds, [cin - 1, cout - 1]. The note (note.py) says on which machine,
-with what and how it was measured, and how a sum of entries becomes the time of a whole network. A correction of another
-table would be wrong without a sign of it, so the two are one: the note has the checksum of its table. A new note waits
-as .NAME.json.next until its table stands, and readers take the note that belongs to the table which they find.
+The table is a dict of key -> float64 array of seconds, [cin - 1, cout - 1]; of few entries, it is what was measured and
+what fills in the rest (large.py). The note (note.py) says on which machine, with what and how it was measured, and how
+a sum of entries becomes the time of a whole network. A correction of another table would be wrong without a sign of it,
+so the two are one: the note has the checksum of its table. A new note waits as .NAME.json.next until its table stands,
+and readers take the note that belongs to the table which they find.
 
 Runs on Python 3.9 with NumPy.
 """
@@ -11,7 +12,7 @@ Runs on Python 3.9 with NumPy.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -22,12 +23,14 @@ from utils.common.fingerprint import sha256_of
 from utils.common.output import remark
 from utils.common.pickles import read_pickle, to_pickle
 from utils.common.provenance import check_format
+from utils.latency import large
 from utils.latency.note import FORMAT
 
 FOLDER = "perf_tables"
 OF_TABLE = "table_sha256"  # the note's key with the checksum of its table
 
 LatencyTable = Mapping[str, np.ndarray]
+Measured = Mapping[str, Union[np.ndarray, large.Operator]]  # of one kind throughout
 
 
 def table_path(name: str) -> Path:
@@ -48,11 +51,20 @@ def write_pair(path: Path, table: LatencyTable, note: Mapping[str, Any]) -> None
     """Write a table and its note: whenever this ends, by a kill or an error too, readers find the old pair or the new
     one. Raises OSError."""
     arrays = {key: np.asarray(array, np.float64) for key, array in table.items()}
+    _write(path, arrays, {**note, OF_TABLE: sha256_of(arrays)})
+
+
+def write_large(path: Path, operators: large.Operators, note: Mapping[str, Any]) -> None:
+    """The same for a table of few entries; its checksum in the note is over what was measured."""
+    _write(path, large.plain(operators), {**note, OF_TABLE: large.fingerprint(operators)})
+
+
+def _write(path: Path, content: Any, note: Mapping[str, Any]) -> None:
     file, waiting = note_path(path), _waiting(path)
     try:
-        write_whole(waiting, checksum.signed_json({**note, OF_TABLE: sha256_of(arrays)}))
+        write_whole(waiting, checksum.signed_json(note))
         try:
-            write_whole(path, to_pickle(arrays))
+            write_whole(path, to_pickle(content))
         except OSError:  # which comes before the table is replaced; after a Ctrl-C nobody knows, so the note stays
             waiting.unlink(missing_ok=True)
             raise
@@ -66,18 +78,48 @@ def write_pair(path: Path, table: LatencyTable, note: Mapping[str, Any]) -> None
 def read_pair(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a table, in float64, and its note, {} where there is none. Raises UserError naming the file that
     cannot be read, or that is of another table."""
-    arrays = read_arrays(path)
-    return arrays, _note_of(Path(path), sha256_of(arrays))
+    measured, note = read_measured(path)
+    return _arrays_of(measured), note
+
+
+def read_measured(path: Path) -> tuple[Measured, dict[str, Any]]:
+    """The same with the table as its file has it: arrays, or what was measured of every operator."""
+    measured = _read_table(path)
+    return measured, _note_of(Path(path), fingerprint(measured))
 
 
 def read_note(path: Path) -> dict[str, Any]:
     """The note of the table at ``path``, as ``read_pair`` reads it."""
-    return read_pair(path)[1]
+    return read_measured(path)[1]
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a table file, in float64, checked to be positive and finite. Raises UserError naming the file."""
+    """Seconds of every width, {key: [rows, columns]} in float64, of a table file of either kind. Raises UserError
+    naming the file."""
+    return _arrays_of(_read_table(path))
+
+
+def is_large(measured: Measured) -> bool:
+    return isinstance(next(iter(measured.values())), large.Operator)
+
+
+def fingerprint(measured: Measured) -> str:
+    """The SHA-256 of what was measured."""
+    return large.fingerprint(measured) if is_large(measured) else sha256_of(measured)  # type: ignore[arg-type]
+
+
+def _arrays_of(measured: Measured) -> dict[str, np.ndarray]:
+    return large.arrays(measured) if is_large(measured) else dict(measured)  # type: ignore[arg-type]
+
+
+def _read_table(path: Path) -> Measured:
     content = read_pickle(path)
+    if large.is_plain(content):
+        try:
+            return large.from_plain(content)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise UserError(f"{path}: a table of few entries that cannot be read ({first_line(error)}); copy or "
+                            "measure it again") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected a dict of arrays, found {type(content).__name__}")
     arrays = {}

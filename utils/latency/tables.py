@@ -10,6 +10,7 @@ from typing import Optional
 import numpy as np
 
 from model.network import Network, Widths
+from model.timed import Table
 from utils.common.errors import UserError
 from utils.common.output import remark
 from utils.latency.note import Correction, Note, correction_in, plain_dict
@@ -39,16 +40,29 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
 # --- the correction of a sum -----------------------------------------------------------------------------------
 
 def corrected(network: Network, table: LatencyTable, correction: Optional[Correction]) -> dict[str, np.ndarray]:
-    """The table whose sums are times of whole networks: factor * (entry - overhead), at least LEAST of the entry.
+    """The table whose sums are times of whole networks: factor * (entry - overhead) + weights * weight_s. At least
+    LEAST of the entry is left of it.
 
-    The output layer is factor * entry: it keeps the overhead of the one invocation that every network has.
+    The output layer keeps the overhead of the one invocation that every network has.
     """
     if correction is None:
         return dict(table)
-    output = output_key(network)
-    return {key: correction.factor * (array if key == output else
-                                      np.maximum(array - correction.overhead_s, LEAST * array))
-            for key, array in table.items()}
+    output, found = output_key(network), {}
+    for key, array in table.items():
+        less = array if key == output else np.maximum(array - correction.overhead_s, LEAST * array)
+        found[key] = correction.factor * less
+        if correction.weight_s and key in network.tables:
+            found[key] += correction.weight_s * filter_weights(network.tables[key])
+    return found
+
+
+def filter_weights(table: Table) -> np.ndarray:
+    """Filter weights of the operator at every width, [rows, columns]."""
+    if not table.free:
+        return table.weights_per_channel * np.array([[table.entry(row)[1]] for row in range(table.rows)], np.float64)
+    cin = np.array([table.entry(row * table.columns)[0] for row in range(table.rows)], np.float64)
+    cout = np.array([table.entry(column)[1] for column in range(table.columns)], np.float64)
+    return table.weights_per_channel * np.outer(cin, cout)
 
 
 def output_key(network: Network) -> Optional[str]:

@@ -70,6 +70,12 @@ class Visits:
         self.elapsed_s = 0.0  # of all sessions, as far as their records tell
         self._at_s = 0.0  # of the last probe, since its session began
 
+    def grow(self, items: int) -> None:
+        """Make room for so many further items."""
+        self.count = np.pad(self.count, (0, items))
+        self.seconds = np.pad(self.seconds, ((0, 0), (0, items)), constant_values=np.nan)
+        self.block = np.pad(self.block, ((0, 0), (0, items)))
+
     def add_visit(self, item: int, seconds: float) -> None:
         visit = self.count[item]
         if visit < len(self.seconds):  # more than the limit: only where a journal was made longer by hand
@@ -149,28 +155,31 @@ class Session:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     read_sensors: Callable[[], sensors.Reading] = field(default_factory=sensors.reader)
+    enough: Callable[[], bool] = lambda: False  # asked before every visit: True ends the session
     _next_probe: float = field(default=0.0, init=False)
     _waited_s: float = field(default=0.0, init=False)
     _began: float = field(default=0.0, init=False)
 
-    def run(self, title: str = "measuring") -> None:
-        """Make all passes, then visit unsettled items again until they settle or reach the limit."""
+    def run(self, title: str = "measuring", items: Optional[np.ndarray] = None) -> None:
+        """Make all passes over these items (None: all), then visit those that are unsettled again until they settle or
+        reach the limit."""
         random = np.random.default_rng(self.care.seed)
-        items, self._began = len(self.visits.count), self.clock()
+        items, self._began = np.arange(len(self.visits.count)) if items is None else items, self.clock()
         self._take_probe()
-        done = int(np.minimum(self.visits.count, self.care.passes).sum())
-        self._visit_all(progress(self._items_of_passes(random), title, items * self.care.passes, done))
+        done = int(np.minimum(self.visits.count[items], self.care.passes).sum())
+        self._visit_all(progress(self._items_of_passes(items, random), title, len(items) * self.care.passes, done))
         for further in range(self.care.passes, self.care.max_visits):
-            again = np.flatnonzero(self.visits.unsettled(self.care) & (self.visits.count < self.care.max_visits))
-            if not len(again):
+            unsettled = self.visits.unsettled(self.care) & (self.visits.count < self.care.max_visits)
+            again = items[unsettled[items]]
+            if not len(again) or self.enough():
                 break
             words = f"{title} again, round {further - self.care.passes + 1} of at most "
             self._visit_all(self._when_usual(self._usual_s(), progress(random.permutation(again).tolist(),
                                                       f"{words}{self.care.max_visits - self.care.passes}")))
 
-    def _items_of_passes(self, random: np.random.Generator) -> Iterable[int]:
+    def _items_of_passes(self, items: np.ndarray, random: np.random.Generator) -> Iterable[int]:
         for number in range(1, self.care.passes + 1):
-            order = random.permutation(len(self.visits.count)).astype(np.int32)
+            order = items[random.permutation(len(items)).astype(np.int32)]
             yield from (int(item) for item in order if self.visits.count[item] < number)
 
     def _usual_s(self) -> float:
@@ -196,6 +205,8 @@ class Session:
 
     def _visit_all(self, items: Iterable[int]) -> None:
         for item in items:
+            if self.enough():
+                break
             if self.clock() >= self._next_probe:
                 self._take_probe()
             runs = [round(s, 9) for s in self.open_item(item)(self.care.runs)]

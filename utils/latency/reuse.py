@@ -1,0 +1,70 @@
+"""Entries that other tables have measured, on the same device with the same tool: they need not be measured again."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from model.network import Network
+from utils.common.errors import UserError
+from utils.latency import points
+from utils.latency.entries import Entries
+from utils.latency.large import Operator
+from utils.latency.note import Note, differences, plain_dict
+from utils.latency.points import Plane
+from utils.latency.table_files import read_measured
+
+USUAL_TILE = 16  # at whose multiples a dense table is read
+
+
+def entries(network: Network, paths: Sequence[Path], now: Note) -> dict[int, float]:
+    """Seconds by number, of the entries of ``network`` that these tables have measured; the first table counts.
+
+    now: how this measurement is made, under a note's keys. Raises UserError for a table that was measured otherwise, or
+    has no operator of the network.
+    """
+    found: dict[int, float] = {}
+    numbered = Entries(network)
+    for path in paths:
+        measured, note = read_measured(path)
+        for line in differences(note, now, "now"):
+            raise UserError(f"{path}: {line}; leave it out of --reuse")
+        if not note:
+            raise UserError(f"{path}: no note says how it was measured; leave it out of --reuse")
+        words, count, shared = plain_dict(note.get("operators")), 0, 0
+        for table, start in zip(numbered.tables, numbered.starts):
+            if words.get(table.key) != table.operator or table.key not in measured:
+                continue
+            plane, shared = Plane(table), shared + 1
+            numbers, seconds = _of_operator(plane, measured[table.key], "sampling" in note)
+            for number, value in zip(numbers.tolist(), seconds.tolist()):
+                count += found.setdefault(int(start) + number, value) is value
+        if not count:
+            raise UserError(f"{path}: it has measured no operator of {network.title}; leave it out of --reuse")
+        print(f"{path}: {count:,} entries of {shared} operators are reused", file=sys.stderr)
+    return found
+
+
+def _of_operator(plane: Plane, measured, filled_in: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers within the plane and their seconds, as another table has measured them."""
+    if isinstance(measured, Operator):
+        of = measured.measured()
+        return _within(plane, of["cin"], of["cout"], of["seconds"])
+    if filled_in or measured.shape[0] < plane.table.rows or measured.shape[1] < plane.table.columns:
+        return np.zeros(0, np.int64), np.zeros(0)  # nobody knows which of its entries were measured; or it is narrower
+    first = points.first(plane)
+    numbers = np.union1d(first, points.more(plane, USUAL_TILE, first.tolist(), points.PLANE, 0))
+    rows, columns = numbers // plane.table.columns, numbers % plane.table.columns
+    return numbers, measured[rows, columns]
+
+
+def _within(plane: Plane, cin: np.ndarray, cout: np.ndarray,
+            seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those whose channels the plane has."""
+    row, column = np.searchsorted(plane.cin, cin), np.searchsorted(plane.cout, cout)
+    row, column = np.minimum(row, len(plane.cin) - 1), np.minimum(column, len(plane.cout) - 1)
+    here = (plane.cin[row] == cin) & (plane.cout[column] == cout)
+    numbers = (row * len(plane.cout) + column)[here]
+    order = np.argsort(numbers)
+    return numbers[order], seconds[here][order]
