@@ -17,8 +17,9 @@ CARE = Care(passes=2, runs=3, max_visits=4)
 STILL = "the machine meanwhile: temperature not known, 0 s of pauses to cool down, throttling not known"
 
 
-def begun(visits, delegates=None):
-    return Begun({"delegate": "XNNPACK"}, visits, delegates or {})
+def finish(work, visits, delegates=None):
+    begun = Begun({"delegate": "XNNPACK"}, work, visits, delegates or {})
+    return report.finish(CARE, begun, lambda seconds: (work.entries.arrays(seconds), {}))
 
 
 def finished(networks=0, restless=(), truth=None, probes=((1e-5, {}), (1e-5, {}))):
@@ -28,8 +29,8 @@ def finished(networks=0, restless=(), truth=None, probes=((1e-5, {}), (1e-5, {})
     work = Work(entries, np.arange(len(entries)), correction.fitting_networks(SMALL, networks, 0))
     visits = Visits(len(work), CARE.max_visits)
     table = entries.arrays(1e-5 + 1e-8 * np.arange(len(entries)))
-    seconds = [*(1e-5 + 1e-8 * np.arange(len(entries))),
-               *(latency_s(SMALL, w, corrected(SMALL, table, truth)) for w in work.networks for _ in range(COPIES))]
+    seconds = [*(latency_s(SMALL, w, corrected(SMALL, table, truth)) for w in work.networks for _ in range(COPIES)),
+               *(1e-5 + 1e-8 * np.arange(len(entries)))]
     for number in range(2):
         probe, more = probes[number]
         visits.add_probe({"probe": [probe], **more})
@@ -40,7 +41,7 @@ def finished(networks=0, restless=(), truth=None, probes=((1e-5, {}), (1e-5, {})
 
 def test_the_table_is_what_was_measured():
     work, visits, table = finished()
-    found, about = report.finish(work, CARE, begun(visits))
+    found, about = finish(work, visits)
     assert found.keys() == SMALL.tables.keys() and "correction" not in about and about["unsettled"] == {}
     for key, array in table.items():
         np.testing.assert_allclose(found[key], array, rtol=1e-6)  # visits are kept in float32
@@ -51,7 +52,7 @@ def test_the_table_is_what_was_measured():
 
 def test_what_did_not_settle_is_named_by_channels_and_the_lowest_visit_stands():
     work, visits, table = finished(restless=range(6))
-    found, about = report.finish(work, CARE, begun(visits))
+    found, about = finish(work, visits)
     key, *_ = work.label(0)
     assert about["unsettled"] == {key: " ".join(f"{cin}->{cout}" for _, cin, cout in map(work.label, range(6)))}
     np.testing.assert_allclose(found[key], table[key], rtol=1e-6)
@@ -59,13 +60,13 @@ def test_what_did_not_settle_is_named_by_channels_and_the_lowest_visit_stands():
     assert still == STILL and line.startswith(f"warning: a noisy machine: 6 entries ({key} 1->1, ")
     assert "and so on; the note names all) did not settle within --spread and --drift" in line
     work, visits, _ = finished(restless=range(report.NAMED))
-    assert not any("and so on" in line for line in report.lines(report.finish(work, CARE, begun(visits))[1]))
+    assert not any("and so on" in line for line in report.lines(finish(work, visits)[1]))
 
 
 def test_entries_that_other_kernels_ran_are_named():
     work, visits, _ = finished()
     (key, *_), (_, cin, cout) = work.label(0), work.label(1)
-    _, about = report.finish(work, CARE, begun(visits, {1: "none", 0: "none", 2: "XNNPACK"}))
+    _, about = finish(work, visits, {1: "none", 0: "none", 2: "XNNPACK"})
     assert about["other_delegates"] == {"none": {key: f"1->1 {cin}->{cout}"}}
     assert list(report.lines(about)) == [
         STILL, f"another delegate (none) than the rest ran 2 entries ({key} 1->1, {key} {cin}->{cout})"]
@@ -73,7 +74,7 @@ def test_entries_that_other_kernels_ran_are_named():
 
 def test_the_correction_is_fitted_and_said():
     work, visits, _ = finished(networks=20, truth=Correction(1.1, 0.0))
-    _, about = report.finish(work, CARE, begun(visits))
+    _, about = finish(work, visits)
     found = about["correction"]
     assert found["factor"] == pytest.approx(1.1, rel=1e-2) and found["networks"] == 20
     assert found["mean_abs_error_without"] == pytest.approx(1 - 1 / 1.1, abs=1e-3)

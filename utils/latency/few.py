@@ -69,7 +69,7 @@ class Known:
     def about(self) -> dict[str, Any]:
         """For the note."""
         errors = np.concatenate([np.abs(e) for e in self.errors.values()] or [np.zeros(0)])
-        held = {"entries": len(errors)}
+        held: Record = {"entries": len(errors)}
         if len(errors):
             held.update(median=round(float(np.median(errors)), 4), p95=round(float(np.quantile(errors, 0.95)), 4))
         return {"measured": sum(len(o.numbers) for o in self.operators.values()),

@@ -56,7 +56,7 @@ class Fit:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any], cin: np.ndarray, cout: np.ndarray) -> "Fit":
         """The inverse of ``plain``. Raises KeyError, TypeError or ValueError for what ``plain`` cannot have given."""
-        tiles, widest = (tuple(int(n) for n in plain[key]) for key in ("tiles", "widest"))
+        tiles, widest = ((int(a), int(b)) for a, b in (plain["tiles"], plain["widest"]))
         found = cls(tiles, widest, cin, cout, np.asarray(plain["weights"], np.float64), float(plain["least_s"]),
                     np.asarray(plain["pull"], np.float64))
         shape = tuple(terms(np.ones(1), sizes).shape[1] for terms, sizes in zip((_terms_in, _terms_out), found._sizes))

@@ -39,10 +39,9 @@ def finish(care: Care, begun: Begun, fill: Fill,
              "other_delegates": {name: by_key(work, items) for name, items in _by_delegate(work, begun).items()}}
     table, filled = fill(entries)
     about.update(filled)
-    here = np.isfinite(networks).all(1)  # the others were not reached in time
-    if here.any():
-        about["correction"] = _correction(work, [w for w, h in zip(work.networks, here) if h], table,
-                                          networks[here].min(1))
+    here = np.flatnonzero(np.isfinite(networks).all(1))  # the others were not reached in time
+    if len(here):
+        about["correction"] = _correction(work, [work.networks[i] for i in here], table, networks[here].min(1))
     return table, about
 
 
