@@ -1,126 +1,150 @@
-"""How fast a latency table is made, measured in one run on one machine.
+"""How good the tables of few entries are, and what they cost: for every network a table, judged on random networks.
 
-    python benchmarks/table.py [--depth 40 --width 2.0] [--keras 12] [--direct 600] [--rounds 5] [--json]
+    python benchmarks/table.py --nets networks/a.json networks/b.json [--minutes=3] [--folder=FOLDER] [--json]
 
-Alternating rounds make random variants with Keras and TensorFlow's converter, and with our own writer. The results are
-medians of files per second, their ratio, and the time of Keras for all entries. Then the dense build runs, by the
-command that users type. Last, a table measured on a Raspberry Pi 3B (--pi_table) gives the time of a build there: one
-visit of every entry takes at least the table's sum.
+For each network, the script builds a table as users do (compute_table.py --mode=build --sample), then validates it on
+random whole networks of a seed that the build does not use. It prints the time, the entries, the memory of the largest
+process, the errors, and the floor: by how much two measurements of the same networks differ.
+
+The last columns project the build onto a slower board: what the first two rounds and the fewest networks take, with
+every run --board_runs times as long and everything else --board_python times. Tables stay in --folder; a network that
+has a table and a validation there is not measured again.
 """
 
 import argparse
 import json
-import statistics
+import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from model.network import Network, Table
-from utils.common import cli
+from model.network import Network
+from utils.common import cli, journal
 from utils.common.errors import UserError
+from utils.common.files import writable_folder, write_whole
 from utils.common.provenance import made_by
-from utils.latency import tables, variants, writing
-from utils.latency.entries import Entries, Entry
-from utils.latency.table_files import read_note, table_path
+from utils.latency import few
+from utils.latency.table_files import read_arrays, read_note, table_path
 
-Make = Callable[[int, Table, int, int], bytes]  # a number of images, a table, cin, cout
+BAR_MEAN, BAR_MAX, OF_FLOOR = 0.02, 0.06, 1.5  # errors that a table may have, or so many times the floor
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = cli.new_parser(__doc__)
-    cli.add_network_flags(parser)
-    parser.add_argument("--keras", type=cli.within(int, 1, 100_000), default=12, help="variants per round with Keras")
-    parser.add_argument("--direct", type=cli.within(int, 1, 1_000_000), default=600,
-                        help="variants per round with our writer")
-    parser.add_argument("--rounds", type=cli.within(int, 1, 1000), default=5, help="rounds, for the medians")
-    parser.add_argument("--num_measures", type=cli.within(int, 1, 1000), default=11, help="runs per entry of the build")
-    parser.add_argument("--pi_table", help="a table measured on a Raspberry Pi, for the projection")
-    parser.add_argument("--no_build", action="store_true", help="leave the dense build out")
-    parser.add_argument("--seed", type=cli.within(int, 0, 2 ** 32 - 1), default=0, help="seed of the sample")
+    parser.add_argument("--nets", nargs="+", required=True, help="networks, as --net of compute_table.py")
+    parser.add_argument("--net_flags", default="", help="further flags of each, such as '--depth=40 --width=2'")
+    parser.add_argument("--minutes", type=cli.within(float, 0.01, 1e4), default=3.0, help="for a build")
+    parser.add_argument("--num_networks", type=cli.within(int, 2, 1000), default=30, help="that judge a table")
+    parser.add_argument("--seed", type=cli.within(int, 1, 2 ** 32 - 1), default=101, help="of these networks")
+    parser.add_argument("--patience", type=cli.within(float, 0, 1e6), default=30.0,
+                        help="of --mode=validate, seconds")
+    parser.add_argument("--board_runs", type=cli.within(float, 0.01, 1e4), default=25.0,
+                        help="how many times as long a run takes on the board")
+    parser.add_argument("--board_python", type=cli.within(float, 0.01, 1e4), default=6.0,
+                        help="how many times as long Python takes there")
+    parser.add_argument("--folder", default="benchmark_tables", help="where the tables are kept")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
-def per_second(make: Make, chosen: list[Entry]) -> float:
+def compute_table(folder: Path, *flags: str) -> tuple[str, float, float]:
+    """What the script prints; its seconds; the MB of the largest of its processes. Raises UserError where it fails."""
     began = time.perf_counter()
-    for table, cin, cout in chosen:
-        make(1, table, cin, cout)
-    return len(chosen) / (time.perf_counter() - began)
+    process = subprocess.Popen([sys.executable, str(ROOT / "compute_table.py"), *flags], cwd=folder,
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"compute_table.py {' '.join(flags)}: exit code {process.returncode}; its last line says why")
+    return printed, time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
-def writers(network: Network, counts: Mapping[str, int], rounds: int, seed: int) -> dict[str, Any]:
-    """Variants per second by Keras and by our writer: medians of alternating rounds; counts: {way: variants}."""
-    entries, random = Entries(network), np.random.default_rng(seed)
-    ways: dict[str, Make] = {"keras": variants.keras_bytes, "direct": writing.variant}
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for make in ways.values():
-        make(1, *entries[0])  # to import, and for what TensorFlow does only once
-    for number in range(rounds):
-        for name, make in ways.items():
-            chosen = random.integers(len(entries), size=counts[name])
-            rates[name].append(per_second(make, [entries[int(i)] for i in chosen]))
-        print(f"round {number + 1} of {rounds}: {rates['keras'][-1]:.2f} and {rates['direct'][-1]:.0f} variants per "
-              "second", file=sys.stderr, flush=True)
-    found: dict[str, Any] = {f"{name}_per_s": statistics.median(values) for name, values in rates.items()}
-    found["ratio"] = found["direct_per_s"] / found["keras_per_s"]
-    found["ratio_by_round"] = sorted(d / k for d, k in zip(rates["direct"], rates["keras"]))
-    found["all_with_keras_h"] = len(entries) / found["keras_per_s"] / 3600
-    return found
+def measured(args: argparse.Namespace, net: str, folder: Path) -> dict[str, Any]:
+    """Build and validate the table of a network, or read what an earlier run of this benchmark found."""
+    name = Path(net).stem
+    kept = folder / f"{name}.benchmark.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    which = [f"--net={Path(net).resolve() if Path(net).exists() else net}", *args.net_flags.split()]
+    _, build_s, build_mb = compute_table(folder, "--mode=build", "--sample", f"--minutes={args.minutes}",
+                                         f"--save_file={name}", *which)
+    found, _, validate_mb = compute_table(folder, "--mode=validate", f"--perf_table={name}", "--json",
+                                          f"--num_networks={args.num_networks}", f"--seed={args.seed}",
+                                          f"--patience={args.patience}", *which)
+    judged = json.loads(found)
+    result = {"made_by": made_by(), "build_s": build_s, "peak_mb": max(build_mb, validate_mb),
+              **{k: judged[k] for k in ("mean_abs_error", "max_abs_error", "floor", "unsettled_networks",
+                                        "uncorrected")}}
+    write_whole(kept, json.dumps(result, indent=1).encode())
+    return result
 
 
-def build(network_flags: list[str], num_measures: int) -> dict[str, Any]:
-    """Time the dense build in a new folder, as users run it."""
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        found = subprocess.run([sys.executable, str(ROOT / "compute_table.py"), *network_flags, "--mode=build",
-                                "--save_file=dense", f"--num_measures={num_measures}"], cwd=folder, stdout=sys.stderr)
-        if found.returncode:
-            raise UserError("the dense build failed; its last line has the reason")
-        seconds = time.perf_counter() - began
-        note = read_note(Path(folder) / "perf_tables/dense.pickle")
-    return {"build_s": seconds, "entries": note["entries"], "visits": note["visits"],
-            "ms_per_visit": seconds / note["visits"] * 1e3}
+def of_files(net: Network, path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """What the table's files tell."""
+    began = time.perf_counter()
+    arrays = read_arrays(path)
+    read_s, note = time.perf_counter() - began, read_note(path)
+    sampling = note["sampling"]
+    return {"operators": len(arrays), "entries": sum(a.size for a in arrays.values()), "read_s": read_s,
+            "file_mb": path.stat().st_size / 1e6, "device": note["device"], "runtime": note.get("runtime"),
+            **{k: sampling[k] for k in ("measured", "rounds", "networks", "stopped_by", "expected_error")},
+            "correction": note["correction"], "board_minutes": projected(path, note, args)}
 
 
-def on_a_pi(network: Network, pi_table: str, num_measures: int) -> dict[str, Any]:
-    """The time of the runs alone on the Pi, for the dense build and for a sample of 5%."""
-    arrays, _ = tables.read_measured(table_path(pi_table), network)
-    runs = -(-num_measures // 2) + 1  # of a visit, with the one to warm up
-    pass_s = float(sum(a.sum() for a in arrays.values()))
-    return {"pi_one_run_of_each_entry_s": pass_s, "pi_entries": sum(a.size for a in arrays.values()),
-            "pi_dense_h": 2 * runs * pass_s / 3600, "pi_sample_5_percent_h": 2 * runs * pass_s * 0.05 / 3600}
+def projected(path: Path, note: dict[str, Any], args: argparse.Namespace) -> float:
+    """Minutes of the first two rounds and of the fewest networks, on a board."""
+    _, records = journal.read(path.with_suffix(".journal")) or ({}, [])
+    chosen = [r for r in records if isinstance(r, dict) and "round" in r][:2]
+    labels = {(key, cin, cout) for r in chosen for key, found in r["entries"].items() for cin, cout in found}
+    runs: dict[tuple[str, int, int], list[float]] = {}
+    for record in records:
+        if isinstance(record, list) and ((tuple(record[:3]) in labels) or (
+                record[0] == "network" and record[1] < few.FEWEST_NETWORKS and record[2] == 0)):
+            runs.setdefault(tuple(record[:3]), record[3])
+    visits = 2 * few.VISITS
+    in_runs = sum(np.mean(found) * (len(found) + 1) for found in runs.values())
+    everything = [s for r in records if isinstance(r, list) for s in (np.mean(r[3]) * (len(r[3]) + 1),)]
+    python_s = max(note["elapsed_s"] - sum(everything), 0.0) / len(everything)
+    return visits * (args.board_runs * in_runs + args.board_python * python_s * len(runs)) / 60
+
+
+def words(name: str, found: dict[str, Any]) -> str:
+    floor, mean, most = found["floor"], found["mean_abs_error"], found["max_abs_error"]
+    good = (mean <= max(BAR_MEAN, OF_FLOOR * floor["mean_abs_error"])
+            and most <= max(BAR_MAX, OF_FLOOR * floor["max_abs_error"]))
+    return (f"{name:22} {found['measured']:6,} of {found['entries']:11,}  {found['build_s']:5.0f} s  "
+            f"{found['peak_mb']:5.0f} MB  {mean:6.2%} {most:6.2%}   {floor['mean_abs_error']:6.2%} "
+            f"{floor['max_abs_error']:6.2%}  {'within' if good else 'beyond':6}  "
+            f"{found['uncorrected']['mean_abs_error']:6.1%}  {found['expected_error']:6.2%}  {found['stopped_by']:9}  "
+            f"{found['file_mb']:5.2f} MB {found['read_s']:5.2f} s  {found['board_minutes']:5.1f} min")
 
 
 def main() -> None:
     args = get_parser().parse_args()
-    network = cli.describe_or_fail(net=args.net, depth=args.depth, width=args.width)
-    projection = on_a_pi(network, args.pi_table, args.num_measures) if args.pi_table else {}
-    found = writers(network, {"keras": args.keras, "direct": args.direct}, args.rounds, args.seed)
-    if not args.no_build:
-        found.update(build([f"--{k}={network.arguments[k]}" for k in ("net", "depth", "width")], args.num_measures))
-    found.update(projection)
+    folder, results = writable_folder(args.folder), {}
+    for net in args.nets:
+        name = Path(net).stem
+        found = measured(args, net, folder)
+        network = cli.describe_or_fail(net=net, **{
+            k: float(v) if k == "width" else int(v) for k, v in (
+                flag.lstrip("-").split("=") for flag in args.net_flags.split())})
+        results[name] = {**found, **of_files(network, folder / "perf_tables" / table_path(name).name, args)}
+        print(words(name, results[name]), file=sys.stderr, flush=True)
     if args.json:
-        print(json.dumps({"made_by": made_by(), **found}, indent=1))
+        print(json.dumps({"made_by": made_by(), "networks": results}, indent=1))
         return
-    print(f"made: {found['keras_per_s']:.2f} variants per second with Keras, {found['direct_per_s']:.0f} directly: "
-          f"{found['ratio']:.0f} times as many; all with Keras would take {found['all_with_keras_h']:.1f} h")
-    if "build_s" in found:
-        print(f"dense build: {found['entries']:,} entries in {found['build_s']:.0f} s, {found['visits']:,} visits of "
-              f"{found['ms_per_visit']:.2f} ms")
-    if args.pi_table:
-        print(f"Raspberry Pi: one run of all {found['pi_entries']:,} entries takes "
-              f"{found['pi_one_run_of_each_entry_s']:.1f} s; the runs of a dense build {found['pi_dense_h']:.2f} h, of "
-              f"a sample of 5% about {found['pi_sample_5_percent_h'] * 60:.1f} minutes; making and loading the models "
-              "comes on top")
+    print("network                 measured of     entries    time   memory    mean    max   floor: mean    max   bars "
+          "   plain  expected  ended       file        read   on the board")
+    print("\n".join(words(name, found) for name, found in results.items()))
 
 
 if __name__ == "__main__":

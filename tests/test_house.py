@@ -30,8 +30,8 @@ FLOORS = (("model",), ("utils.common",), ("utils.latency", "utils.learning", "ut
 SCRIPTS = ("train.py", "prune.py", "compute_table.py", "export.py", "compare.py", "import_network.py",
            "perf_tables/merge_perf_tables.py",
            "perf_tables/plot_perf_table.py")
-BENCHMARKS = ("benchmarks/search.py", "benchmarks/search_quality.py", "benchmarks/table.py", "benchmarks/imported.py",
-              "benchmarks/import_time.py")
+BENCHMARKS = ("benchmarks/search.py", "benchmarks/search_quality.py", "benchmarks/table.py", "benchmarks/writer.py",
+              "benchmarks/imported.py", "benchmarks/import_time.py")
 
 # Packages that a room's files may name beside the standard library, and the files that may name more.
 PACKAGES = {
