@@ -25,8 +25,16 @@ from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import writable_folder
 from utils.common.lock import locked
-from utils.latency.merging import merged_note, merged_table
-from utils.latency.table_files import read_pair, table_path, write_pair
+from utils.latency.merging import merged_large, merged_note, merged_table
+from utils.latency.table_files import (
+    is_large,
+    read_arrays,
+    read_measured,
+    read_note,
+    table_path,
+    write_large,
+    write_pair,
+)
 
 
 def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sigma: float = 0.0,
@@ -38,19 +46,27 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
     the first, or may not be replaced.
     """
     paths, target = [table_path(n) for n in inputs], table_path(out)
-    arrays, notes = zip(*map(read_pair, paths))
+    measured, notes = zip(*map(read_measured, paths))
     if target.suffix != ".pickle":
         raise UserError(f"{target}: expected a name, or a path that ends in .pickle")
-    if target.exists() and not force and "merged" not in read_pair(target)[1]:
+    if target.exists() and not force and "merged" not in read_note(target):
         raise UserError(f"{target}: a table that was not merged stands there. The first name is that of the new table: "
                         "choose another, or add --force to replace it")
-    merged = merged_table(arrays, [str(p) for p in paths], how=how, sigma=sigma, mode=mode)
+    few = [path for path, table in zip(paths, measured) if is_large(table)]
+    if few and (len(few) < len(paths) or sigma):
+        other = next((path for path in paths if path not in few), None)
+        raise UserError(f"{few[0]}: a table of few entries, which has no neighbours to smooth over; leave --sigma out"
+                        if other is None else f"{few[0]}: a table of few entries, but {other} has all; merge tables of "
+                        "one kind")
+    names = [str(p) for p in paths]
+    merged = (merged_large(measured, names, how=how) if few else
+              merged_table(measured, names, how=how, sigma=sigma, mode=mode))
     note = merged_note(notes, paths, {
         "from": [p.name for p in paths], "how": how, "sigma": sigma, "mode": mode if sigma else None})
     writable_folder(target.parent)
     with locked(target.with_suffix(".journal")):  # as a build of that name does
-        write_pair(target, merged, note)
-    return merged
+        (write_large if few else write_pair)(target, merged, note)  # type: ignore[arg-type]
+    return read_arrays(target)
 
 
 def get_parser() -> argparse.ArgumentParser:

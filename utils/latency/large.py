@@ -11,7 +11,7 @@ An operator with a single row or column has cin 1. ``table_files.read_arrays`` g
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import numpy as np
@@ -63,6 +63,16 @@ def operator(plane: Plane, numbers: np.ndarray, seconds: np.ndarray,
     tiles = tiles or tiles_of(plane, numbers, seconds)
     fit = fitting.fit(*plane.channels(numbers), seconds, tiles, plane.widest)
     return Operator(plane.table.shape, plane.cin, plane.cout, numbers, seconds, fit)
+
+
+def refitted(one: Operator, numbers: np.ndarray, seconds: np.ndarray) -> Operator:
+    """The same operator, with these entries, whose numbers ascend, in place of its own."""
+    if len(numbers) == len(one.cin) * len(one.cout):
+        return replace(one, numbers=numbers, seconds=seconds, fit=None)
+    assert one.fit
+    cin, cout = one.cin[numbers // len(one.cout)], one.cout[numbers % len(one.cout)]
+    return replace(one, numbers=numbers, seconds=seconds,
+                   fit=fitting.fit(cin, cout, seconds, one.fit.tiles, one.fit.widest))
 
 
 def arrays(operators: Operators) -> dict[str, np.ndarray]:

@@ -3,12 +3,14 @@ Only smoothing needs SciPy."""
 
 import sys
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.common.errors import UserError
+from utils.latency.large import Operator, Operators, refitted
 from utils.latency.note import COMPARED, Note, correction_in, probe_in, reported_differences, stamped
 from utils.latency.table_files import LatencyTable
 
@@ -41,6 +43,45 @@ def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: s
         merged = {k: gaussian_filter(v, [sigma if n > 1 else 0 for n in v.shape], mode=mode)
                   for k, v in merged.items()}
     return merged
+
+
+def merged_large(tables: Sequence[Operators], names: Sequence[str], *, how: str = "mean") -> dict[str, Operator]:
+    """The same for tables of few entries, which is said on stderr: what all have measured is combined, as above. What
+    only some have is kept, at the level of the others: brought there by the median ratio of what all have.
+
+    Raises UserError if the tables differ in operators or widths, or an operator has no entry that all have.
+    """
+    combine, both, some, merged = {"mean": np.mean, "median": np.median}[how], 0, 0, {}
+    for name, table in zip(names, tables):
+        for key in sorted(set(table) ^ set(tables[0])):
+            raise UserError(f"{name}: does not match {names[0]}: only one of them has {key}; merge measurements of one "
+                            "network only")
+    for key, first in tables[0].items():
+        each = [table[key] for table in tables]
+        for name, one in zip(names, each):
+            if not np.array_equal(one.cin, first.cin) or not np.array_equal(one.cout, first.cout):
+                raise UserError(f"{name}: does not match {names[0]}: {key} has other widths there; merge measurements "
+                                "of one network only")
+        shared = reduce(np.intersect1d, [one.numbers for one in each])
+        if not len(shared):
+            raise UserError(f"{names[-1]}: {key}: no entry of it is measured in all tables; measure them with the same "
+                            "--seed")
+        level = combine([_of(one, shared) for one in each], axis=0)
+        numbers = reduce(np.union1d, [one.numbers for one in each])
+        found = np.full((len(each), len(numbers)), np.nan)
+        for row, one in zip(found, each):
+            row[np.searchsorted(numbers, one.numbers)] = one.seconds * np.median(level / _of(one, shared))
+        seconds = {"mean": np.nanmean, "median": np.nanmedian}[how](found, axis=0)
+        seconds[np.searchsorted(numbers, shared)] = level
+        merged[key] = refitted(next((one for one in each if one.fit), first), numbers, seconds)
+        both, some = both + len(shared), some + len(numbers) - len(shared)
+    print(f"{both:,} entries are measured in all tables: their {how}; {some:,} in some: kept, at the level of the rest",
+          file=sys.stderr)
+    return merged
+
+
+def _of(one: Operator, numbers: np.ndarray) -> np.ndarray:
+    return one.seconds[np.searchsorted(one.numbers, numbers)]
 
 
 def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, Any]) -> dict[str, Any]:
