@@ -38,6 +38,7 @@ from utils.pruning.settings import SCORES, Prices, Pruning
 from utils.search import baselines, netadapt
 from utils.search.costs import COUNTS, LATENCY, Cost, Unit
 from utils.search.netadapt import Settings
+from utils.search.pricing import LayerSum
 from utils.search.space import Space
 
 if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
@@ -181,7 +182,7 @@ def priced(name: str, network: Network) -> Prices:
         cost = COUNTS[name](network)
         return Prices(cost, name, "", f"by {cost.unit.quantity}, which tell little of a device's latency")
     table = tables.read_table(path, network)
-    return Prices(Cost(partial(tables.latency_s, network, table=table)), path.name, sha256_of(table),
+    return Prices(Cost(LayerSum(network, tables.prices(network, table))), path.name, sha256_of(table),
                   about_table(path, network))
 
 

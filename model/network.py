@@ -31,10 +31,12 @@ from model.operators import (
     Weight,
     Widths,
     count,
+    filter_elements,
     non_negative,
     output_of,
     pair,
     parameters_of,
+    trainable_elements,
     units,
 )
 from model.timed import Table, table_of, takes_time, widest
@@ -74,6 +76,7 @@ class Layer:
 
     node: Node
     inputs: tuple[str, ...]
+    reads: str  # the tensor of cin channels: the first of the inputs; where operands may go, the node's own
     cin: int
     cout: int
     in_sides: Sides
@@ -217,8 +220,8 @@ class Network:
                 alias[node.name] = inputs[0]
                 continue
             alias[node.name], channels[node.name] = node.name, cout
-            cin = cout if needs in ("any", "parts") else channels[inputs[0]]
-            layers.append(Layer(node, inputs, cin, cout, in_sides, out_sides))
+            reads = node.name if needs in ("any", "parts") else inputs[0]
+            layers.append(Layer(node, inputs, reads, channels[reads], cout, in_sides, out_sides))
             if non_negative(node, above):
                 positive.add(node.name)
         return layers, alias[self.output], ""
@@ -357,9 +360,9 @@ class Network:
 
     def multiply_adds(self, widths: Widths) -> int:
         """Multiply-accumulate operations (MACs) of the filters for one image; additions and batch norms not counted."""
-        return sum(prod(weight.shape) * prod(layer.out_sides) for layer in self.layers(widths)
-                   for weight in parameters_of(layer.node, layer.cin, layer.cout).values() if len(weight.shape) > 1)
+        return sum(filter_elements(layer.node, layer.cin, layer.cout) * prod(layer.out_sides)
+                   for layer in self.layers(widths))
 
     def parameter_count(self, widths: Widths) -> int:
         """Trainable parameters: weights, biases, and the scale and shift of batch norms."""
-        return sum(prod(shape) for name, shape in self.weight_shapes(widths).items() if "running" not in name)
+        return sum(trainable_elements(layer.node, layer.cin, layer.cout) for layer in self.layers(widths))

@@ -385,3 +385,13 @@ def parameters_of(node: Node, cin: int, cout: int) -> dict[str, Weight]:
     if node.bn:
         found.update({f"{node.bn_path}.{name}": Weight((cout,)) for name in BATCH_NORM})
     return found
+
+
+def filter_elements(node: Node, cin: int, cout: int) -> int:
+    """How many multiplications the filters take for a pixel of the output; cin, cout: arrays of counts, too."""
+    return sum(math.prod(w.shape) for w in parameters_of(node, cin, cout).values() if len(w.shape) > 1)
+
+
+def trainable_elements(node: Node, cin: int, cout: int) -> int:
+    """Weights, biases, and the scale and shift of a batch norm; cin, cout: arrays of counts, too."""
+    return sum(math.prod(w.shape) for name, w in parameters_of(node, cin, cout).items() if "running" not in name)

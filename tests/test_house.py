@@ -31,7 +31,7 @@ SCRIPTS = ("train.py", "prune.py", "compute_table.py", "export.py", "compare.py"
            "perf_tables/merge_perf_tables.py",
            "perf_tables/plot_perf_table.py")
 BENCHMARKS = ("benchmarks/search.py", "benchmarks/search_quality.py", "benchmarks/table.py", "benchmarks/writer.py",
-              "benchmarks/imported.py", "benchmarks/import_time.py")
+              "benchmarks/imported.py", "benchmarks/import_time.py", "benchmarks/pricing.py")
 
 # Packages that a room's files may name beside the standard library, and the files that may name more.
 PACKAGES = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from model.architectures import describe
-from tests.helpers import SMALL, arithmetic_table
+from tests.helpers import SMALL, arithmetic_table, every_operator
 from utils.common.errors import UserError
 from utils.latency import table_files, tables
 from utils.latency.table_files import read_note, write_pair
@@ -28,6 +28,20 @@ def test_every_layer_is_read_at_its_own_channels():
                 + table["Join_1"][1, 0] + table["Skip_2"][1, 6] + table["Stride_3"][6, 8] + table["No_Stride_3"][8, 10]
                 + table["Skip_3"][6, 10] + table["Join_3"][10, 0] + table["FC"][10, 0])
     assert tables.latency_s(NETWORK, widths, table) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("network", [NETWORK, every_operator()], ids=["small", "everything"])
+def test_a_price_is_the_entry_of_its_channels(network):
+    """Also between the steps of a table, and beyond its end; of arrays as of numbers."""
+    table = arithmetic_table(network)
+    prices = tables.prices(network, table)
+    assert set(prices) == set(network.priced)
+    for name, key in network.priced.items():
+        spec = network.tables[key]
+        most = 2 + max(spec.rows * spec.step_in, spec.rows * spec.step_out, spec.columns * spec.step_out)
+        cin, cout = np.arange(1, most), np.arange(most - 1, 0, -1)
+        expected = [table[key][spec.index(int(i), int(o))] for i, o in zip(cin, cout)]
+        assert prices[name](cin, cout).tolist() == expected and prices[name](3, 2) == table[key][spec.index(3, 2)]
 
 
 def test_joins_are_optional_and_free_without_a_table():
@@ -97,6 +111,10 @@ def test_a_missing_addition_is_free_and_another_missing_layer_is_refused():
     assert 0 < tables.latency_s(NETWORK, NETWORK.full_widths, without) < whole
     with pytest.raises(UserError, match=r"the table has no Skip_2, which the network \(net res, depth 10"):
         tables.latency_s(NETWORK, NETWORK.full_widths, {k: v for k, v in table.items() if k != "Skip_2"})
+    assert set(tables.prices(NETWORK, table)) - set(tables.prices(NETWORK, without)) == {
+        "Join_1_0", "Join_2_0", "Join_3_0"}
+    with pytest.raises(UserError, match=r"the table has no Skip_2, which the network \(net res, depth 10"):
+        tables.prices(NETWORK, {k: v for k, v in table.items() if k != "Skip_2"})
 
 
 def test_milliseconds_are_noticed_by_the_look_of_them(tmp_path, capsys):

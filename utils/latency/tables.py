@@ -4,13 +4,13 @@ The keys and shapes that a network needs are ``network.tables``. A table without
 read, too; additions then count as free. Runs on Python 3.9 with NumPy.
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
-from model.network import Network, Widths
-from model.timed import Table
+from model.network import Network, Table, Widths
 from utils.common.errors import UserError
 from utils.common.output import remark
 from utils.latency.note import Correction, Note, correction_in, plain_dict
@@ -29,12 +29,39 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
     total, priced = 0.0, network.priced
     for layer in network.layers(widths):
         key = priced.get(layer.node.name)
-        if key is not None and key in table:
+        if key is not None and _holds(network, table, key):
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
-        elif key is not None and not network.tables[key].optional:
-            raise UserError(f"the table has no {key}, which the network ({network.title}) needs: expected a table of "
-                            "this network, or of a wider one of its kind")
     return float(total)
+
+
+def prices(network: Network, table: LatencyTable) -> dict[str, Callable[[Any, Any], Any]]:
+    """{node: its seconds from cin to cout channels}, the terms of ``latency_s``; cin, cout: numbers, or arrays of them.
+
+    A node that is free is left out. Raises UserError if the table lacks another layer.
+    """
+    entries = {key: partial(_entries, table[key], spec.free, *_places(spec))
+               for key, spec in network.tables.items() if _holds(network, table, key)}
+    return {name: entries[key] for name, key in network.priced.items() if key in entries}
+
+
+def _holds(network: Network, table: LatencyTable, key: str) -> bool:
+    """Whether the table has the key. Raises UserError if it lacks one that is not free."""
+    if key not in table and not network.tables[key].optional:
+        raise UserError(f"the table has no {key}, which the network ({network.title}) needs: expected a table of "
+                        "this network, or of a wider one of its kind")
+    return key in table
+
+
+def _places(spec: Table) -> tuple[np.ndarray, np.ndarray]:
+    """The row and the column of every number of channels, from 0 up to the table's most."""
+    most = max(spec.rows * max(spec.step_in, spec.step_out), spec.columns * spec.step_out)
+    rows, columns = np.array([spec.index(channels, channels) for channels in range(most + 1)]).T
+    return rows, columns
+
+
+def _entries(array: np.ndarray, free: bool, rows: np.ndarray, columns: np.ndarray, cin: Any, cout: Any) -> Any:
+    """array[Table.index(cin, cout)], for arrays of cin and cout, too."""
+    return array[rows.take(cin if free else cout, mode="clip"), columns.take(cout, mode="clip")]
 
 
 # --- the correction of a sum -----------------------------------------------------------------------------------

@@ -8,20 +8,23 @@ Raises NoWayOn if no widths meet the budget.
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Callable, Optional
+from itertools import repeat
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
 from model.network import Widths
-from utils.search.costs import Latency, unit_of
+from utils.search.costs import Latency, costs_along, unit_of
 from utils.search.netadapt import NoWayOn
 from utils.search.space import Space
 
 Saliency = Mapping[str, Sequence[float]]  # {group: worth of each channel}
+Worth = Mapping[str, np.ndarray]  # {group: worth[width], what its best ``width`` channels are worth together}
 
 FACTORS = 1000  # uniform scales in steps of 1 / FACTORS
 PARTS = 16  # random takes 1 / PARTS of a group's full width at a time
 TRADES = 100  # of the knapsack: pairs of groups that are tried at a time
+ROWS = 64  # of the table of pairs, looked through at a time: all of it could need gigabytes
 DOUBLINGS, HALVINGS, SWEEPS = 60, 30, 20  # of the knapsack: of its price, and over its groups at one price
 
 
@@ -107,67 +110,92 @@ def default_scores(method: str) -> str:
 
 # --- the knapsack's steps --------------------------------------------------------------------------------------
 
-def _cumulative(values: Sequence[float]) -> list[float]:
+def _cumulative(values: Sequence[float]) -> np.ndarray:
     """worth[width]: what the best ``width`` channels are worth together."""
-    totals = [0.0]
-    for value in sorted(values, reverse=True):
-        totals.append(totals[-1] + value)
-    return totals
+    return np.add.accumulate(np.array([0.0, *sorted(values, reverse=True)]))
 
 
-def _at_price(space: Space, widths: Widths, latency: Latency, worth: Mapping[str, list[float]],
-              price: float) -> dict[str, int]:
+def _at_price(space: Space, widths: Widths, latency: Latency, worth: Worth, price: float) -> dict[str, int]:
     widths = dict(widths)
     for _ in range(SWEEPS):
         before = dict(widths)
         for group, totals in worth.items():
-            widths[group] = max(_choices(space, widths, group, totals),
-                                key=lambda w: totals[w] - price * latency({**widths, group: w}))
+            choices = _choices(space, widths, group, totals)
+            value = totals[choices] - price * costs_along(latency, widths, group, choices)
+            widths[group] = int(choices[value.argmax()])
         if widths == before:
             break
     return widths
 
 
-def _choices(space: Space, widths: Widths, group: str, totals: Sequence[float]) -> list[int]:
+def _choices(space: Space, widths: Widths, group: str, totals: np.ndarray) -> np.ndarray:
+    """The widths that the group may get, the smallest first."""
     full = len(totals) - 1
     may_go = space.group[group].removable and space.lives({**widths, group: 0})
-    return [*[0] * may_go, *reversed(space.narrower(full)), full]
+    return np.array([*[0] * may_go, *reversed(space.narrower(full)), full])
+
+
+class Changes(NamedTuple):
+    """Other widths of single groups: one entry for each in every array."""
+
+    group: np.ndarray  # its number
+    width: np.ndarray
+    cost_s: np.ndarray  # of the change alone
+    gain: np.ndarray  # of worth
+
+    def of(self, which: np.ndarray) -> "Changes":
+        return Changes(*(values[which] for values in self))
 
 
 def _traded(space: Space, widths: Widths, latency: Latency, budget_s: float,
-            worth: Mapping[str, list[float]]) -> Optional[dict[str, int]]:
+            worth: Worth) -> Optional[dict[str, int]]:
     """One group narrower and another wider, worth more together and within the budget; None if no such trade is found.
 
     The latency of a pair is first estimated from its two changes alone; of the pairs within the budget, the TRADES
     worth most are tried.
     """
-    now = latency(widths)
-    changes = [(group, width, latency({**widths, group: width}) - now, totals[width] - totals[widths[group]])
-               for group, totals in worth.items() for width in _choices(space, widths, group, totals)
-               if width != widths[group]]
-    less, more = ([c for c in changes if (c[1] > widths[c[0]]) == wider] for wider in (False, True))
-    if not less or not more:
-        return None
-    cost_s, gain = (np.add.outer([c[i] for c in less], [c[i] for c in more]) for i in (2, 3))
+    now, groups, found = latency(widths), list(worth), []
+    for number, (group, totals) in enumerate(worth.items()):
+        choices = _choices(space, widths, group, totals)
+        choices = choices[choices != widths[group]]
+        found.append(Changes(np.full(len(choices), number), choices,
+                             costs_along(latency, widths, group, choices) - now,
+                             totals[choices] - totals[widths[group]]))
+    changes = Changes(*map(np.concatenate, zip(*found)))
+    wider = changes.width > np.array([widths[g] for g in groups])[changes.group]
+    less, more = changes.of(~wider), changes.of(wider)
     least = 1e-9 * sum(totals[-1] for totals in worth.values())
-    found = np.argwhere((gain > least) & (cost_s <= budget_s - now))
-    for i, j in found[np.argsort(-gain[tuple(found.T)], kind="stable")[:TRADES]]:
-        traded = {**widths, less[i][0]: less[i][1], more[j][0]: more[j][1]}
-        if less[i][0] != more[j][0] and latency(traded) <= budget_s:
+    for i, j in _best_pairs(less, more, budget_s - now, least):
+        traded = {**widths, groups[less.group[i]]: int(less.width[i]), groups[more.group[j]]: int(more.width[j])}
+        if less.group[i] != more.group[j] and latency(traded) <= budget_s:
             return traded
     return None
 
 
-def _filled(space: Space, widths: Widths, latency: Latency, budget_s: float,
-            worth: Mapping[str, list[float]]) -> dict[str, int]:
+def _best_pairs(less: Changes, more: Changes, budget_s: float, least: float) -> np.ndarray:
+    """The TRADES pairs [i, j] that gain most: more than ``least``, and within the budget; of equals, the first."""
+    pairs, gains = np.zeros((0, 2), int), np.zeros(0)
+    for start in range(0, len(less.gain), ROWS):
+        cost_s, gain = (np.add.outer(a[start:start + ROWS], b) for a, b in zip(less[2:], more[2:]))
+        found = np.argwhere((gain > least) & (cost_s <= budget_s))
+        pairs, gains = np.concatenate((pairs, found + (start, 0))), np.concatenate((gains, gain[tuple(found.T)]))
+        best = np.argsort(-gains, kind="stable")[:TRADES]
+        pairs, gains = pairs[best], gains[best]
+        if len(gains) == TRADES:
+            least = gains[-1]
+    return pairs
+
+
+def _filled(space: Space, widths: Widths, latency: Latency, budget_s: float, worth: Worth) -> dict[str, int]:
     widths = dict(widths)
     while True:
         now, found = latency(widths), []
         for group, totals in worth.items():
-            for width in (w for w in _choices(space, widths, group, totals) if w > widths[group]):
-                then = latency({**widths, group: width})
-                if then <= budget_s:
-                    found.append(((totals[width] - totals[widths[group]]) / max(then - now, 1e-12), group, width))
+            choices = _choices(space, widths, group, totals)
+            choices = choices[choices > widths[group]]
+            then = costs_along(latency, widths, group, choices)
+            rates = (totals[choices] - totals[widths[group]]) / np.maximum(then - now, 1e-12)
+            found += zip(rates[then <= budget_s].tolist(), repeat(group), choices[then <= budget_s].tolist())
         if not found:
             return widths
         _, group, width = max(found)

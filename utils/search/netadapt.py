@@ -2,7 +2,7 @@
 
 It sees a network's description and two callables, and knows nothing of torch, files or data:
 
-    latency(widths) -> seconds per inference
+    latency(widths) -> seconds per inference; a Cost of layers (costs.py) is quick for many widths of a group, too
     evaluate(step, proposals) -> the candidates to choose from: proposals with their errors, after whatever
                                  fine-tuning the caller gives; NaN drops a candidate
 """
@@ -15,7 +15,7 @@ from typing import Callable, Optional
 
 from model.network import Widths
 from utils.common.errors import UserError
-from utils.search.costs import Latency, unit_of
+from utils.search.costs import Latency, costs_along, unit_of
 from utils.search.space import Space
 
 Key = tuple[str, int]  # a group and its proposed width, which identify a candidate of a step
@@ -139,9 +139,9 @@ def propose(space: Space, widths: Widths, group: str, latency: Latency, target_s
     above 0 gains enough, a removable group may go to 0. A gain is always latency(before) - latency(after).
     """
     before, width = latency(widths), widths[group]
-    found = []
-    for proposed in space.narrower(width):
-        gain = before - latency({**widths, group: proposed})
+    choices, found = space.narrower(width), []
+    for proposed, after in zip(choices, costs_along(latency, widths, group, choices).tolist()):
+        gain = before - after
         if gain > target_s and (not found or gain <= reach * target_s):
             found.append(Proposal(group, width, proposed, gain))
             if reach <= 1:

@@ -34,7 +34,15 @@ class Space:
         return {g.name: g for g in self.groups}
 
     def lives(self, widths: Widths) -> bool:
-        return self.network.lives(widths)
+        """Whether these widths make a network. It depends on nothing but which groups are gone."""
+        gone, known = frozenset(name for name, width in widths.items() if not width), self._known_to_live
+        if gone not in known:
+            known[gone] = self.network.lives(widths)
+        return known[gone]
+
+    @cached_property
+    def _known_to_live(self) -> dict[frozenset[str], bool]:
+        return {}
 
     def narrower(self, width: int) -> Sequence[int]:
         """The widths below this one that a group may get, but for 0, the largest first."""
