@@ -5,14 +5,14 @@
     then      more entries where entries that a fit has not seen are predicted badly, the costliest operators first
 
 After every round from the second on, the error of whole networks is estimated by cross-validation: a correction is
-fitted to a part of them and judged on the rest. The rounds end below ``Goal.max_error``, when ``Goal.minutes`` are used
-up, or when further entries do not help any more.
+fitted to a part of them and judged on the rest. The rounds end below ``Goal.max_error`` (and three times as much for
+every single network), when ``Goal.minutes`` are used up, or when further entries do not help any more.
 
 The journal has what was chosen, so that a resumed measurement goes on with the same choice:
 
     {"networks": 30, "copies": 3}                        how many whole networks there are, and items of each
     {"reused": {"FC": [[3, 10, 4.1e-05], ...]}}          entries of other tables, with their seconds
-    {"round": 2, "entries": {"FC": [[3, 10], ...]}, "expected": 0.031}    what was expected before this round
+    {"round": 3, "entries": {"FC": [[3, 10], ...]}, "expected": 0.031, "worst": 0.08}    errors expected before it
     {"stopped": "max_error", "max_error": 0.02, "minutes": 10.0}
 """
 
@@ -47,6 +47,7 @@ FEWEST_NETWORKS = 12  # that the sums are fitted to, unless --calibrate asks for
 OF_NETWORKS = 0.4  # part of the minutes that the whole networks may take
 AVERAGE = 0.6  # of the unpruned network's time that a random one takes, about
 VISITS = 1.3  # times the passes: visits of an item, about
+WORST = 3.0  # times the mean error, that one network may be off
 RESERVE = 0.92  # part of the minutes in which everything is measured; the rest is for fits and files
 CHECKED_AGAIN = 12  # reused entries that are measured again, to see whether the machine is as fast
 TIMED = 16  # entries from which the time of all is estimated
@@ -57,6 +58,10 @@ class Goal:
     max_error: float  # mean relative error of whole networks
     minutes: float
 
+    def missed(self, expected: float, worst: float) -> float:
+        """How far the errors are from the goal: 1 or less where it is met."""
+        return max(expected, worst / WORST) / self.max_error
+
 
 @dataclass(frozen=True)
 class Known:
@@ -65,6 +70,7 @@ class Known:
     operators: Mapping[str, Operator]
     errors: Mapping[str, np.ndarray]  # of the entries of each that fill its plane, predicted without them
     expected: float  # mean relative error of whole networks
+    worst: float  # of one of them
 
     def about(self) -> dict[str, Any]:
         """For the note."""
@@ -74,7 +80,7 @@ class Known:
             held.update(median=round(float(np.median(errors)), 4), p95=round(float(np.quantile(errors, 0.95)), 4))
         return {"measured": sum(len(o.numbers) for o in self.operators.values()),
                 "of": sum(len(o.cin) * len(o.cout) for o in self.operators.values()), "error_on_held_out": held,
-                "expected_error": round(self.expected, 4),
+                "expected_error": round(self.expected, 4), "expected_worst": round(self.worst, 4),
                 "tiles": {key: list(o.fit.tiles) for key, o in self.operators.items() if o.fit}}
 
 
@@ -190,7 +196,7 @@ class Measurement:
                 self._note({"stopped": chosen, "max_error": self.goal.max_error, "minutes": self.goal.minutes})
                 return known or self.known(), chosen
             self._note({"round": len(self.rounds) + 1, "entries": self.planes.labels(chosen),
-                        "expected": known.expected if known else None})
+                        **({"expected": known.expected, "worst": known.worst} if known else {})})
             session.run(self._title(len(self.rounds)), self._items_of_round())
 
     @property
@@ -198,9 +204,9 @@ class Measurement:
         return [r for r in self.begun.notes if "round" in r]
 
     @property
-    def expected(self) -> list[float]:
-        """What was expected after each round from the second on, but for the last."""
-        return [r["expected"] for r in self.rounds if r["expected"] is not None]
+    def missed(self) -> list[float]:
+        """How far it was from the goal after each round from the second on, but for the last."""
+        return [self.goal.missed(r["expected"], r["worst"]) for r in self.rounds if "expected" in r]
 
     def _note(self, record: Record) -> None:
         if not noted(self.calibrating)(self.begun, record):
@@ -295,7 +301,7 @@ class Measurement:
                             "--resume and more --minutes")
         operators = {key: large.operator(self.planes.of[key], *of) for key, of in found.items()}
         errors = {key: _judged(self.planes.of[key], one) for key, one in operators.items() if one.fit}
-        return Known(operators, errors, self._expected(operators, errors))
+        return Known(operators, errors, *self._expected(operators, errors))
 
     def networks(self) -> tuple[list[Widths], np.ndarray]:
         """The widths and seconds of the whole networks that were measured."""
@@ -304,13 +310,16 @@ class Measurement:
         here = np.isfinite(lowest)
         return [w for w, measured in zip(self.begun.work.networks, here) if measured], lowest[here]
 
-    def _expected(self, operators: Mapping[str, Operator], errors: Mapping[str, np.ndarray]) -> float:
-        """Of whole networks. Without any, as if the errors of all entries of an operator went one way."""
+    def _expected(self, operators: Mapping[str, Operator], errors: Mapping[str, np.ndarray]) -> tuple[float, float]:
+        """Mean and largest error of whole networks. Without any, as if the errors of all entries of an operator went
+        one way."""
         (widths, seconds), table = self.networks(), large.arrays(operators)
         if len(widths) >= correction.ENOUGH:
-            return float(correction.cross_validated(self.planes.network, widths, seconds, table).mean())
+            found = correction.cross_validated(self.planes.network, widths, seconds, table)
+            return float(found.mean()), float(found.max())
         share = _shares(self.planes.network, table)
-        return sum(share.get(key, 0.0) * float(np.abs(found).mean()) for key, found in errors.items() if len(found))
+        mean = sum(share.get(key, 0.0) * float(np.abs(e).mean()) for key, e in errors.items() if len(e))
+        return mean, mean
 
     def about(self) -> Record:
         """For the note, beside what is known."""
@@ -325,8 +334,8 @@ class Measurement:
             return "minutes"
         if known is None:
             return self._opening()
-        history = [*self.expected, known.expected]
-        if known.expected <= self.goal.max_error:
+        history = [*self.missed, self.goal.missed(known.expected, known.worst)]
+        if history[-1] <= 1:
             return "max_error"
         best_before = min(history[:-HOPELESS], default=np.inf)
         if len(history) > HOPELESS and min(history[-HOPELESS:]) > WORTHWHILE * best_before:

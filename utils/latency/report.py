@@ -90,7 +90,8 @@ def _ended(sampling: Mapping[str, Any]) -> Iterator[str]:
     if "stopped_by" in sampling:
         yield (f"{sampling['measured']:,} of {sampling['of']:,} entries, {sampling['rounds']} rounds"
                f"{', {:,} entries reused'.format(sampling['reused']) if sampling['reused'] else ''}; whole networks "
-               f"are expected to be predicted within {sampling['expected_error']:.1%} (mean); ended because "
+               f"are expected to be predicted within {sampling['expected_error']:.1%} (mean; each within "
+               f"{sampling['expected_worst']:.1%}); ended because "
                f"{WHY[sampling['stopped_by']].format(**sampling)}")
 
 
