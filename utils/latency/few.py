@@ -32,6 +32,7 @@ from utils.latency import fit as fitting
 from utils.latency.entries import Entries
 from utils.latency.large import Operator
 from utils.latency.measure import Begun, Source, Work
+from utils.latency.note import alike
 from utils.latency.points import Plane
 from utils.latency.runners import Runner, patiently
 from utils.latency.tables import latency_s
@@ -189,6 +190,7 @@ class Measurement:
             self._begin(reused)
         if self.rounds:
             session.run(self._title(len(self.rounds)), self._items_of_round())
+            self._look_at_speed()
         while True:
             known = self.known() if len(self.rounds) > 1 else None
             chosen = self._next(known)
@@ -198,6 +200,7 @@ class Measurement:
             self._note({"round": len(self.rounds) + 1, "entries": self.planes.labels(chosen),
                         **({"expected": known.expected, "worst": known.worst} if known else {})})
             session.run(self._title(len(self.rounds)), self._items_of_round())
+            self._look_at_speed()
 
     @property
     def rounds(self) -> list[Record]:
@@ -272,17 +275,29 @@ class Measurement:
         """Seconds by number of every entry; reused ones at the machine's present speed."""
         _, seconds = self.begun.work.split(self.begun.visits.result(self.care))
         now = {int(n): float(s) for n, s in zip(self.begun.work.wanted, seconds) if np.isfinite(s)}
-        reused = {n: s for record in self.begun.notes if "reused" in record
-                  for n, s in zip(_numbers(self.planes.entries, record["reused"]).tolist(),
-                                  (e[2] for found in record["reused"].values() for e in found))}
-        ratio = self.slower(now, reused)
-        return {**{n: ratio * s for n, s in reused.items()}, **now}
+        ratio = self._slower(now)
+        return {**{n: ratio * s for n, s in self._reused.items()}, **now}
 
-    @staticmethod
-    def slower(now: Mapping[int, float], then: Mapping[int, float]) -> float:
-        """By how much the machine is slower now, from the entries that both have; 1 without any."""
+    @property
+    def _reused(self) -> dict[int, float]:
+        """Seconds by number, as the other tables have them."""
+        return {n: s for record in self.begun.notes if "reused" in record
+                for n, s in zip(_numbers(self.planes.entries, record["reused"]).tolist(),
+                                (e[2] for found in record["reused"].values() for e in found))}
+
+    def _slower(self, now: Mapping[int, float]) -> float:
+        """By how much the machine is slower now, from reused entries that were measured again; 1 without any."""
+        then = self._reused
         both = sorted(set(now) & set(then))
         return float(np.median([now[n] / then[n] for n in both])) if both else 1.0
+
+    def _look_at_speed(self) -> None:
+        """Raises UserError where the reused entries must be of another machine."""
+        _, seconds = self.begun.work.split(self.begun.visits.result(self.care))
+        ratio = self._slower({int(n): float(s) for n, s in zip(self.begun.work.wanted, seconds) if np.isfinite(s)})
+        if not alike(ratio):
+            raise UserError(f"--reuse: the entries of these tables take {ratio:.2f} times as long now: another machine, "
+                            "or a busy one; leave --reuse out, or measure when the machine is quiet")
 
     def by_key(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Numbers within each operator, ascending, and their seconds."""
