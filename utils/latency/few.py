@@ -296,8 +296,8 @@ class Measurement:
         _, seconds = self.begun.work.split(self.begun.visits.result(self.care))
         ratio = self._slower({int(n): float(s) for n, s in zip(self.begun.work.wanted, seconds) if np.isfinite(s)})
         if not alike(ratio):
-            raise UserError(f"--reuse: the entries of these tables take {ratio:.2f} times as long now: another machine, "
-                            "or a busy one; leave --reuse out, or measure when the machine is quiet")
+            raise UserError(f"--reuse: the entries of these tables take {ratio:.2f} times as long now: another "
+                            "machine, or a busy one; leave --reuse out, or measure when the machine is quiet")
 
     def by_key(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Numbers within each operator, ascending, and their seconds."""
