@@ -120,6 +120,9 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
                        help="--sample without a value: measuring ends after so long, at most")
     group.add_argument("--reuse", nargs="+", default=[], metavar="TABLE",
                        help="--sample without a value: tables of this device whose entries need not be measured again")
+    group.add_argument("--multiple_of", type=cli.within(int, 1, 4096), default=1,
+                       help="--sample without a value, validate: networks get only widths that are multiples of it, as "
+                            "with prune.py --multiple_of")
     group.add_argument("--calibrate", type=cli.within(int, 0, 10_000), default=correction.NETWORKS,
                        help="whole networks that the correction of sums is fitted on; 0: no correction")
     group.add_argument("--benchmark_lite_loc", help="benchmark_model binary, for check, load, validate and measure "
@@ -152,9 +155,12 @@ def main() -> None:
     chosen = args.sample is True
     if args.reuse and not chosen:
         raise UserError("--reuse: only --sample without a value can leave entries out that other tables have")
+    if args.multiple_of > 1 and not chosen and args.mode != "validate":
+        raise UserError(f"--multiple_of={args.multiple_of}: only --sample without a value leaves other widths out, and "
+                        "--mode=validate; add --sample, or leave it out")
     asked = assembly.Measuring(network, args.num_images,
                                few.Goal(args.max_error, args.minutes) if chosen else args.sample, args.calibrate, pace,
-                               tuple(map(table_path, args.reuse)))
+                               tuple(map(table_path, args.reuse)), args.multiple_of)
     if args.mode == "save":
         if args.offset_process >= args.num_process:
             raise UserError(f"--offset_process={args.offset_process}: expected 0 to {args.num_process - 1}, the number "
@@ -206,7 +212,7 @@ def validate_table(asked: assembly.Measuring, table: Path, num_networks: int, to
     arrays, note = tables.read_measured(table, network)
     runner = tool.runner(threads_in(note))
     otherwise = reported_differences(table, note, how_measured(runner, asked.num_images))
-    networks = correction.judging_networks(network, num_networks, asked.pace.seed)
+    networks = correction.judging_networks(network, num_networks, asked.pace.seed, asked.multiple_of)
     found = validation.validate(network, arrays, note, networks, runner, asked.pace.of_networks(JUDGING_PATIENCE_S),
                                 num_images=asked.num_images, same_machine=not otherwise)
     if as_json:

@@ -50,14 +50,19 @@ class Measuring:
     calibrate: int  # whole networks that the sums are fitted to
     pace: Pace
     reuse: tuple[Path, ...] = ()  # tables whose entries are taken
+    multiple_of: int = 1  # of the widths that networks get, beside the full ones
+
+    def networks(self) -> list[dict[str, int]]:
+        """Widths of those that the sums can be fitted to."""
+        return correction.fitting_networks(self.network, self.calibrate, self.pace.seed, self.multiple_of)
 
 
 def check_board(asked: Measuring, tool: Tool) -> check.Check:
     """Look at this machine, on which the table is to be built. Raises UserError if the binary asked for is missing."""
     source = Source(partial(writing.variant, asked.num_images), partial(writing.whole_network, asked.num_images))
-    networks = correction.fitting_networks(asked.network, asked.calibrate, asked.pace.seed)
-    work = (few.work_ahead(asked.network, networks) if isinstance(asked.sample, few.Goal) else
-            Work(Entries(asked.network), wanted_entries(asked)[0], networks))
+    work = (few.work_ahead(few.Planes(asked.network, asked.multiple_of), asked.networks())
+            if isinstance(asked.sample, few.Goal) else
+            Work(Entries(asked.network), wanted_entries(asked)[0], asked.networks()))
     return check.look(work, source, tool.runner(), _care(asked))
 
 
@@ -122,8 +127,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     with locked(log):
         work, fill = _plan(asked)
         begun = measure.open_journal(log, header, work, care, resume=going_on,
-                                     noted=few.noted(correction.fitting_networks(network, asked.calibrate,
-                                                                                 asked.pace.seed)))
+                                     noted=few.noted(asked.networks()))
         before = int(begun.visits.count.sum())
         with journal.Journal(log) as lines:
             operators: Optional[large.Operators] = None
@@ -157,7 +161,8 @@ def _header(asked: Measuring, care: Care, about: Record, about_tool: Record) -> 
             "sample": few.NAME if chosen else asked.sample, "calibrate": asked.calibrate,
             "num_measures": pace.num_measures, "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift,
             "seed": pace.seed, "device": board.this_machine(), "conditions": conditions.as_json(), **about_tool,
-            **correction.limits(asked.network), **({"reuse": [str(p) for p in asked.reuse]} if asked.reuse else {})}
+            **correction.limits(asked.network), **({"reuse": [str(p) for p in asked.reuse]} if asked.reuse else {}),
+            **({"multiple_of": asked.multiple_of} if asked.multiple_of > 1 else {})}
 
 
 def _plan(asked: Measuring) -> tuple[Work, report.Fill]:
@@ -166,7 +171,7 @@ def _plan(asked: Measuring) -> tuple[Work, report.Fill]:
     if isinstance(asked.sample, few.Goal):
         return Work(entries, np.zeros(0, np.int64), (), copies=1), lambda seconds: ({}, {})
     wanted, sample = wanted_entries(asked)
-    work = Work(entries, wanted, correction.fitting_networks(network, asked.calibrate, asked.pace.seed))
+    work = Work(entries, wanted, asked.networks())
     if sample is None:
         return work, lambda seconds: (entries.arrays(seconds), {})
     return work, partial(_filled, network, sample)
@@ -180,8 +185,7 @@ def _filled(network: Network, sample: sampling.Sample, seconds: np.ndarray) -> t
 def _in_rounds(asked: Measuring, goal: few.Goal, source: Source, runner: Runner, care: Care, begun: measure.Begun,
                lines: journal.Journal, reused: Mapping[int, float]) -> tuple[large.Operators, report.Fill]:
     """Measure few entries in rounds: what is known then, and how a table comes from it."""
-    networks = correction.fitting_networks(asked.network, asked.calibrate, asked.pace.seed)
-    measurement = few.Measurement(begun, care, goal, networks, source, runner, lines)
+    measurement = few.Measurement(begun, care, goal, asked.networks(), source, runner, lines, asked.multiple_of)
     known, reason = measurement.run(reused)
     about = {**known.about(), **measurement.about(), "stopped_by": reason, "max_error": goal.max_error,
              "minutes": goal.minutes}

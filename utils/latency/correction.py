@@ -32,8 +32,15 @@ BETTER = 0.95  # weights have a term where it leaves less of the error
 REMOVED = 0.15  # probability that a random network lacks a removable group
 
 
-def random_widths(network: Network, random: np.random.Generator) -> dict[str, int]:
-    """Random widths as pruning might leave them: some blocks removed, the others near a common share of full width."""
+def random_widths(network: Network, random: np.random.Generator, multiple_of: int = 1) -> dict[str, int]:
+    """Random widths as pruning might leave them: some blocks removed, the others near a common share of full width.
+
+    multiple_of: of the widths that are narrower than the full one.
+    """
+    def near(width: int, part: float) -> int:
+        wanted = max(round(width * part / multiple_of), 1) * multiple_of
+        return min(wanted, width)
+
     share, widths = random.uniform(0.3, 1), {}
     for group in network.groups:
         if not group.prunable:
@@ -42,14 +49,14 @@ def random_widths(network: Network, random: np.random.Generator) -> dict[str, in
             widths[group.name] = 0
         else:
             kept = random.uniform(max(share - 0.3, 0), min(share + 0.3, 1))
-            widths[group.name] = max(round(group.width * kept), 1)
+            widths[group.name] = near(group.width, kept)
     for name in [name for name, width in widths.items() if not width]:
         if not network.lives(widths):  # of groups that may go each, not all may go together
-            widths[name] = max(round(network.group[name].width * share), 1)
+            widths[name] = near(network.group[name].width, share)
     return widths
 
 
-def fitting_networks(network: Network, count: int, seed: int) -> list[dict[str, int]]:
+def fitting_networks(network: Network, count: int, seed: int, multiple_of: int = 1) -> list[dict[str, int]]:
     """Widths of the networks that a correction is fitted on: the unpruned one and random ones.
 
     The random stream differs from that of ``judging_networks`` for every seed. Networks of more than MOST_PARAMETERS
@@ -57,7 +64,7 @@ def fitting_networks(network: Network, count: int, seed: int) -> list[dict[str, 
     """
     random, found = np.random.default_rng([seed, 1]), []
     for number in range(count * TRIES):
-        widths = random_widths(network, random) if number else dict(network.full_widths)
+        widths = random_widths(network, random, multiple_of) if number else dict(network.full_widths)
         if len(found) < count and network.parameter_count(widths) <= MOST_PARAMETERS:
             found.append(widths)
     return found
@@ -69,10 +76,10 @@ def limits(network: Network) -> dict[str, int]:
     return {"most_parameters": MOST_PARAMETERS} if wide else {}
 
 
-def judging_networks(network: Network, count: int, seed: int) -> list[dict[str, int]]:
+def judging_networks(network: Network, count: int, seed: int, multiple_of: int = 1) -> list[dict[str, int]]:
     """Widths of the networks that a table is judged on: all random."""
     random = np.random.default_rng([seed, 2])
-    return [random_widths(network, random) for _ in range(count)]
+    return [random_widths(network, random, multiple_of) for _ in range(count)]
 
 
 def fit_correction(network: Network, widths: Sequence[Widths], seconds: Union[Sequence[float], np.ndarray],

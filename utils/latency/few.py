@@ -90,6 +90,7 @@ class Planes:
     """The operators of a network, and where the entries of each stand among all."""
 
     network: Network
+    multiple_of: int = 1
 
     @cached_property
     def entries(self) -> Entries:
@@ -97,7 +98,7 @@ class Planes:
 
     @cached_property
     def of(self) -> dict[str, Plane]:
-        return {t.key: Plane(t) for t in self.entries.tables}
+        return {t.key: Plane(t, self.multiple_of) for t in self.entries.tables}
 
     @cached_property
     def start(self) -> dict[str, int]:
@@ -116,9 +117,8 @@ class Planes:
         return {key: points.first(plane) for key, plane in self.of.items()}
 
 
-def work_ahead(network: Network, networks: Sequence[Widths]) -> Work:
+def work_ahead(planes: Planes, networks: Sequence[Widths]) -> Work:
     """About what the first two rounds measure, for an estimate of their time."""
-    planes = Planes(network)
     first = planes.first()
     filling = {key: points.more(plane, 1, first[key].tolist(), _filling(plane), 0)
                for key, plane in planes.of.items()}
@@ -127,7 +127,7 @@ def work_ahead(network: Network, networks: Sequence[Widths]) -> Work:
 
 
 def _filling(plane: Plane) -> int:
-    return 0 if len(plane) <= points.SMALL else points.PLANE if len(plane.cin) > 1 else points.LINE
+    return 0 if len(plane.all()) <= points.SMALL else points.PLANE if len(plane.cin) > 1 else points.LINE
 
 
 # --- the journal -----------------------------------------------------------------------------------------------
@@ -170,10 +170,11 @@ class Measurement:
     source: Source
     runner: Runner
     log: Journal
+    multiple_of: int = 1
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self.planes = Planes(self.begun.work.entries.network)
+        self.planes = Planes(self.begun.work.entries.network, self.multiple_of)
         self._began = self.clock() - self.begun.visits.elapsed_s
 
     def run(self, reused: Mapping[int, float]) -> tuple[Known, str]:
@@ -237,7 +238,7 @@ class Measurement:
 
     def _begin(self, reused: Mapping[int, float]) -> None:
         """Choose how many whole networks there are; see whether the time is enough."""
-        ahead = work_ahead(self.planes.network, self.calibrating)
+        ahead = work_ahead(self.planes, self.calibrating)
         wanted = np.setdiff1d(ahead.wanted, list(reused))
         random = np.random.default_rng(self.care.seed)
         some = random.choice(wanted, min(TIMED, len(wanted)), replace=False)
@@ -381,7 +382,7 @@ class Measurement:
 
     def _where_it_is_bad(self, known: Known) -> Any:
         """More entries of the operators whose errors weigh most in the unpruned network."""
-        room = {key: len(plane) - len(known.operators[key].numbers) for key, plane in self.planes.of.items()}
+        room = {key: len(plane.all()) - len(known.operators[key].numbers) for key, plane in self.planes.of.items()}
         share = _shares(self.planes.network, large.arrays(known.operators))
         weight = {key: share.get(key, 0.0) * float(np.abs(known.errors[key]).mean()) for key in known.errors
                   if len(known.errors[key]) and room[key]}

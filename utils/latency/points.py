@@ -22,9 +22,13 @@ NARROWEST = 0.02  # of the full width: below it an operator costs little, whatev
 
 @dataclass(frozen=True)
 class Plane:
-    """The entries of an operator as [cin, cout], in true channels. One with a single row or column has 1 for cin."""
+    """The entries of an operator as [cin, cout], in true channels. One with a single row or column has 1 for cin.
+
+    multiple_of: a network gets only widths that are multiples of it, and the full ones; others are not measured.
+    """
 
     table: Table
+    multiple_of: int = 1
 
     @cached_property
     def cin(self) -> np.ndarray:
@@ -51,26 +55,47 @@ class Plane:
         """cin and cout of the entries with these numbers within the table."""
         return self.cin[numbers // len(self.cout)], self.cout[numbers % len(self.cout)]
 
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Indices of the cin that may be measured."""
+        return self._allowed(self.cin)
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """Indices of the cout that may be measured."""
+        return self._allowed(self.cout)
+
+    def _allowed(self, channels: np.ndarray) -> np.ndarray:
+        widths = np.arange(1, len(channels) + 1)
+        return np.flatnonzero((widths % self.multiple_of == 0) | (widths == len(widths)))
+
     def run_out(self) -> np.ndarray:
         """Numbers of a run along cout."""
-        return self._other(self.cin) * len(self.cout) + tiles.run(self.cout)
+        row = self.rows[_other(self.cin[self.rows])]
+        return row * len(self.cout) + self.columns[tiles.run(self.cout[self.columns])]
 
     def run_in(self) -> np.ndarray:
         """Numbers of a run along cin."""
-        return tiles.run(self.cin) * len(self.cout) + self._other(self.cout)
+        column = self.columns[_other(self.cout[self.columns])]
+        return self.rows[tiles.run(self.cin[self.rows])] * len(self.cout) + column
 
-    @staticmethod
-    def _other(channels: np.ndarray) -> int:
-        return min(int(np.searchsorted(channels, OTHER)), len(channels) - 1)
+    def all(self) -> np.ndarray:
+        """Numbers, ascending, of what may be measured."""
+        return (self.rows[:, None] * len(self.cout) + self.columns).ravel()
+
+
+def _other(channels: np.ndarray) -> int:
+    """Index of where one side stands while a run goes along the other."""
+    return min(int(np.searchsorted(channels, OTHER)), len(channels) - 1)
 
 
 def first(plane: Plane) -> np.ndarray:
     """Numbers, ascending, of the entries that show the tiles, and of the corners; all of a small operator."""
-    if len(plane) <= SMALL:
-        return np.arange(len(plane))
-    rows, columns = len(plane.cin), len(plane.cout)
-    corners = [row * columns + column for row in {0, rows // 16, rows - 1} for column in {0, columns // 16, columns - 1}
-               if (row == rows - 1) + (column == columns - 1) or (row, column) == (0, 0)]
+    rows, columns = len(plane.rows), len(plane.columns)
+    if rows * columns <= SMALL:
+        return plane.all()
+    corners = [plane.rows[row] * len(plane.cout) + plane.columns[column] for row in {0, rows // 16, rows - 1}
+               for column in {0, columns // 16, columns - 1} if row == rows - 1 or column == columns - 1 or not row + column]
     runs = [plane.run_out(), *([plane.run_in()] if rows > 1 else [])]
     return np.unique(np.concatenate([corners, *runs]))
 
@@ -81,15 +106,16 @@ def more(plane: Plane, tile: int, known: Collection[int], count: int, seed: int)
     found, taken = [], set(known)
     random = np.random.default_rng([seed, zlib.crc32(plane.table.key.encode())])
     offset, number = random.random(2), 0
-    while len(found) < min(count, len(plane) - len(known)):
+    room, couts = len(plane.rows) * len(plane.columns), plane.cout[plane.columns]
+    while len(found) < count:
         part = NARROWEST + (1 - NARROWEST) * ((offset + number * np.array(GOLDEN)) % 1)
-        row, column = (int(p * len(c)) for p, c in zip(part, (plane.cin, plane.cout)))
+        row, column = (int(p * len(c)) for p, c in zip(part, (plane.rows, plane.columns)))
         if number % 2 and tile > 1:
-            whole = max(round(plane.cout[column] / tile), 1) * tile
-            column = min(int(np.searchsorted(plane.cout, whole)), len(plane.cout) - 1)
-        new, number = row * len(plane.cout) + column, number + 1
-        if number > 64 * (len(plane) + count):  # what is left is nowhere near the sequence
-            rest = [n for n in range(len(plane)) if n not in taken][:count - len(found)]
+            whole = max(round(couts[column] / tile), 1) * tile
+            column = min(int(np.searchsorted(couts, whole)), len(couts) - 1)
+        new, number = int(plane.rows[row]) * len(plane.cout) + int(plane.columns[column]), number + 1
+        if number > 8 * room:  # what is left, if anything, is nowhere near the sequence
+            rest = [n for n in plane.all().tolist() if n not in taken][:count - len(found)]
             return np.unique([*found, *rest]).astype(np.int64)
         if new not in taken:
             found.append(new)
