@@ -95,7 +95,8 @@ def first(plane: Plane) -> np.ndarray:
     if rows * columns <= SMALL:
         return plane.all()
     corners = [plane.rows[row] * len(plane.cout) + plane.columns[column] for row in {0, rows // 16, rows - 1}
-               for column in {0, columns // 16, columns - 1} if row == rows - 1 or column == columns - 1 or not row + column]
+               for column in {0, columns // 16, columns - 1}
+               if row == rows - 1 or column == columns - 1 or not row + column]
     runs = [plane.run_out(), *([plane.run_in()] if rows > 1 else [])]
     return np.unique(np.concatenate([corners, *runs]))
 
