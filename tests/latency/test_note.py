@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.helpers import SMALL
 from utils.latency import note as notes
 from utils.latency.note import Correction
 
@@ -23,6 +24,12 @@ def test_what_a_sound_note_says():
     assert (notes.probe_in(note), notes.threads_in(note)) == (3e-4, 4)
     assert notes.origin_in(note) == notes.origin_in({"measurements": [note, {}]}) == "A Board 3, ai_edge_litert"
     assert notes.origin_in({}) == "" and notes.origin_in({"measurements": "x", "device": 3}) == ""
+
+
+@pytest.mark.parametrize("told", [None, "res", {}, {"net": "x"}, {"net": "res", "depth": "x"}, {"description": 3}])
+def test_a_network_that_makes_no_sense_is_not_known(told):
+    assert notes.network_in({"network": told}) is None and notes.network_in({}) is None
+    assert notes.network_in({"network": SMALL.arguments}) == SMALL
 
 
 @pytest.mark.parametrize("threads", [0, -1, 257, True, "4", 2.0, None])

@@ -52,6 +52,11 @@ def colours(name: str) -> Any:
     return matplotlib.colormaps[name]
 
 
+def time_unit(largest_s: float) -> tuple[str, float]:
+    """The unit in which times up to this one are read well, and how many of it make a second."""
+    return ("ms", 1e3) if largest_s >= 1e-3 else ("µs", 1e6)
+
+
 def logarithmic(axes: Any) -> None:
     """A logarithmic vertical axis whose ticks are plain numbers."""
     from matplotlib.ticker import LogLocator

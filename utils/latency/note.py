@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from model.architectures import describe
+from model.network import Network
 from utils.common.journal import Record
 from utils.common.output import remark
 from utils.common.provenance import stamp
@@ -73,6 +74,14 @@ def about_tool(runner: Runner) -> dict[str, Any]:
 def plain_dict(value: Any) -> dict[str, Any]:
     """``value`` where it is a dict, else {}."""
     return value if isinstance(value, dict) else {}
+
+
+def network_in(note: Note) -> Optional[Network]:
+    """The network that the table was measured for; None if the note does not tell it."""
+    try:
+        return describe(**note["network"])
+    except Exception:  # a note that was edited by hand raises many kinds
+        return None
 
 
 def correction_in(note: Note) -> Optional[Correction]:

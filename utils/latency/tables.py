@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from model.network import Network, Table, Widths
+from model.network import Layer, Network, Table, Widths
 from utils.common.errors import UserError
 from utils.common.output import remark
 from utils.latency.note import Correction, Note, correction_in, plain_dict
@@ -127,6 +127,14 @@ def read_measured(path: Path, network: Network) -> tuple[dict[str, np.ndarray], 
     look_at_units(path, arrays, latency_s(network, network.full_widths, arrays),
                   network.multiply_adds(network.full_widths), note)
     return arrays, note
+
+
+def by_layer(network: Network, widths: Widths, table: LatencyTable) -> list[tuple[Layer, float]]:
+    """Every live layer in order, and its seconds by a table of the network; 0 without a key there. ``latency_s`` is
+    their sum."""
+    keys = [(layer, network.priced.get(layer.node.name, "")) for layer in network.layers(widths)]
+    return [(layer, float(table[key][network.tables[key].index(layer.cin, layer.cout)]) if key in table else 0.0)
+            for layer, key in keys]
 
 
 def look_at_units(path: Path, arrays: LatencyTable, total_s: float, macs: float, note: Note) -> None:
