@@ -325,9 +325,10 @@ class Network:
         for name in sorted(set(channels) ^ set(known)):
             raise ValueError(f"{name}: {'no convolution of this network' if name in channels else 'missing'}")
         widths, writer = dict(self.full_widths), {}
+        widths.update((s.group, 0) for _, _, s in self._counted if self.group[s.group].removable)
         for key, _, segment in self._counted:
-            if channels[key] == 0 and not self.group[segment.group].removable:
-                continue  # gone with its block; the group's other writers say how wide it is
+            if channels[key] == 0:
+                continue  # gone, perhaps with its block; the group's other writers say how wide it is
             width, rest = divmod(channels[key], segment.repeat)
             if rest:
                 raise ValueError(f"{key}: {channels[key]} channels, expected a multiple of {segment.repeat}")
@@ -336,14 +337,13 @@ class Network:
                 raise ValueError(f"{key}: {channels[key]} channels, but {other}, which writes the same stream, has "
                                  f"{channels[other]}")
             widths[segment.group] = width
-        for key, _, segment in self._counted:
-            if segment.group not in writer:
-                raise ValueError(f"{key}: 0 channels, expected at least 1: this layer cannot be removed")
         try:
             derived = self.conv_channels(widths)
         except ValueError as error:
             raise ValueError(f"no such channels in this network ({error})") from error
         for key, found in derived.items():
+            if channels[key] == 0 and channels[key] != found:
+                raise ValueError(f"{key}: 0 channels, expected at least 1: this layer cannot be removed alone")
             if channels[key] != found:
                 raise ValueError(f"{key}: expected {found} channels, as the layers around it have, found "
                                  f"{channels[key]}")

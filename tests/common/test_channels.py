@@ -102,8 +102,8 @@ def test_layers_that_are_left_out_are_named(tmp_path, capsys):
     ({"Skip_1": (2, 12)}, "Skip_1: 12 channels, but Conv_1_0_2, which writes the same stream, has 2"),
     ({"Conv_0": (12, 3)}, "Conv_0: 12 input channels, but the layers before it have 3"),
     ({"FC": (128, 10)}, "FC: 128 input channels, but the layers before it have 7"),
-    ({"Conv_2_0_1": (2, 3)}, "Conv_2_0_2: missing, and what is left does not fit (Conv_2_0_2: expected 3 channels"),
-    ({"Skip_2": None}, "Conv_2_0_1, Conv_2_0_2, Skip_2: missing, and what is left does not fit (Conv_2_0_2: 0"),
+    ({"Conv_2_0_1": (2, 3)}, "Conv_2_0_2: missing, and what is left does not fit (Conv_2_0_2: 0 channels, expected"),
+    ({"Skip_2": None}, "Conv_2_0_1, Conv_2_0_2, Skip_2: missing, and what is left does not fit ("),
     ({"Conv_0": None}, "Conv_0, Conv_2_0_1, Conv_2_0_2: missing, and what is left does not fit (Conv_0: 0 channels, "),
     ({"Pool": (7, 7)}, "Pool: no convolution of this network"),
     ({"Conv_0": (3, 12, 1)}, "'Conv_0': expected a number of channels, 0 or more, or a pair of input and output "

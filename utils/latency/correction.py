@@ -16,7 +16,7 @@ import numpy as np
 from model.network import Network, Widths
 from utils.latency.note import Correction
 from utils.latency.table_files import LatencyTable
-from utils.latency.tables import LEAST, filter_weights, latency_s, output_key
+from utils.latency.tables import LEAST, by_layer, filter_weights, latency_s, output_key
 
 NETWORKS = 30  # to fit on
 MOST_PARAMETERS = 30_000_000  # of a network to fit on: 120 MB as a file, 640 MB while it is written
@@ -163,6 +163,5 @@ def _errors(sums: _Sums, *, weighs: bool) -> np.ndarray:
 
 def entries_of(network: Network, widths: Widths, table: LatencyTable) -> list[tuple[str, float]]:
     """(key, seconds) of every live layer that the table prices, in the network's order."""
-    priced = ((network.priced.get(layer.node.name), layer) for layer in network.layers(widths))
-    return [(key, float(table[key][network.tables[key].index(layer.cin, layer.cout)]))
-            for key, layer in priced if key is not None and key in table]
+    priced = ((network.priced.get(layer.node.name), seconds) for layer, seconds in by_layer(network, widths, table))
+    return [(key, seconds) for key, seconds in priced if key is not None and key in table]
