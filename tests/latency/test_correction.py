@@ -8,7 +8,7 @@ from model.network import Group, Input, Network
 from model.operators import Node, units
 from tests.helpers import NETWORKS, arithmetic_table
 from utils.latency import correction
-from utils.latency.note import Correction, correction_in
+from utils.latency.note import Correction, correction_in, stamped
 from utils.latency.table_files import write_pair
 from utils.latency.tables import corrected, latency_s, output_key, read_measured, read_table
 
@@ -102,3 +102,18 @@ def test_the_last_layer_that_is_priced_pays_for_the_invocation():
 @pytest.mark.parametrize("width, found", [(1.0, {}), (10.0, {"most_parameters": 30_000_000})])
 def test_a_wide_network_is_not_resumed_with_other_networks_to_fit_on(width, found):
     assert correction.limits(describe("res", depth=16, width=width)) == found
+
+
+def test_a_correction_with_weights_is_the_formula_and_older_versions_refuse_its_note():
+    table = {k: np.full_like(a, 1e-5) for k, a in arithmetic_table(NETWORK).items()}
+    found = Correction(1.1, 2e-6, 3e-10)
+    widths = NETWORK.full_widths
+    weights = sum(int(np.prod(w.shape)) for n, w in NETWORK.weights(widths).items() if len(w.shape) > 1)
+    n = sum(layer.node.table is not None for layer in NETWORK.layers(widths))
+    expected = 1.1 * (n * 1e-5 - (n - 1) * 2e-6) + weights * 3e-10
+    assert latency_s(NETWORK, widths, corrected(NETWORK, table, found)) == pytest.approx(expected)
+    about = {"factor": 1.1, "overhead_s": 2e-6}
+    assert stamped({"correction": about})["format"] == 1 and stamped({})["format"] == 1
+    heavy = stamped({"correction": {**about, "weight_s": 3e-10}})
+    assert heavy["format"] == 2 and correction_in(heavy) == found
+    assert correction_in({"correction": {**about, "weight_s": -1.0}}) is None

@@ -247,7 +247,7 @@ class Measurement:
         seconds = visits * entry_s * len(wanted)
         if self.calibrating:
             network_s = visits * AVERAGE * self._visit_s(self.source.network(self.planes.network, self.calibrating[0]))
-            affordable = OF_NETWORKS * 60 * self.goal.minutes / network_s
+            affordable = OF_NETWORKS * 60 * self.goal.minutes / max(network_s, 1e-9)
             fewest = min(FEWEST_NETWORKS, len(self.calibrating))
             copies = min(max(int(affordable / fewest), 1), measure.COPIES)
             count = min(max(int(affordable / copies), fewest), len(self.calibrating))
