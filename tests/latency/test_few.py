@@ -131,8 +131,9 @@ def test_the_minutes_end_it(tmp_path):
 
 def test_too_few_minutes_are_refused_with_how_many_it_takes(tmp_path):
     ticks = iter(np.arange(0, 1e6, 1.0))
-    with pytest.raises(UserError, match=r"^--minutes=0.5: a fit of this network needs \d+ entries and 12 whole "
-                                        r"networks, which take about [\d.]+ minutes here; expected --minutes=[\d.]+ or more$"):
+    words = (r"^--minutes=0.5: a fit of this network needs \d+ entries and 12 whole networks, which take about [\d.]+ "
+             r"minutes here; expected --minutes=[\d.]+ or more$")
+    with pytest.raises(UserError, match=words):
         measured(tmp_path / "t.journal", few.Goal(0.02, 0.5), clock=lambda: float(next(ticks)))
 
 
