@@ -41,7 +41,7 @@ def finish(care: Care, begun: Begun, fill: Fill,
     about.update(filled)
     here = np.flatnonzero(np.isfinite(networks).all(1))  # the others were not reached in time
     if len(here):
-        about["correction"] = _correction(work, [work.networks[i] for i in here], table, networks[here].min(1))
+        about["correction"] = _correction(work, [work.networks[int(i)] for i in here], table, networks[here].min(1))
     return table, about
 
 
