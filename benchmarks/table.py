@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
-from model.network import Network
 from utils.common import cli, journal
 from utils.common.errors import UserError
 from utils.common.files import writable_folder, write_whole
@@ -54,6 +54,19 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is measured, how, and the board that it is projected to."""
+
+    minutes: float
+    num_networks: int
+    seed: int
+    patience: float
+    board_runs: float
+    board_python: float
+    net_flags: tuple[str, ...]
+
+
 def compute_table(folder: Path, *flags: str) -> tuple[str, float, float]:
     """What the script prints; its seconds; the MB of the largest of its processes. Raises UserError where it fails."""
     began = time.perf_counter()
@@ -68,18 +81,18 @@ def compute_table(folder: Path, *flags: str) -> tuple[str, float, float]:
     return printed, time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
-def measured(args: argparse.Namespace, net: str, folder: Path) -> dict[str, Any]:
+def measured(asked: Asked, net: str, folder: Path) -> dict[str, Any]:
     """Build and validate the table of a network, or read what an earlier run of this benchmark found."""
     name = Path(net).stem
     kept = folder / f"{name}.benchmark.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    which = [f"--net={Path(net).resolve() if Path(net).exists() else net}", *args.net_flags.split()]
-    _, build_s, build_mb = compute_table(folder, "--mode=build", "--sample", f"--minutes={args.minutes}",
+    which = [f"--net={Path(net).resolve() if Path(net).exists() else net}", *asked.net_flags]
+    _, build_s, build_mb = compute_table(folder, "--mode=build", "--sample", f"--minutes={asked.minutes}",
                                          f"--save_file={name}", *which)
     found, _, validate_mb = compute_table(folder, "--mode=validate", f"--perf_table={name}", "--json",
-                                          f"--num_networks={args.num_networks}", f"--seed={args.seed}",
-                                          f"--patience={args.patience}", *which)
+                                          f"--num_networks={asked.num_networks}", f"--seed={asked.seed}",
+                                          f"--patience={asked.patience}", *which)
     judged = json.loads(found)
     result = {"made_by": made_by(), "build_s": build_s, "peak_mb": max(build_mb, validate_mb),
               **{k: judged[k] for k in ("mean_abs_error", "max_abs_error", "floor", "unsettled_networks",
@@ -88,7 +101,7 @@ def measured(args: argparse.Namespace, net: str, folder: Path) -> dict[str, Any]
     return result
 
 
-def of_files(net: Network, path: Path, args: argparse.Namespace) -> dict[str, Any]:
+def of_files(path: Path, asked: Asked) -> dict[str, Any]:
     """What the table's files tell."""
     began = time.perf_counter()
     arrays = read_arrays(path)
@@ -97,10 +110,10 @@ def of_files(net: Network, path: Path, args: argparse.Namespace) -> dict[str, An
     return {"operators": len(arrays), "entries": sum(a.size for a in arrays.values()), "read_s": read_s,
             "file_mb": path.stat().st_size / 1e6, "device": note["device"], "runtime": note.get("runtime"),
             **{k: sampling[k] for k in ("measured", "rounds", "networks", "stopped_by", "expected_error")},
-            "correction": note["correction"], "board_minutes": projected(path, note, args)}
+            "correction": note["correction"], "board_minutes": projected(path, note, asked)}
 
 
-def projected(path: Path, note: dict[str, Any], args: argparse.Namespace) -> float:
+def projected(path: Path, note: dict[str, Any], asked: Asked) -> float:
     """Minutes of the first two rounds and of the fewest networks, on a board."""
     _, records = journal.read(path.with_suffix(".journal")) or ({}, [])
     chosen = [r for r in records if isinstance(r, dict) and "round" in r][:2]
@@ -114,7 +127,7 @@ def projected(path: Path, note: dict[str, Any], args: argparse.Namespace) -> flo
     in_runs = sum(np.mean(found) * (len(found) + 1) for found in runs.values())
     everything = [s for r in records if isinstance(r, list) for s in (np.mean(r[3]) * (len(r[3]) + 1),)]
     python_s = max(note["elapsed_s"] - sum(everything), 0.0) / len(everything)
-    return visits * (args.board_runs * in_runs + args.board_python * python_s * len(runs)) / 60
+    return visits * (asked.board_runs * in_runs + asked.board_python * python_s * len(runs)) / 60
 
 
 def words(name: str, found: dict[str, Any]) -> str:
@@ -131,13 +144,12 @@ def words(name: str, found: dict[str, Any]) -> str:
 def main() -> None:
     args = get_parser().parse_args()
     folder, results = writable_folder(args.folder), {}
+    asked = Asked(args.minutes, args.num_networks, args.seed, args.patience, args.board_runs, args.board_python,
+                  tuple(args.net_flags.split()))
     for net in args.nets:
         name = Path(net).stem
-        found = measured(args, net, folder)
-        network = cli.describe_or_fail(net=net, **{
-            k: float(v) if k == "width" else int(v) for k, v in (
-                flag.lstrip("-").split("=") for flag in args.net_flags.split())})
-        results[name] = {**found, **of_files(network, folder / "perf_tables" / table_path(name).name, args)}
+        found = measured(asked, net, folder)
+        results[name] = {**found, **of_files(folder / "perf_tables" / table_path(name).name, asked)}
         print(words(name, results[name]), file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps({"made_by": made_by(), "networks": results}, indent=1))

@@ -59,7 +59,7 @@ def older(content):
 
 
 def newer(content):
-    content.update(format=2, made_by="9.9.9")
+    content.update(format=9, made_by="9.9.9")
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_older_folders_and_exports_are_read(tmp_path, script):
 # --- a newer version's -----------------------------------------------------------------------------------------
 
 def newer_than_this(found, *words):
-    refused(found, *words, "format 2, made by version 9.9.9; this version", "update the project")
+    refused(found, *words, "format 9, made by version 9.9.9; this version", "update the project")
 
 
 @pytest.mark.parametrize("path, command", [
@@ -222,7 +222,7 @@ def test_newer_runs_are_refused(compared, script):
         assert contents(compared) == before
         (compared / path).write_bytes(kept)
     measured = compared / "comparisons/c/measured.json"
-    measured.write_text(json.dumps({"format": 2, "made_by": "9.9.9", "models": {}}))
+    measured.write_text(json.dumps({"format": 9, "made_by": "9.9.9", "models": {}}))
     newer_than_this(script(*COMPARE, "--resume"), "comparisons/c/measured.json: ")
 
 
@@ -234,6 +234,6 @@ def test_newer_tables_and_models_are_refused(built, script, tmp_path):
     edited(tmp_path / "f/manifest.json", newer)
     for mode in ("save", "load"):
         newer_than_this(script(*SMALLEST, f"--mode={mode}", "--save_file=x", "--output_folder=f"), "f/manifest.json: ")
-    (tmp_path / "a.tflite").write_bytes(described(format=2, made_by="9.9.9"))
+    (tmp_path / "a.tflite").write_bytes(described(format=9, made_by="9.9.9"))
     newer_than_this(script("compute_table.py", "--mode=measure", "--model=a.tflite", "--perf_table=built", *TINY_FLAGS),
                     "a.tflite: ")
