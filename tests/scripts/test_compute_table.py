@@ -198,6 +198,35 @@ def test_a_sample_fills_the_table_and_reports_its_error(script, tmp_path):
     assert {k: v.shape for k, v in table.items()} == {k: t.shape for k, t in network.tables.items()}
 
 
+FEW = ["compute_table.py", "--depth=10", "--width=1", "--img_size=8", "--mode=build", "--num_measures=2", "--sample",
+       "--patience=0", "--max_error=0.9", "--calibrate=12"]
+
+
+def test_few_entries_that_are_found_while_measuring_make_a_dense_table_of_a_wideresnet(script, tmp_path):
+    found = script(*FEW, "--save_file=s", check=True)
+    words = (r"[\d,]+ of [\d,]+ entries, 2 rounds; whole networks are expected to be predicted within \d+\.\d% \(mean; "
+             r"each within \d+\.\d%\); ended because as good as --max_error=0.9")
+    assert re.search(words, found.stderr)
+    note = json.loads((tmp_path / "perf_tables/s.json").read_text())
+    about, network = note["sampling"], describe("res", depth=10, width=1.0)
+    assert about["stopped_by"] == "max_error" and about["networks"] == 12 == note["correction"]["networks"]
+    assert about["measured"] == note["entries"] < 0.2 * about["of"] and about["of"] == sum(
+        t.rows * t.columns for t in network.tables.values())
+    table = table_files.read_arrays(tmp_path / "perf_tables/s.pickle")
+    assert {k: v.shape for k, v in table.items()} == {k: t.shape for k, t in network.tables.items()}
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--mode=save", "--output_folder=f"], "--sample without a value chooses its entries while it measures, which only"),
+    (["--sample=0.5", "--reuse", "s"], "--reuse: only --sample without a value can leave entries out"),
+    (["--sample=0.5", "--multiple_of=8"], "--multiple_of=8: only --sample without a value leaves other widths out"),
+    (["--minutes=0.01"], "--minutes=0.01: a fit of this network needs "),
+    (["--reuse", "nothing"], "perf_tables/nothing.pickle: no such file")])
+def test_what_few_entries_cannot_do_is_said_before_anything_is_measured(script, tmp_path, flags, words):
+    refused(script(*FEW, "--save_file=s", *flags), words)
+    assert not list(tmp_path.glob("perf_tables/*.pickle"))
+
+
 def test_merged_tables_keep_a_correction_only_if_all_have_one(with_table, script):
     note = json.loads((with_table / "built.json").read_text())
     for name, made in (("a", {"factor": 1.0, "overhead_s": 0.0}), ("b", {"factor": 1.1, "overhead_s": 2e-6}),

@@ -1,6 +1,8 @@
 """A network that a file of networks/ describes is trained, pruned, and retrained; what cannot take it says so."""
 
 import json
+import pickle
+import re
 
 import pytest
 import torch
@@ -114,6 +116,22 @@ def test_a_comparison_takes_a_description_and_says_that_it_has_no_grid(script, t
     assert "grid: left out, mine is of no architecture and has no smaller siblings" in found.stdout
     rows = (tmp_path / "comparisons/c/c.csv").read_text().splitlines()
     assert len(rows) == 3 and all(",mine," in row for row in rows[1:])
+
+
+def test_few_entries_of_a_description_are_measured_merged_reused_and_pruned_by(mine, script, tmp_path):
+    flags = [*BUILD, "--sample", "--max_error=0.9", "--calibrate=12"]
+    script(*flags, "--save_file=one", check=True)
+    script(*flags, "--save_file=two", "--seed=1", check=True)
+    found = script("perf_tables/merge_perf_tables.py", "both", "one", "two", check=True)
+    assert re.search(r"[\d,]+ entries are measured in all tables: their mean; [\d,]+ in some: kept", found.stderr)
+    content = pickle.loads((tmp_path / "perf_tables/both.pickle").read_bytes())
+    assert set(content) == {"format", "operators"}
+    script("compute_table.py", "--mode=validate", "--net=mine", "--perf_table=both", "--num_networks=3", "--patience=0",
+           "--num_measures=2", check=True)
+    found = script(*flags, "--save_file=three", "--reuse", "one")
+    assert re.search(r"perf_tables/one.pickle: [\d,]+ entries of \d+ operators are reused", found.stderr)
+    assert found.returncode == 0 or "--reuse: the entries of these tables take" in found.stderr  # on a busy machine
+    refused(script("perf_tables/merge_perf_tables.py", "x", "one", "two", "--sigma=1"), "one.pickle: a table of few")
 
 
 def test_what_no_file_can_hold_is_named_before_anything_is_measured(mine, script, tmp_path):
