@@ -204,8 +204,8 @@ FEW = ["compute_table.py", "--depth=10", "--width=1", "--img_size=8", "--mode=bu
 
 def test_few_entries_that_are_found_while_measuring_make_a_dense_table_of_a_wideresnet(script, tmp_path):
     found = script(*FEW, "--save_file=s", check=True)
-    words = (r"[\d,]+ of [\d,]+ entries, 2 rounds; whole networks are expected to be predicted within \d+\.\d% \(mean; "
-             r"each within \d+\.\d%\); ended because as good as --max_error=0.9")
+    words = (r"[\d,]+ of [\d,]+ entries, 2 rounds; whole networks are expected to be predicted within \d+\.\d% "
+             r"\(mean; each within \d+\.\d%\); ended because as good as --max_error=0.9")
     assert re.search(words, found.stderr)
     note = json.loads((tmp_path / "perf_tables/s.json").read_text())
     about, network = note["sampling"], describe("res", depth=10, width=1.0)
