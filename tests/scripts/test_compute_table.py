@@ -217,7 +217,7 @@ def test_few_entries_that_are_found_while_measuring_make_a_dense_table_of_a_wide
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--mode=save", "--output_folder=f"], "--sample without a value chooses its entries while it measures, which only"),
+    (["--mode=save", "--output_folder=f"], "--sample without a value chooses its entries while it measures"),
     (["--sample=0.5", "--reuse", "s"], "--reuse: only --sample without a value can leave entries out"),
     (["--sample=0.5", "--multiple_of=8"], "--multiple_of=8: only --sample without a value leaves other widths out"),
     (["--minutes=0.01"], "--minutes=0.01: a fit of this network needs "),
