@@ -10,8 +10,8 @@ up, or when further entries do not help any more.
 
 The journal has what was chosen, so that a resumed measurement goes on with the same choice:
 
-    {"networks": 30, "copies": 3}                        how many whole networks there are, and items of each
     {"reused": {"FC": [[3, 10, 4.1e-05], ...]}}          entries of other tables, with their seconds
+    {"networks": 30, "copies": 3}                        how many whole networks there are, and items of each
     {"round": 2, "entries": {"FC": [[3, 10], ...]}, "expected": 0.031}    what was expected before this round
     {"stopped": "max_error", "max_error": 0.02, "minutes": 10.0}
 """
@@ -64,7 +64,7 @@ class Known:
 
     operators: Mapping[str, Operator]
     errors: Mapping[str, np.ndarray]  # of the entries of each that fill its plane, predicted without them
-    expected: float  # mean relative error of whole networks
+    expected: Optional[float]  # mean relative error of whole networks; None: not known yet
 
     def about(self) -> dict[str, Any]:
         """For the note."""
@@ -74,7 +74,7 @@ class Known:
             held.update(median=round(float(np.median(errors)), 4), p95=round(float(np.quantile(errors, 0.95)), 4))
         return {"measured": sum(len(o.numbers) for o in self.operators.values()),
                 "of": sum(len(o.cin) * len(o.cout) for o in self.operators.values()), "error_on_held_out": held,
-                "expected_error": round(self.expected, 4),
+                "expected_error": None if self.expected is None else round(self.expected, 4),
                 "tiles": {key: list(o.fit.tiles) for key, o in self.operators.items() if o.fit}}
 
 
@@ -179,7 +179,7 @@ class Measurement:
         if done.get("stopped") and (done["max_error"], done["minutes"]) == (self.goal.max_error, self.goal.minutes):
             return self.known(), done["stopped"]
         session = measure.session(self.source, self.runner, self.care, self.begun, self.log, self._enough)
-        if not self.begun.notes:
+        if not any("networks" in record for record in self.begun.notes):
             self._begin(reused)
         if self.rounds:
             session.run(self._title(len(self.rounds)), self._items_of_round())
@@ -247,13 +247,13 @@ class Measurement:
             raise UserError(f"--minutes={self.goal.minutes:g}: a fit of this network needs {len(wanted):,} entries and "
                             f"{min(FEWEST_NETWORKS, count)} whole networks, which take about {needed:g} minutes here; "
                             f"expected --minutes={needed:g} or more")
-        self._note({"networks": count, "copies": copies})
-        if reused:
+        if reused and not self.begun.notes:
             by_key: dict[str, list[list[Any]]] = {}
             for number, value in sorted(reused.items()):
                 table, cin, cout = self.planes.entries[number]
                 by_key.setdefault(table.key, []).append([cin, cout, value])
             self._note({"reused": by_key})
+        self._note({"networks": count, "copies": copies})
 
     def _visit_s(self, model) -> float:
         began = self.clock()
@@ -304,13 +304,16 @@ class Measurement:
         here = np.isfinite(lowest)
         return [w for w, measured in zip(self.begun.work.networks, here) if measured], lowest[here]
 
-    def _expected(self, operators: Mapping[str, Operator], errors: Mapping[str, np.ndarray]) -> float:
-        """Of whole networks. Without any, as if the errors of all entries of an operator went one way."""
+    def _expected(self, operators: Mapping[str, Operator], errors: Mapping[str, np.ndarray]) -> Optional[float]:
+        """Of whole networks. Without any, as if the errors of all entries of an operator went one way. None where the
+        time ended before there was anything to tell it from."""
         (widths, seconds), table = self.networks(), large.arrays(operators)
         if len(widths) >= correction.ENOUGH:
             return float(correction.cross_validated(self.planes.network, widths, seconds, table).mean())
+        if not all(map(len, errors.values())):
+            return None
         share = _shares(self.planes.network, table)
-        return sum(share.get(key, 0.0) * float(np.abs(found).mean()) for key, found in errors.items() if len(found))
+        return sum(share.get(key, 0.0) * float(np.abs(found).mean()) for key, found in errors.items())
 
     def about(self) -> Record:
         """For the note, beside what is known."""
@@ -321,9 +324,9 @@ class Measurement:
 
     def _next(self, known: Optional[Known]) -> Any:
         """The numbers of the next entries within each operator, or why there are none."""
-        if self._enough():
+        if self._enough() or known and known.expected is None:
             return "minutes"
-        if known is None:
+        if known is None or known.expected is None:
             return self._opening()
         history = [*self.expected, known.expected]
         if known.expected <= self.goal.max_error:
