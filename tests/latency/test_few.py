@@ -10,7 +10,7 @@ from model.architectures import describe
 from model.network import Group, Input, Network
 from model.operators import Node, units
 from tests.helpers import records_in
-from tests.latency.kernels import Kernel
+from tests.kernels import Kernel
 from utils.common import journal
 from utils.common.errors import UserError
 from utils.common.provenance import stamp

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.latency.kernels import PLANES, Kernel, every
+from tests.kernels import PLANES, Kernel, every
 from utils.latency import fit as fitting
 from utils.latency import points
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.latency.kernels import PLANES, Kernel, every
+from tests.kernels import PLANES, Kernel, every
 from utils.latency import large, points
 
 KERNEL = Kernel(8, 16)

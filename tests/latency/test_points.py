@@ -5,7 +5,7 @@ import pytest
 
 from model.architectures import describe
 from tests.helpers import TORCH_NETWORKS
-from tests.latency.kernels import PLANES, Kernel
+from tests.kernels import PLANES, Kernel
 from utils.latency import points
 from utils.latency.points import Plane
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.architectures import describe
-from tests.latency.kernels import PLANES, WIDE, Kernel, every
+from tests.kernels import PLANES, WIDE, Kernel, every
 from utils.common.errors import UserError
 from utils.latency import large, points, reuse
 from utils.latency.entries import Entries

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from perf_tables.merge_perf_tables import merge_perf_tables
-from tests.latency.kernels import PLANES, Kernel
+from tests.kernels import PLANES, Kernel
 from utils.common.errors import UserError
 from utils.common.pickles import PROTOCOL
 from utils.latency import large, points

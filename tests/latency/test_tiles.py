@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.latency.kernels import Kernel
+from tests.kernels import Kernel
 from utils.latency import tiles
 
 WIDTHS = np.arange(1, 641)

@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 
 from model.architectures import describe
-from model.description import as_dict, from_dict
-from model.network import Group, Input, Network
-from model.operators import Node, units
-from tests.helpers import ROOT, environment, records_in, refused, run_here, written_anew
+from model.description import from_dict
+from tests.helpers import ROOT, environment, imported_like, records_in, refused, run_here, written_anew
 from utils.common.journal import line as signed_line
 from utils.latency import correction, table_files, tables
 from utils.latency.note import alike
@@ -268,25 +266,13 @@ def test_a_note_tells_the_conditions_and_the_delegate(with_table):
 FEW = ["compute_table.py", "--mode=build", "--sample", "--max_error=1", "--num_measures=2", "--calibrate=6"]
 
 
-def imported(name, a=16, b=24):
-    """A description such as import_network.py writes: convolutions, a depthwise one, a classifier, 8 x 8 images."""
-    groups = (Group("image", 3, prunable=False), Group("a", a), Group("b", b), Group("classes", 5, prunable=False))
-    nodes = (Node("stem", "conv", ("image",), units("a"), kernel=3, stride=2, bn=True, activation="relu"),
-             Node("wide", "conv", ("stem",), units("b"), bn=True, activation="relu6"),
-             Node("depth", "depthwise", ("wide",), kernel=3, bn=True, activation="relu6"),
-             Node("narrow", "conv", ("depth",), units("a"), bn=True), Node("sum", "add", ("stem", "narrow")),
-             Node("mean", "adaptive_average_pool", ("sum",)), Node("flat", "flatten", ("mean",)),
-             Node("logits", "linear", ("flat",), units("classes"), bias=True))
-    return as_dict(Network({}, (Input("image", "image", 8),), groups, nodes), name)
-
-
 @pytest.fixture
 def nets(tmp_path):
     """networks/mine.json, and networks/wider.json with the same operators."""
     (tmp_path / "networks").mkdir()
-    for content in (imported("mine"), imported("wider", 20, 28)):
+    for content in (imported_like("mine"), imported_like("wider", 20, 28)):
         (tmp_path / f"networks/{content['name']}.json").write_text(json.dumps(content))
-    return {name: from_dict(imported(name, *sizes)) for name, sizes in (("mine", ()), ("wider", (20, 28)))}
+    return {name: from_dict(imported_like(name, *sizes)) for name, sizes in (("mine", ()), ("wider", (20, 28)))}
 
 
 def test_few_entries_of_a_described_network_give_a_table_that_any_pickle_opens(nets, script, tmp_path):
