@@ -8,7 +8,7 @@ import pytest
 from model.architectures import describe
 from model.network import Group, Input, Network
 from model.operators import Node, parameters_of, units
-from tests.helpers import NETWORKS, arithmetic_table
+from tests.helpers import NETWORKS, TORCH_NETWORKS, arithmetic_table
 from utils.common.errors import UserError
 from utils.latency import correction
 from utils.latency.note import Correction, correction_in, stamped
@@ -100,9 +100,9 @@ def test_the_weights_of_an_operator_are_those_of_its_filters():
     assert filter_weights(depthwise["filter"])[:3].tolist() == [[9], [18], [27]]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
 def test_the_weights_of_a_networks_tables_are_those_of_its_layers(name):
-    network = NETWORKS[name]
+    network = TORCH_NETWORKS[name]
     weights = {key: filter_weights(table) for key, table in network.tables.items()}
     for widths in [network.full_widths, *correction.judging_networks(network, 3, 0)]:
         expected = sum(prod(w.shape) for layer in network.layers(widths) if layer.node.name in network.priced
