@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from model.architectures import ARCHITECTURES, describe
+from model.description import as_dict
 from model.network import Group, Input, Network
 from model.operators import Node, Segment, pair, units
 from model.tflite_net import random_weights, write
@@ -102,6 +103,18 @@ def every_operator() -> Network:
         Node("classes", "linear", ("hidden",), units("classes"), bias=True),
     )
     return Network({"net": "everything", "num_classes": 4}, (Input("image", "image", (12, 10)),), groups, nodes)
+
+
+def imported_like(name, a=16, b=24):
+    """A description such as import_network.py writes: convolutions, a depthwise one, a classifier, 8 x 8 images."""
+    groups = (Group("image", 3, prunable=False), Group("a", a), Group("b", b), Group("classes", 5, prunable=False))
+    nodes = (Node("stem", "conv", ("image",), units("a"), kernel=3, stride=2, bn=True, activation="relu"),
+             Node("wide", "conv", ("stem",), units("b"), bn=True, activation="relu6"),
+             Node("depth", "depthwise", ("wide",), kernel=3, bn=True, activation="relu6"),
+             Node("narrow", "conv", ("depth",), units("a"), bn=True), Node("sum", "add", ("stem", "narrow")),
+             Node("mean", "adaptive_average_pool", ("sum",)), Node("flat", "flatten", ("mean",)),
+             Node("logits", "linear", ("flat",), units("classes"), bias=True))
+    return as_dict(Network({}, (Input("image", "image", 8),), groups, nodes), name)
 
 
 EXAMPLES = [describe(net, **arguments) for net, module in ARCHITECTURES.items() for arguments in module.EXAMPLES]

@@ -277,5 +277,5 @@ def test_no_layer_name_is_parsed_outside_its_architecture():
 @pytest.mark.parametrize("name", files("tests"))
 def test_test_files_lend_each_other_nothing(name):
     lent = [module for _, module in imported(name) if module.startswith("tests.")
-            and module not in ("tests.helpers", "tests.nets", "tests.forked", "tests.works")]
+            and module not in ("tests.helpers", "tests.nets", "tests.forked", "tests.works", "tests.kernels")]
     assert not lent, f"{name}: imports {lent}; what several need stands in tests/helpers.py"

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from model.architectures import describe
-from tests.helpers import proportional_table, records_in
+from tests.helpers import imported_like, proportional_table, records_in
 from utils.common.checksum import sha256_of_content
 from utils.latency.table_files import read_pair, write_pair
 from utils.learning import checkpoint
@@ -21,7 +21,7 @@ RUN = ("--workers=0", "--threads=1", "--precision=fp32", "--batch_size=8")
 TABLE = ("compute_table.py", "--depth=10", "--width=0.0625", "--img_size=8", "--patience=0", "--max_temp=150",
          "--num_passes=1")
 OF_NOTE = ("network", "num_images", "how", "seed", "runtime", "threads", "operators", "entries", "correction", "merged",
-           "device")  # keys that two runs share
+           "sampling", "device")  # keys that two runs share
 MODULE = """import torch
 
 
@@ -60,6 +60,9 @@ WORKS = {
                   pictures=("history/pruned.png",)),
     "build": Work((*TABLE, "--mode=build", "--calibrate=4", "--save_file=built"), (),
                   ("perf_tables/built.pickle",), older=("--seed=7", "--num_images=2")),
+    "few": Work(("compute_table.py", "--net=few", *TABLE[-3:], "--mode=build", "--sample", "--max_error=1",
+                 "--calibrate=4", "--save_file=few"), ("networks/few.json",), ("perf_tables/few.pickle",),
+                older=("--seed=7", "--num_images=2")),
     "save": Work((*TABLE, "--mode=save", "--output_folder=f", "--save_file=x"), (), ("f",), resumes=False,
                  older=()),
     "load": Work((*TABLE, "--mode=load", "--output_folder=f", "--calibrate=0", "--save_file=loaded"), ("f",),
@@ -101,6 +104,8 @@ def furnish(folder, run):
     """Everything that the works read. run(folder, *flags): runs a script."""
     write_images(folder / "images")
     (folder / "net.py").write_text(MODULE)
+    (folder / "networks").mkdir()
+    (folder / "networks/few.json").write_text(json.dumps(imported_like("few", 6, 8)))
     (folder / "perf_tables").mkdir()
     write_pair(folder / "perf_tables/table.pickle", proportional_table(NETWORK), {"device": {"model": "A Board 3"}})
     for number, name in enumerate(("one", "two")):

@@ -1,16 +1,19 @@
 """What makes a sum of layers the time of a network."""
 
+from math import prod
+
 import numpy as np
 import pytest
 
 from model.architectures import describe
 from model.network import Group, Input, Network
-from model.operators import Node, units
-from tests.helpers import NETWORKS, arithmetic_table
+from model.operators import Node, parameters_of, units
+from tests.helpers import NETWORKS, TORCH_NETWORKS, arithmetic_table
+from utils.common.errors import UserError
 from utils.latency import correction
 from utils.latency.note import Correction, correction_in, stamped
 from utils.latency.table_files import write_pair
-from utils.latency.tables import corrected, latency_s, output_key, read_measured, read_table
+from utils.latency.tables import corrected, filter_weights, latency_s, output_key, read_measured, read_table
 
 NETWORK = describe("res", depth=16, width=1.0)
 
@@ -56,10 +59,94 @@ def test_a_table_file_is_read_with_its_correction(tmp_path):
     assert all(np.allclose(read_table(tmp_path / "t.pickle", NETWORK)[k], 2 * table[k]) for k in table)
 
 
+@pytest.mark.parametrize("weight_s, least, most", [(0.0, 0.0, 0.0), (1e-9, 0.9e-9, 1.1e-9), (4e-10, 3.6e-10, 4.4e-10)])
+def test_a_term_of_the_weights_is_found_where_there_is_one(weight_s, least, most):
+    table = {key: 1e-5 + 1e-11 * t.sides[0] ** 2 * filter_weights(t) for key, t in NETWORK.tables.items()}
+    widths, seconds = networks_of(Correction(1.05, 2e-6, weight_s), table, noise=0.01)
+    found = correction.fit_correction(NETWORK, widths, seconds, table)
+    assert least <= found.weight_s <= most
+    others = correction.judging_networks(NETWORK, 30, 0)
+    real, fitted = (corrected(NETWORK, table, c) for c in (Correction(1.05, 2e-6, weight_s), found))
+    errors = [latency_s(NETWORK, w, fitted) / latency_s(NETWORK, w, real) - 1 for w in others]
+    assert max(map(abs, errors)) < 0.02
+
+
+def test_few_networks_show_no_term_of_the_weights():
+    table = {k: np.full_like(a, 2e-5) for k, a in arithmetic_table(NETWORK).items()}
+    widths, seconds = networks_of(Correction(1.0, 0.0, 1e-9), table)
+    assert correction.fit_correction(NETWORK, widths[:9], seconds[:9], table).weight_s == 0
+    assert correction.fit_correction(NETWORK, widths[:10], seconds[:10], table).weight_s > 5e-10
+
+
+def test_what_is_cross_validated_was_not_fitted_to():
+    table = {k: np.full_like(a, 2e-5) for k, a in arithmetic_table(NETWORK).items()}
+    widths, seconds = networks_of(Correction(1.1, 2e-6, 1e-9), table)
+    errors = correction.cross_validated(NETWORK, widths, np.array(seconds), table)
+    assert errors.shape == (30,) and errors.max() < 1e-3
+    seconds[7] *= 1.5  # what its fit has not seen
+    errors = correction.cross_validated(NETWORK, widths, np.array(seconds), table)
+    assert errors.argmax() == 7 and errors[7] == pytest.approx(1 / 3, abs=0.02)
+    no_sum = np.array(seconds) * np.where(np.arange(30) % 2, 1.3, 0.7)
+    assert correction.cross_validated(NETWORK, widths, no_sum, table).mean() > 0.2
+
+
+def test_the_weights_of_an_operator_are_those_of_its_filters():
+    tables = NETWORK.tables
+    assert filter_weights(tables["No_Stride_3"])[[0, 0, 63], [0, 4, 63]].tolist() == [9, 45, 9 * 64 * 64]
+    assert filter_weights(tables["Skip_2"])[2, 4] == 15
+    assert filter_weights(tables["FC"])[:3].tolist() == [[10], [20], [30]]
+    assert not filter_weights(tables["Join_3"]).any()
+    depthwise = NETWORKS["depthwise"].tables
+    assert filter_weights(depthwise["filter"])[:3].tolist() == [[9], [18], [27]]
+
+
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
+def test_the_weights_of_a_networks_tables_are_those_of_its_layers(name):
+    network = TORCH_NETWORKS[name]
+    weights = {key: filter_weights(table) for key, table in network.tables.items()}
+    for widths in [network.full_widths, *correction.judging_networks(network, 3, 0)]:
+        expected = sum(prod(w.shape) for layer in network.layers(widths) if layer.node.name in network.priced
+                       for w in parameters_of(layer.node, layer.cin, layer.cout).values() if len(w.shape) > 1)
+        assert latency_s(network, widths, weights) == expected
+
+
+def test_a_corrected_sum_with_weights_is_the_formula():
+    table = {k: np.full_like(a, 1e-5) for k, a in arithmetic_table(NETWORK).items()}
+    weights = {key: filter_weights(t) for key, t in NETWORK.tables.items()}
+    for widths in correction.judging_networks(NETWORK, 5, 1):
+        n = sum(layer.node.table is not None for layer in NETWORK.layers(widths))
+        expected = 1.1 * (n * 1e-5 - (n - 1) * 2e-6) + 3e-10 * latency_s(NETWORK, widths, weights)
+        found = latency_s(NETWORK, widths, corrected(NETWORK, table, Correction(1.1, 2e-6, 3e-10)))
+        assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("about, number", [
+    ({}, 1), ({"correction": {"factor": 1.0, "overhead_s": 0.0}}, 1),
+    ({"correction": {"factor": 1.0, "overhead_s": 0.0, "weight_s": 0.0}}, 1),
+    ({"correction": {"factor": 1.0, "overhead_s": 0.0, "weight_s": 1e-10}}, 2)])
+def test_a_note_that_earlier_programs_would_misread_has_a_newer_format(about, number):
+    assert stamped(about)["format"] == number
+
+
+def test_notes_of_both_formats_are_read(tmp_path):
+    table = arithmetic_table(NETWORK)
+    for number, about in ((1, {"factor": 2.0, "overhead_s": 0.0}),
+                          (2, {"factor": 2.0, "overhead_s": 0.0, "weight_s": 1e-9})):
+        write_pair(tmp_path / "t.pickle", table, stamped({"correction": about}))
+        assert read_measured(tmp_path / "t.pickle", NETWORK)[1]["format"] == number
+        found = read_table(tmp_path / "t.pickle", NETWORK)["No_Stride_3"]
+        assert found[9, 9] == pytest.approx(2 * table["No_Stride_3"][9, 9] + about.get("weight_s", 0) * 900)
+    write_pair(tmp_path / "t.pickle", table, {**stamped({}), "format": 3})
+    with pytest.raises(UserError, match="t.json: .*format"):
+        read_measured(tmp_path / "t.pickle", NETWORK)
+
+
 @pytest.mark.parametrize("broken", [None, [], {}, {"factor": 1.0}, {"factor": "1", "overhead_s": 0},
                                     {"factor": 0, "overhead_s": 0},
                                     {"factor": float("nan"), "overhead_s": 0}, {"factor": 1.0, "overhead_s": -1},
-                                    {"factor": True, "overhead_s": 0}])
+                                    {"factor": True, "overhead_s": 0}, *(
+                                        {"factor": 1.0, "overhead_s": 0, "weight_s": w}
+                                        for w in (-1e-10, "x", None, True, 1.0, float("nan")))])
 def test_a_correction_that_makes_no_sense_is_none(broken):
     assert correction_in({"correction": broken}) is None
 

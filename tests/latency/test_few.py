@@ -1,235 +1,365 @@
-"""Tables measured in rounds, by a stand-in whose figures are fixed: what is measured next, when it ends, resuming."""
+"""A measurement in rounds, on a machine made of arithmetic: what it measures next, when it ends, and that one that is
+interrupted ends as an undisturbed one."""
 
-import pickle
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from model.architectures import describe
 from model.network import Group, Input, Network
 from model.operators import Node, units
+from tests.helpers import records_in
+from tests.kernels import Kernel
 from utils.common import journal
 from utils.common.errors import UserError
-from utils.latency import correction, few, large, measure
+from utils.common.provenance import stamp
+from utils.latency import correction, few, large, measure, points
 from utils.latency.entries import Entries
+from utils.latency.few import Goal, Measurement, Planes
 from utils.latency.measure import Source, Work
 from utils.latency.note import Correction
-from utils.latency.points import Plane
 from utils.latency.runners import Opened
-from utils.latency.table_files import read_arrays, read_measured, write_large
-from utils.latency.tables import corrected, filter_weights, latency_s
+from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care
 
-GROUPS = (Group("image", 3, prunable=False), Group("a", 64), Group("b", 96), Group("c", 80, removable=True),
-          Group("classes", 10, prunable=False))
-NODES = (Node("stem", "conv", ("image",), units("a"), kernel=3, activation="relu"),
-         Node("wide", "conv", ("stem",), units("b"), kernel=3, stride=2, activation="relu"),
-         Node("branch", "conv", ("wide",), units("c"), kernel=3, activation="relu"),
-         Node("back", "conv", ("branch",), units("b")),
-         Node("sum", "add", ("wide", "back")),
-         Node("mean", "adaptive_average_pool", ("sum",)), Node("flat", "flatten", ("mean",)),
-         Node("logits", "linear", ("flat",), units("classes"), bias=True))
-NETWORK = Network({"net": "toy"}, (Input("image", "image", 16),), GROUPS, NODES)
-CARE = Care(passes=2, runs=3, max_visits=3)
-TRUTH = Correction(1.05, 4e-7, 3e-10)
-HEADER = {"network": "toy"}
-GOAL = few.Goal(0.02, 10.0)
+NETWORK = describe("res", depth=10, width=1.0)  # 11,232 entries of 14 operators
+TINY = Network({"net": "tiny"}, (Input("image", "image", 8),),
+               (Group("image", 3, prunable=False), Group("a", 6), Group("classes", 4, prunable=False)),
+               (Node("stem", "conv", ("image",), units("a"), kernel=3, table="stem"),
+                Node("conv", "conv", ("stem",), units("a"), kernel=3, table="conv"),
+                Node("pool", "pool", ("conv",)),
+                Node("classes", "linear", ("pool",), units("classes"), bias=True, table="classes")))
+CARE = Care(passes=2, runs=3, max_visits=3, patience_s=0.0)
+TRUTH = Correction(1.05, 2e-6, 1e-10)
+OFTEN = 1000.0  # minutes that never end here
+ENOUGH = Goal(0.0045, OFTEN)  # which four rounds reach
 
 
-def kernel_s(table):
-    """Seconds of an operator at every width: tiles of 8 output channels."""
-    plane = Plane(table)
-    outs = np.ceil(plane.cout / 8) * 8
-    size = np.prod(table.sides) * max(table.weights_per_channel, 0.1)
-    return (2e-6 + 1e-11 * size * np.outer(plane.cin, outs)).reshape(table.shape)
+def arrays(network, noise=0.01):
+    """Seconds of every entry: kernels of other tiles, noise that is always the same."""
+    random = np.random.default_rng(0)
+    found = {}
+    for number, table in enumerate(network.tables.values()):
+        cin, cout = np.array([table.entry(n) for n in range(table.rows * table.columns)]).T
+        seconds = (1 + number / 10) * Kernel((1, 4, 8)[number % 3], (8, 16)[number % 2]).seconds(cin, cout)
+        found[table.key] = (seconds * (1 + noise * random.standard_normal(len(seconds)))).reshape(table.shape)
+    return found
 
 
-TABLE = {key: kernel_s(table) for key, table in NETWORK.tables.items()}
-REAL = corrected(NETWORK, TABLE, TRUTH)
+@dataclass
+class Machine:
+    """A runner, and what makes its models: a model is what it takes, in seconds, as text. Its clock goes on by that."""
 
+    network: object = NETWORK
+    noise: float = 0.01
+    odd: float = 0.0  # by which whole networks take more or less than any sum of their layers tells, relative
+    t: float = 0.0
+    speed: float = 1.0
+    num_threads: int = 1
 
-class Stopwatch:
-    """Gives the seconds that a model is, and counts what was opened."""
+    def __post_init__(self):
+        self.arrays = arrays(self.network, self.noise)
+        self.sums = corrected(self.network, self.arrays, TRUTH)
+        self.source = Source(self.entry, self.whole)
 
-    num_threads = 1
+    def entry(self, table, cin, cout):
+        return f"{self.speed * self.arrays[table.key][table.index(cin, cout)]}".encode()
 
-    def __init__(self):
-        self.opened = []
+    def whole(self, network, widths):
+        odd = 1 + self.odd * (-1 if sum(widths.values()) % 2 else 1)
+        return f"{self.speed * odd * latency_s(network, widths, self.sums)}".encode()
 
     def open(self, model):
-        self.opened.append(model)
-        return Opened(lambda runs: [float(model.split()[-1])] * runs)
+        def time(runs):
+            self.t += runs * float(model)
+            return [float(model)] * runs
+        return Opened(time)
 
 
-def entry(table, cin, cout):
-    row, column = table.index(cin, cout)
-    return f"{table.key} {cin} {cout} {TABLE[table.key][row, column]}".encode()
+@dataclass
+class Ran:
+    known: few.Known
+    reason: str
+    measurement: Measurement
+
+    @property
+    def table(self):
+        return large.arrays(self.known.operators)
 
 
-def source(spoilt=0.0):
-    """spoilt: by how much the time of a whole network differs from any sum, relative, up or down."""
-    def network(of, widths):
-        sign = 1 if sum(widths.values()) % 2 else -1
-        return f"network {latency_s(of, widths, REAL) * (1 + sign * spoilt)}".encode()
-    return Source(entry, network)
-
-
-def measured(path, goal=GOAL, *, resume=False, spoilt=0.0, networks=20, reused=None, clock=None):
-    calibrating = correction.fitting_networks(NETWORK, networks, 0)
-    work = Work(Entries(NETWORK), np.zeros(0, np.int64), (), copies=1)
-    begun = measure.open_journal(path, HEADER, work, CARE, resume=resume, noted=few.noted(calibrating))
-    runner = Stopwatch()
+def run(path, machine, goal, *, resume=False, reused=None, networks=30, care=CARE):
+    """Measure into a journal, or go on with it."""
+    network = machine.network
+    calibrating = correction.fitting_networks(network, networks, 0)
+    begun = measure.open_journal(path, {**stamp(measure.FORMAT), "seed": 0},
+                                 Work(Entries(network), np.zeros(0, np.int64), (), copies=1), care, resume=resume,
+                                 noted=few.noted(calibrating))
     with journal.Journal(path) as log:
-        going = few.Measurement(begun, CARE, goal, calibrating, source(spoilt), runner, log,
-                                **({"clock": clock} if clock else {}))
-        known, reason = going.run(reused or {})
-    return known, reason, going, runner
+        measurement = Measurement(begun, care, goal, calibrating, machine.source, machine, log, clock=lambda: machine.t)
+        known, reason = measurement.run(reused or {})
+    return Ran(known, reason, measurement)
 
 
-def test_it_ends_as_soon_as_networks_are_predicted_well(tmp_path):
-    known, reason, going, _ = measured(tmp_path / "t.journal")
-    assert reason == "max_error" and known.expected < 0.02 and known.worst < 0.06 and len(going.rounds) >= 2
-    wide = [one for key, one in known.operators.items() if one.fit and key.startswith("conv_3x3")]
-    assert len(wide) == 3 and all(one.fit.tiles == (1, 8) for one in wide)
-    about = {**known.about(), **going.about()}
-    assert about["measured"] < 0.05 * about["of"] and about["networks"] == 20 and about["reused"] == 0
-    found = large.arrays(known.operators)
-    for key, array in TABLE.items():
-        assert np.median(np.abs(found[key] / array - 1)) < 0.03, key
-    widths, seconds = going.networks()
-    fitted = correction.fit_correction(NETWORK, widths, seconds, found)
-    judged = correction.judging_networks(NETWORK, 30, 9)
-    errors = [latency_s(NETWORK, w, corrected(NETWORK, found, fitted)) / latency_s(NETWORK, w, REAL) - 1
-              for w in judged]
-    assert np.mean(np.abs(errors)) < 0.02
+def notes(path):
+    return [r for r in records_in(path)[1:] if isinstance(r, dict) and "probe" not in r]
 
 
-def test_a_smaller_error_asked_for_takes_more_entries_where_they_weigh_most(tmp_path):
-    known, reason, going, _ = measured(tmp_path / "t.journal", few.Goal(1e-4, 10.0))
-    assert reason in ("no_gain", "all") and len(going.rounds) > 3
-    third = going.rounds[2]["entries"]
-    costly, cheap = "conv_3x3_same_at_8x8_relu", "conv_1x1_same_at_8x8"
-    assert {costly, cheap} <= set(NETWORK.tables)
-    assert len(third.get(costly, [])) > len(third.get(cheap, []))
+def visits(path):
+    """How often each item was measured, by its label."""
+    found = {}
+    for *label, _ in (r for r in records_in(path)[1:] if isinstance(r, list)):
+        found[tuple(label)] = found.get(tuple(label), 0) + 1
+    return found
 
 
-def test_what_no_sum_can_tell_ends_it_as_well(tmp_path):
-    known, reason, going, _ = measured(tmp_path / "t.journal", spoilt=0.1)
-    assert reason == "no_gain" and known.expected > 0.05
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "t.journal"
 
 
-def test_the_minutes_end_it(tmp_path):
-    path = tmp_path / "t.journal"
+# --- the rounds ------------------------------------------------------------------------------------------------
 
-    def clock():
-        """An hour goes by as the third round begins."""
-        return 3600.0 * (path.read_bytes().count(b'"round"') > 2)
-
-    known, reason, going, _ = measured(path, few.Goal(1e-6, 10.0), clock=clock)
-    assert reason == "minutes" and len(going.rounds) == 3
-    assert sum(line.startswith(b"[") for line in path.read_bytes().splitlines()) < len(going.begun.work) * 2
-
-
-def test_too_few_minutes_are_refused_with_how_many_it_takes(tmp_path):
-    ticks = iter(np.arange(0, 1e6, 1.0))
-    words = (r"^--minutes=0.5: a fit of this network needs \d+ entries and 12 whole networks, which take about [\d.]+ "
-             r"minutes here; expected --minutes=[\d.]+ or more$")
-    with pytest.raises(UserError, match=words):
-        measured(tmp_path / "t.journal", few.Goal(0.02, 0.5), clock=lambda: float(next(ticks)))
-
-
-def test_an_interruption_anywhere_changes_nothing(tmp_path):
-    whole, reason, _, runner = measured(tmp_path / "whole.journal", few.Goal(0.005, 10.0))
-    lines = (tmp_path / "whole.journal").read_bytes().splitlines(keepends=True)
-    visits = sum(line.startswith(b"[") for line in lines)
-    marks = [n for n, line in enumerate(lines) if b'"round"' in line or b'"networks"' in line or b'"stopped"' in line]
-    cuts = {1, *marks, *(n + 1 for n in marks), *range(7, len(lines), len(lines) // 4)}
-    for cut in sorted(c for c in cuts if c <= len(lines)):
-        path = tmp_path / f"{cut}.journal"
-        path.write_bytes(b"".join(lines[:cut]) + b'["torn')
-        again, why, _, _ = measured(path, few.Goal(0.005, 10.0), resume=True)
-        assert why == reason and large.fingerprint(again.operators) == large.fingerprint(whole.operators), cut
-        assert again.about() == whole.about()
-        after = path.read_bytes().splitlines(keepends=True)
-        assert sum(line.startswith(b"[") for line in after) == visits, cut  # nothing is measured twice
+def test_the_rounds_come_in_order_and_every_item_is_visited_as_often_as_care_asks(path):
+    found = run(path, Machine(), ENOUGH)
+    first, *rounds, last = notes(path)
+    assert first == {"networks": 30, "copies": 3} and last["stopped"] == found.reason
+    assert [r["round"] for r in rounds] == list(range(1, len(rounds) + 1)) and len(rounds) > 3
+    assert not any("expected" in r for r in rounds[:2])
+    assert all(0 < r["expected"] < r["worst"] < 0.2 for r in rounds[2:])
+    planes, count = Planes(NETWORK), visits(path)
+    assert rounds[0]["entries"] == planes.labels(planes.first())
+    for key, entries in rounds[1]["entries"].items():
+        assert len(entries) == min(24 if len(planes.of[key].cin) > 1 else 12,
+                                   len(planes.of[key]) - len(rounds[0]["entries"][key])), key
+    asked = [(key, *entry) for r in rounds for key, entries in r["entries"].items() for entry in map(tuple, entries)]
+    assert len(asked) == len(set(asked)), "no entry is chosen twice"
+    assert set(count) == set(asked) | {("network", n, c) for n in range(30) for c in range(3)}
+    assert set(count.values()) == {2}
+    order = [tuple(r[:-1]) for r in records_in(path)[1:] if isinstance(r, list)]
+    of_first = {(key, *e) for key, entries in rounds[0]["entries"].items() for e in map(tuple, entries)}
+    assert set(order[:2 * len(of_first)]) == of_first, "the tile sizes come first"
 
 
-def test_more_is_asked_of_a_table_that_is_finished(tmp_path):
-    path = tmp_path / "t.journal"
-    first, _, _, _ = measured(path)
-    better, _, _, runner = measured(path, few.Goal(0.001, 10.0), resume=True)
-    assert better.about()["measured"] > first.about()["measured"]
-    _, _, _, idle = measured(path, few.Goal(0.001, 10.0), resume=True)
-    assert idle.opened == []
+def test_later_rounds_measure_what_costs_most(path):
+    run(path, Machine(), ENOUGH)
+    rounds = [r for r in notes(path) if "round" in r]
+    more = [sum(len(r["entries"].get(key, ())) for r in rounds[2:]) for key in ("No_Stride_3", "Skip_1")]
+    assert more[0] > 2 * more[1] > 0
 
 
-def test_reused_entries_are_not_measured_but_for_a_few(tmp_path):
-    first, _, _, _ = measured(tmp_path / "a.journal")
-    numbers = Entries(NETWORK)
-    known = {numbers.number(key, *map(int, table.entry(int(n)))): 2 * float(s)
-             for key, one in first.operators.items() for table in (NETWORK.tables[key],)
-             for n, s in zip(one.numbers, one.seconds)}
-    with pytest.raises(UserError, match="--reuse: the entries of these tables take 0.50 times as long now"):
-        measured(tmp_path / "b.journal", reused=known)
-    again, _, going, runner = measured(tmp_path / "c.journal", reused={n: s / 2 * 1.1 for n, s in known.items()})
-    opened = {m for m in runner.opened if not m.startswith(b"network")}
-    assert len(opened) < 40 and going.about()["reused"] == len(known)
-    for key, one in again.operators.items():
-        here = np.isin(one.numbers, first.operators[key].numbers)
-        np.testing.assert_allclose(one.seconds[here], first.operators[key].seconds, rtol=1e-6)  # at today's speed
+def test_good_enough_ends_it(path):
+    found = run(path, Machine(), Goal(0.02, OFTEN))
+    assert found.reason == "max_error" and found.known.expected <= 0.02 and found.known.worst <= 0.06
+    assert notes(path)[-1] == {"stopped": "max_error", "max_error": 0.02, "minutes": OFTEN}
+    about = {**found.known.about(), **found.measurement.about()}
+    assert about["of"] == 11232 and 500 < about["measured"] < 1200 and about["networks"] == 30
+    assert about["rounds"] == len(notes(path)) - 2 and about["expected_error"] == round(found.known.expected, 4)
+    assert about["tiles"]["No_Stride_3"][1] == 8 and about["reused"] == 0
+    assert about["error_on_held_out"]["entries"] > 100 and 0 < about["error_on_held_out"]["median"] < 0.05
 
 
-def test_without_whole_networks_the_entries_say_how_good_it_is(tmp_path):
-    known, reason, going, _ = measured(tmp_path / "t.journal", networks=0)
-    assert reason in ("max_error", "no_gain") and going.about()["networks"] == 0 and known.expected > 0
+def test_the_table_predicts_networks_that_it_has_not_seen(path):
+    machine = Machine()
+    found = run(path, machine, Goal(0.015, OFTEN))
+    widths, seconds = found.measurement.networks()
+    assert len(widths) == 30
+    assert seconds[0] == pytest.approx(latency_s(NETWORK, NETWORK.full_widths, machine.sums), rel=1e-5)
+    fitted = corrected(NETWORK, found.table, correction.fit_correction(NETWORK, widths, seconds, found.table))
+    others = correction.judging_networks(NETWORK, 30, 0)
+    errors = [latency_s(NETWORK, w, fitted) / latency_s(NETWORK, w, machine.sums) - 1 for w in others]
+    assert np.abs(errors).mean() < 0.02 and np.abs(errors).max() < 0.06
 
 
-def test_a_line_that_is_none_of_its_own_is_refused(tmp_path):
-    path = tmp_path / "t.journal"
-    measured(path)
-    for line in ({"round": 9, "entries": {"nothing": [[1, 1]]}}, {"networks": "x"}, {"other": 1}):
-        copy = tmp_path / "copy.journal"
-        copy.write_bytes(path.read_bytes() + journal.line(line).encode())
-        with pytest.raises(UserError, match="is no measurement of this network"):
-            measured(copy, resume=True)
+def test_what_no_sum_of_layers_tells_ends_without_a_gain(path):
+    found = run(path, Machine(odd=0.2), Goal(0.02, OFTEN))
+    assert found.reason == "no_gain" and found.known.expected > 0.1
+    assert 4 <= len(found.measurement.rounds) <= 8
+    history = [*found.measurement.missed, Goal(0.02, OFTEN).missed(found.known.expected, found.known.worst)]
+    assert min(history[-2:]) > 0.95 * min(history[:-2])
 
 
-def test_its_file_is_plain_and_comes_back(tmp_path):
-    known, _, _, _ = measured(tmp_path / "t.journal")
-    path = tmp_path / "t.pickle"
-    write_large(path, known.operators, {"operators": {}})
-    content = pickle.loads(path.read_bytes())  # as in a notebook
-    one = content["operators"]["conv_3x3_same_at_8x8_relu"]
-    assert one["shape"] == [96, 80] and one["measured"]["seconds"].shape == one["measured"]["cin"].shape
-    measured_again, note = read_measured(path)
-    assert note == {"operators": {}, **{k: note[k] for k in note if k != "operators"}}
-    assert large.fingerprint(measured_again) == large.fingerprint(known.operators)
-    for key, array in read_arrays(path).items():
-        np.testing.assert_array_equal(array, large.arrays(known.operators)[key])
+def test_where_every_entry_is_measured_there_is_nothing_to_fit(path):
+    machine = Machine(TINY, odd=0.3)
+    found = run(path, machine, Goal(1e-4, OFTEN))
+    assert found.reason == "all" and found.known.expected > 0.1
+    assert found.known.about()["measured"] == found.known.about()["of"] == 60 and found.known.about()["tiles"] == {}
+    for key, array in machine.arrays.items():
+        np.testing.assert_allclose(found.table[key], array, rtol=2e-4)  # seconds have nine digits
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"format": 2}, "its format is 2, this version reads 1: update this program"),
-    ({"operators": {}}, "it has no operators"), ({"operators": {"a": {"shape": [1, 1]}}}, "a: 'cin'"),
-    ({"operators": 3}, "'int' object has no attribute")])
-def test_a_broken_file_is_refused_in_one_line(tmp_path, change, words):
-    from utils.common.pickles import to_pickle
-    path = tmp_path / "t.pickle"
-    path.write_bytes(to_pickle({"format": 1, "operators": {}, **change}))
-    with pytest.raises(UserError) as found:
-        read_arrays(path)
-    assert str(found.value).startswith(f"{path}: a table of few entries that cannot be read (") and words in str(
-        found.value) and "\n" not in str(found.value)
+def test_without_whole_networks_the_entries_tell_when_it_is_enough(path):
+    found = run(path, Machine(), Goal(0.02, OFTEN), networks=0)
+    assert found.reason == "max_error" and 0 < found.known.expected <= 0.02
+    assert found.measurement.about()["networks"] == 0 and notes(path)[0] == {"networks": 0, "copies": 3}
 
 
-def test_the_weights_that_a_network_reads_have_a_time():
-    """The term is found where it is there, and left out where it does not help."""
-    widths = correction.fitting_networks(NETWORK, 25, 0)
-    for truth in (TRUTH, Correction(1.05, 4e-7)):
-        real = corrected(NETWORK, TABLE, truth)
-        noise = 1 + 0.003 * np.random.default_rng(1).standard_normal(len(widths))
-        found = correction.fit_correction(NETWORK, widths, [latency_s(NETWORK, w, real) for w in widths] * noise, TABLE)
-        assert found.weight_s == pytest.approx(truth.weight_s, rel=0.2, abs=0)
-    weights = {key: filter_weights(t) for key, t in NETWORK.tables.items()}
-    filters = sum(w.shape[0] * np.prod(w.shape[1:]) for w in NETWORK.weights(NETWORK.full_widths).values()
-                  if len(w.shape) > 1)
-    assert latency_s(NETWORK, NETWORK.full_widths, weights) == filters
+# --- the minutes -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("minutes", [1.5, 1.6])
+def test_the_minutes_end_it_in_time(path, minutes):
+    machine = Machine(speed=1000)
+    found = run(path, machine, Goal(1e-4, minutes))
+    assert found.reason == "minutes" and found.known.about()["measured"] > 800
+    assert 0.9 * 60 * minutes < machine.t < 0.93 * 60 * minutes  # the rest is for fits and files
+
+
+def test_fewer_minutes_give_fewer_whole_networks(path):
+    for minutes, about in ((1.5, {"networks": 15, "copies": 3}), (3, {"networks": 30, "copies": 3})):
+        run(path.with_name(f"{minutes}"), Machine(speed=1000), Goal(0.02, minutes))
+        assert notes(path.with_name(f"{minutes}"))[0] == about
+
+
+def test_too_few_minutes_are_refused_and_how_many_are_needed_is_said(path):
+    with pytest.raises(UserError) as refused:
+        run(path, Machine(speed=1000), Goal(0.02, 0.5))
+    assert str(refused.value) == ("--minutes=0.5: a fit of this network needs 825 entries and 12 whole networks, which "
+                                  "take about 1.5 minutes here; expected --minutes=1.5 or more")
+    assert visits(path) == {} and notes(path) == []
+    found = run(path, Machine(speed=1000), Goal(0.02, 1.5))  # nothing to resume
+    assert found.reason == "minutes" and found.known.expected < 0.02
+    assert found.known.about()["measured"] == 825 and found.measurement.about()["networks"] == 15
+
+
+class Stalls(Machine):
+    """Stands still for a day at one of its visits."""
+
+    at = 0
+
+    def open(self, model):
+        self.at -= 1
+        self.t += 86400 * (self.at == 0)
+        return super().open(model)
+
+
+@pytest.mark.parametrize("at, key", [(25, "Conv_0"), (40, "Join_1")])
+def test_minutes_that_end_too_early_say_so_and_more_minutes_go_on(path, at, key):
+    machine = Stalls()
+    machine.at = at
+    with pytest.raises(UserError, match=f"--minutes=5: they ended before {key} was measured; go on with --resume and"):
+        run(path, machine, Goal(0.02, 5))
+    assert 0 < len(visits(path)) < 40
+    found = run(path, Machine(), Goal(0.02, 6), resume=True)
+    assert found.reason == "max_error"
+    assert set(visits(path).values()) == {2}
+
+
+def test_minutes_that_end_in_the_first_round_leave_a_table_of_unknown_quality(path):
+    machine = Stalls()
+    machine.at = 700
+    found = run(path, machine, Goal(0.02, 5))
+    assert found.reason == "minutes" and found.known.expected is None and len(found.measurement.rounds) == 1
+    assert found.known.about()["expected_error"] is None and found.known.about()["error_on_held_out"] == {"entries": 0}
+    assert all((array > 0).all() for array in found.table.values())
+
+
+# --- interrupted and resumed -----------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(its journal, what is known then)"""
+    path = tmp_path_factory.mktemp("undisturbed") / "t.journal"
+    return path, run(path, Machine(), ENOUGH)
+
+
+def check_resumed(path, undisturbed, kept):
+    """Go on with the first ``kept`` lines of the journal; look at the end."""
+    whole, expected = undisturbed
+    path.write_text("".join(whole.read_text().splitlines(keepends=True)[:kept]))
+    found = run(path, Machine(), ENOUGH, resume=True)
+    assert found.reason == expected.reason and found.known.expected == expected.known.expected, kept
+    assert large.fingerprint(found.known.operators) == large.fingerprint(expected.known.operators), kept
+    for key, array in expected.table.items():
+        np.testing.assert_array_equal(found.table[key], array)
+    assert visits(path) == visits(whole) and notes(path) == notes(whole), kept
+
+
+@pytest.mark.parametrize("part", np.linspace(0, 1, 6).tolist())
+def test_an_interrupted_measurement_ends_as_an_undisturbed_one(path, undisturbed, part):
+    check_resumed(path, undisturbed, 1 + round(part * (len(records_in(undisturbed[0])) - 1)))
+
+
+def test_so_does_one_that_is_interrupted_at_a_choice(path, undisturbed):
+    records = records_in(undisturbed[0])
+    chosen = [n for n, r in enumerate(records) if isinstance(r, dict) and {"round", "networks", "stopped"} & set(r)]
+    assert len(chosen) == 6
+    for number in chosen:
+        check_resumed(path, undisturbed, number + 1)  # right behind the choice
+
+
+@pytest.mark.slow
+def test_so_does_one_that_is_interrupted_at_any_line(path, undisturbed):
+    for kept in range(1, len(records_in(undisturbed[0])), 53):
+        check_resumed(path, undisturbed, kept)
+
+
+def test_one_that_is_finished_measures_nothing_more(path, undisturbed):
+    whole, expected = undisturbed
+    path.write_text(whole.read_text())
+    machine = Machine()
+    found = run(path, machine, ENOUGH, resume=True)
+    assert found.reason == expected.reason and machine.t == 0 and path.read_text() == whole.read_text()
+
+
+def test_a_finished_one_goes_on_for_a_better_table(path):
+    run(path, Machine(), Goal(0.05, OFTEN))
+    before = notes(path)
+    found = run(path, Machine(), ENOUGH, resume=True)
+    assert notes(path)[:len(before)] == before and len(notes(path)) > len(before)
+    assert found.known.expected < before[-1]["max_error"] and set(visits(path).values()) == {2}
+
+
+@pytest.mark.parametrize("record", [
+    {"networks": "many", "copies": 3}, {"networks": 3}, {"round": 1}, {"round": 1, "entries": {"FC": [[1, 9]]}},
+    {"round": 1, "entries": {"Other": [[1, 10]]}}, {"round": 1, "entries": 3}, {"round": 1, "entries": {"FC": [1]}},
+    {"reused": {"FC": [[99, 10, 1e-5]]}}, {"reused": None}, {"other": 1}])
+def test_a_choice_that_makes_no_sense_is_named(path, record):
+    run(path, Machine(), Goal(0.05, OFTEN))
+    with journal.Journal(path) as log:
+        log.append(record)
+    with pytest.raises(UserError, match=r"t.journal: line \d+ is no measurement of this network"):
+        run(path, Machine(), Goal(0.05, OFTEN), resume=True)
+
+
+# --- entries of other tables -----------------------------------------------------------------------------------
+
+def reused_of(machine, part=1.0, slower=1.0):
+    """Seconds by number of some entries of the first two rounds, as a faster machine has measured them."""
+    planes = Planes(machine.network)
+    first = planes.first()
+    numbers = planes.all({key: np.union1d(numbers, points.more(planes.of[key], 8, numbers.tolist(), 24, 0))
+                          for key, numbers in first.items() if len(planes.of[key]) > 40})
+    numbers = numbers[:int(part * len(numbers))]
+    flat = np.concatenate([machine.arrays[t.key].ravel() for t in planes.entries.tables])
+    return {int(n): float(flat[n]) / slower for n in numbers}
+
+
+def test_reused_entries_are_not_measured_again_but_for_a_few_that_tell_the_speed(path):
+    machine = Machine()
+    reused = reused_of(machine, slower=1.25)
+    found = run(path, machine, Goal(0.05, OFTEN), reused=reused)
+    measured = {label for label in visits(path) if label[0] != "network"}
+    entries = Entries(NETWORK)
+    again = measured & {(t.key, cin, cout) for t, cin, cout in map(entries.__getitem__, reused)}
+    assert len(again) == 12 and len(reused) > 500
+    assert found.measurement.about()["reused"] == len(reused)
+    for key, one in found.known.operators.items():  # at the speed of this machine
+        np.testing.assert_allclose(one.seconds, machine.arrays[key].ravel()[one.numbers], rtol=1e-4)
+
+
+def test_reused_entries_come_first_in_the_journal_and_survive_an_interruption(path):
+    reused = reused_of(Machine(), part=0.4)
+    whole = run(path, Machine(), Goal(0.05, OFTEN), reused=reused)
+    lines = path.read_text().splitlines(keepends=True)
+    assert list(notes(path)[0]) == ["reused"] and list(notes(path)[1]) == ["networks", "copies"]
+    assert sum(map(len, notes(path)[0]["reused"].values())) == len(reused)
+    for kept in (1, 2, 3, 400):
+        path.write_text("".join(lines[:kept]))
+        again = run(path, Machine(), Goal(0.05, OFTEN), resume=True, reused=reused)
+        assert large.fingerprint(again.known.operators) == large.fingerprint(whole.known.operators), kept
+        assert again.measurement.about()["reused"] == len(reused)
+
+
+def test_how_much_slower_the_machine_is_now_is_the_median_of_what_both_have():
+    assert few.slower({1: 2.0, 2: 4.4, 3: 9.0, 7: 1.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 5.0}) == pytest.approx(2.2)
+    assert few.slower({1: 2.0}, {2: 2.0}) == 1.0

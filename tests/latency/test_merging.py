@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from model.architectures import describe
 from perf_tables.merge_perf_tables import merge_perf_tables
 from tests.helpers import SMALL, arithmetic_table
+from tests.kernels import PLANES, Kernel
 from utils.common.errors import UserError
-from utils.latency import table_files, tables
+from utils.latency import large, points, table_files, tables
 from utils.latency.merging import merged_table
 from utils.latency.table_files import read_note
 
@@ -71,3 +72,44 @@ def test_a_merge_lies_between_what_it_merges(count, random):
         merged = merged_table(tables, ["t"] * count, how=how)["FC"]
         stack = np.array([t["FC"] for t in tables])
         assert (stack.min(0) * (1 - 1e-12) <= merged).all() and (merged <= stack.max(0) * (1 + 1e-12)).all()
+
+
+# --- of few entries --------------------------------------------------------------------------------------------
+
+def few_entries(path, factor, seed, key="No_Stride_3"):
+    """A table of one operator, whose further entries differ by the seed."""
+    plane = PLANES[key]
+    first = points.first(plane).tolist()
+    numbers = np.union1d(first, points.more(plane, 16, first, 30, seed))
+    seconds = factor * Kernel(1, 16).seconds(*plane.channels(numbers))
+    table_files.write_large(path, {key: large.operator(plane, numbers, seconds)}, {"pass": seed})
+    return numbers
+
+
+def test_what_all_have_measured_is_combined_and_the_rest_brought_to_its_level(tmp_path, capsys):
+    one, two = (few_entries(tmp_path / f"{name}.pickle", factor, seed) for name, factor, seed in
+                (("one", 1.0, 0), ("two", 1.2, 1)))
+    shared, every = np.intersect1d(one, two), np.union1d(one, two)
+    merge_perf_tables(str(tmp_path / "both.pickle"), [str(tmp_path / "one.pickle"), str(tmp_path / "two.pickle")])
+    assert f"{len(shared):,} entries are measured in all tables: their mean; {len(every) - len(shared):,} in some" in (
+        capsys.readouterr().err)
+    measured, note = table_files.read_measured(tmp_path / "both.pickle")
+    found = measured["No_Stride_3"]
+    assert found.numbers.tolist() == every.tolist() and note["merged"]["how"] == "mean" and len(shared) < len(every)
+    np.testing.assert_allclose(found.seconds, 1.1 * Kernel(1, 16).seconds(*PLANES["No_Stride_3"].channels(every)))
+    real = 1.1 * Kernel(1, 16).seconds(found.cin[:, None], found.cout[None, :])
+    assert np.median(np.abs(found.array() / real - 1)) < 0.02
+
+
+def test_tables_of_few_entries_that_do_not_match_are_refused(tmp_path):
+    few_entries(tmp_path / "few.pickle", 1.0, 0)
+    few_entries(tmp_path / "other.pickle", 1.0, 0, "Skip_2")
+    table_files.write_pair(tmp_path / "dense.pickle", arithmetic_table(), {})
+    few, other, dense = (str(tmp_path / f"{name}.pickle") for name in ("few", "other", "dense"))
+    out = str(tmp_path / "out.pickle")
+    for inputs, more, words in (([few, dense], {}, f"{few}: a table of few entries, but {dense} has all"),
+                                ([few, few], {"sigma": 1.0}, f"{few}: a table of few entries, which has no neighbours"),
+                                ([few, other], {}, f"{other}: does not match {few}: only one of them has No_Stride_3")):
+        with pytest.raises(UserError) as found:
+            merge_perf_tables(out, inputs, **more)
+        assert str(found.value).startswith(words)

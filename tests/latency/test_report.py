@@ -112,3 +112,32 @@ def test_what_nobody_tells_is_not_known():
     assert about["throttled_probes"] == 0
     assert list(report.lines({**about, "unsettled": {}, "other_delegates": {}})) == [
         STILL.replace("throttling not known", "throttled at 0 of 2 probes")]
+
+
+FEW = {"error_on_held_out": {"entries": 0}, "measured": 1234, "of": 56789, "rounds": 3, "reused": 0, "max_error": 0.02,
+       "minutes": 10.0, "expected_error": 0.0179, "expected_worst": 0.0512}
+
+
+EXPECTED = "whole networks are expected to be predicted within 1.8% (mean; each within 5.1%)"
+
+
+@pytest.mark.parametrize("change, line", [
+    ({"stopped_by": "max_error"},
+     f"1,234 of 56,789 entries, 3 rounds; {EXPECTED}; ended because as good as --max_error=0.02 asked for"),
+    ({"stopped_by": "minutes", "reused": 1000},
+     f"1,234 of 56,789 entries, 3 rounds, 1,000 entries reused; {EXPECTED}; ended because --minutes=10 are used up"),
+    ({"stopped_by": "minutes", "rounds": 1, "expected_error": None},
+     "1,234 of 56,789 entries, 1 round; how well whole networks are predicted is not known; ended because --minutes=10 "
+     "are used up"),
+    ({"stopped_by": "all"}, f"1,234 of 56,789 entries, 3 rounds; {EXPECTED}; ended because every entry is measured")])
+def test_why_a_measurement_in_rounds_ended_is_said(change, line):
+    work, visits, _ = finished()
+    found = list(report.lines({**finish(work, visits)[1], "sampling": {**FEW, **change}}))
+    assert found[0] == line and found[1:] == [STILL]
+
+
+def test_networks_that_the_time_was_too_short_for_do_not_count():
+    work, visits, _ = finished(networks=20, truth=Correction(1.1, 0.0))
+    visits.seconds[:, COPIES * 12:COPIES * 20 - 1] = np.nan  # of the last network only one copy is there
+    found = finish(work, visits)[1]["correction"]
+    assert found["networks"] == 12 and found["factor"] == pytest.approx(1.1, rel=1e-2)

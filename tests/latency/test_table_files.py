@@ -5,14 +5,26 @@ import contextlib
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from perf_tables.merge_perf_tables import merge_perf_tables
+from tests.kernels import PLANES, Kernel
 from utils.common.errors import UserError
 from utils.common.pickles import PROTOCOL
-from utils.latency.table_files import read_arrays, read_note, read_pair, write_pair
+from utils.latency import large, points
+from utils.latency.table_files import (
+    is_large,
+    read_arrays,
+    read_measured,
+    read_note,
+    read_pair,
+    write_large,
+    write_pair,
+)
 
 OLD, NEW = ({"Conv": np.full((2, 3), seconds)} for seconds in (1e-3, 2e-3))
 OLD_NOTE, NEW_NOTE = ({"correction": {"factor": factor, "overhead_s": 1e-6}} for factor in (1.1, 1.2))
@@ -163,3 +175,94 @@ def test_arrays_are_checked(tmp_path):
     (tmp_path / "t.pickle").write_bytes(pickle.dumps({"a": np.array([[1.0, -1.0]])}, PROTOCOL))
     with pytest.raises(UserError, match="a: 1 entries are not positive seconds"):
         read_arrays(tmp_path / "t.pickle")
+
+
+# --- tables of few entries -------------------------------------------------------------------------------------
+
+def few_entries(factor=1.0):
+    plane = PLANES["Skip_1"]
+    first = points.first(plane)
+    numbers = np.union1d(first, points.more(plane, 8, first.tolist(), 24, 0))
+    return {"Skip_1": large.operator(plane, numbers, factor * Kernel(1, 8).measured(*plane.channels(numbers)))}
+
+
+@pytest.fixture
+def large_table(tmp_path):
+    write_large(tmp_path / "t.pickle", few_entries(), OLD_NOTE)
+    return tmp_path / "t.pickle"
+
+
+def test_a_table_of_few_entries_comes_back_with_its_note(large_table):
+    arrays, note = read_pair(large_table)
+    np.testing.assert_array_equal(arrays["Skip_1"], few_entries()["Skip_1"].array())
+    np.testing.assert_array_equal(read_arrays(large_table)["Skip_1"], arrays["Skip_1"])
+    measured, again = read_measured(large_table)
+    assert note == again == read_note(large_table) == OLD_NOTE and is_large(measured)
+    np.testing.assert_array_equal(measured["Skip_1"].seconds, few_entries()["Skip_1"].seconds)
+    write_pair(large_table, OLD, OLD_NOTE)
+    assert is_old(large_table) and not is_large(read_measured(large_table)[0])
+
+
+def test_any_python_with_numpy_opens_it(large_table):
+    code = ("import pickle, sys\nwith open(sys.argv[1], 'rb') as file: found = pickle.load(file)\n"
+            "one = found['operators']['Skip_1']\n"
+            "print(found['format'], one['shape'], len(one['measured']['seconds']), one['fit']['tiles'])\n"
+            "print([m for m in sys.modules if m.split('.')[0] in ('utils', 'model')])")
+    ran = subprocess.run([sys.executable, "-c", code, large_table], cwd=large_table.parent, capture_output=True,
+                         text=True)
+    assert ran.stdout == "1 [16, 160] 72 [1, 8]\n[]\n", ran.stderr
+
+
+def test_a_note_of_another_table_of_few_entries_is_refused(large_table):
+    note = large_table.with_suffix(".json").read_bytes()
+    write_large(large_table, few_entries(1.5), OLD_NOTE)
+    large_table.with_suffix(".json").write_bytes(note)
+    with pytest.raises(UserError, match=r"t.json: the note of another table than t.pickle"):
+        read_pair(large_table)
+
+
+def broken(where, value):
+    content = large.plain(few_entries())
+    at = content
+    for name in where[:-1]:
+        at = at[name]
+    at[where[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize("where, value, words", [
+    (("format",), 2, r"a table of few entries that cannot be read \(its format is 2"),
+    (("operators",), {}, r"a table of few entries that cannot be read \(it has no operators"),
+    (("operators",), [], "a table of few entries that cannot be read"),
+    (("operators", "Skip_1"), None, r"a table of few entries that cannot be read \(Skip_1: .*; copy or measure it"),
+    (("operators", "Skip_1", "fit"), {}, r"a table of few entries that cannot be read \(Skip_1: "),
+    (("operators", "Skip_1", "fit", "weights"), np.full((4, 17), np.nan), "Skip_1: 2488 entries are not positive"),
+    (("operators", "Skip_1", "fit", "pull"), np.full(72, 1e9), "Skip_1: .* entries are not positive seconds"),
+])
+def test_a_broken_table_of_few_entries_is_refused_in_one_line(tmp_path, where, value, words):
+    path = tmp_path / "t.pickle"
+    path.write_bytes(pickle.dumps(broken(where, value), PROTOCOL))
+    with pytest.raises(UserError, match=f"t.pickle: {words}") as refused:
+        read_arrays(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_flipped_bit_of_a_table_of_few_entries_is_seen(large_table):
+    whole, expected, seen = large_table.read_bytes(), few_entries()["Skip_1"].array(), 0
+    for bit in range(0, 8 * len(whole), 29):
+        hurt = bytearray(whole)
+        hurt[bit // 8] ^= 1 << bit % 8
+        large_table.write_bytes(hurt)
+        try:
+            np.testing.assert_array_equal(read_arrays(large_table)["Skip_1"], expected)
+        except UserError:
+            seen += 1
+    assert seen > len(whole) / 4, "nearly all; the others change nothing"
+
+
+def test_half_a_table_of_few_entries_is_refused(large_table):
+    whole = large_table.read_bytes()
+    for length in (0, 1, len(whole) // 2, len(whole) - 100):
+        large_table.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="t.pickle: not a whole pickle"):
+            read_arrays(large_table)

@@ -17,7 +17,7 @@ from tests.works import WORKS, begin, result, results
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("calls")]  # a run for each call
 
-MOST = {"prune": 20, "compare": 8, "build": 40, "save": 12, "load": 40}  # calls to take, of many
+MOST = {"prune": 20, "compare": 8, "build": 40, "few": 40, "save": 12, "load": 40}  # calls to take, of many
 OLDER = b"an older result"
 
 

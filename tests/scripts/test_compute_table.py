@@ -2,17 +2,20 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from model.architectures import describe
-from tests.helpers import ROOT, environment, records_in, refused, run_here, written_anew
+from model.description import from_dict
+from tests.helpers import ROOT, environment, imported_like, records_in, refused, run_here, written_anew
 from utils.common.journal import line as signed_line
 from utils.latency import correction, table_files, tables
 from utils.latency.note import alike
@@ -198,35 +201,6 @@ def test_a_sample_fills_the_table_and_reports_its_error(script, tmp_path):
     assert {k: v.shape for k, v in table.items()} == {k: t.shape for k, t in network.tables.items()}
 
 
-FEW = ["compute_table.py", "--depth=10", "--width=1", "--img_size=8", "--mode=build", "--num_measures=2", "--sample",
-       "--patience=0", "--max_error=0.9", "--calibrate=12"]
-
-
-def test_few_entries_that_are_found_while_measuring_make_a_dense_table_of_a_wideresnet(script, tmp_path):
-    found = script(*FEW, "--save_file=s", check=True)
-    words = (r"[\d,]+ of [\d,]+ entries, 2 rounds; whole networks are expected to be predicted within \d+\.\d% "
-             r"\(mean; each within \d+\.\d%\); ended because as good as --max_error=0.9")
-    assert re.search(words, found.stderr)
-    note = json.loads((tmp_path / "perf_tables/s.json").read_text())
-    about, network = note["sampling"], describe("res", depth=10, width=1.0)
-    assert about["stopped_by"] == "max_error" and about["networks"] == 12 == note["correction"]["networks"]
-    assert about["measured"] == note["entries"] < 0.2 * about["of"] and about["of"] == sum(
-        t.rows * t.columns for t in network.tables.values())
-    table = table_files.read_arrays(tmp_path / "perf_tables/s.pickle")
-    assert {k: v.shape for k, v in table.items()} == {k: t.shape for k, t in network.tables.items()}
-
-
-@pytest.mark.parametrize("flags, words", [
-    (["--mode=save", "--output_folder=f"], "--sample without a value chooses its entries while it measures"),
-    (["--sample=0.5", "--reuse", "s"], "--reuse: only --sample without a value can leave entries out"),
-    (["--sample=0.5", "--multiple_of=8"], "--multiple_of=8: only --sample without a value leaves other widths out"),
-    (["--minutes=0.01"], "--minutes=0.01: a fit of this network needs "),
-    (["--reuse", "nothing"], "perf_tables/nothing.pickle: no such file")])
-def test_what_few_entries_cannot_do_is_said_before_anything_is_measured(script, tmp_path, flags, words):
-    refused(script(*FEW, "--save_file=s", *flags), words)
-    assert not list(tmp_path.glob("perf_tables/*.pickle"))
-
-
 def test_merged_tables_keep_a_correction_only_if_all_have_one(with_table, script):
     note = json.loads((with_table / "built.json").read_text())
     for name, made in (("a", {"factor": 1.0, "overhead_s": 0.0}), ("b", {"factor": 1.1, "overhead_s": 2e-6}),
@@ -285,3 +259,124 @@ def test_a_note_tells_the_conditions_and_the_delegate(with_table):
     for when in ("conditions", "conditions_at_end"):
         assert {"kernel", "governors", "clocks_mhz", "load", "affinity", "python_bits", "throttling"} <= set(note[when])
     assert note["max_temp_c"] is None or note["max_temp_c"] > 0
+
+
+# --- few entries, found while measuring ------------------------------------------------------------------------
+
+FEW = ["compute_table.py", "--mode=build", "--sample", "--max_error=1", "--num_measures=2", "--calibrate=6"]
+
+
+@pytest.fixture
+def nets(tmp_path):
+    """networks/mine.json, and networks/wider.json with the same operators."""
+    (tmp_path / "networks").mkdir()
+    for content in (imported_like("mine"), imported_like("wider", 20, 28)):
+        (tmp_path / f"networks/{content['name']}.json").write_text(json.dumps(content))
+    return {name: from_dict(imported_like(name, *sizes)) for name, sizes in (("mine", ()), ("wider", (20, 28)))}
+
+
+def test_few_entries_of_a_described_network_give_a_table_that_any_pickle_opens(nets, script, tmp_path):
+    found = script(*FEW, "--net=mine", "--save_file=few", check=True)
+    path, network = tmp_path / "perf_tables/few.pickle", nets["mine"]
+    with open(path, "rb") as file:
+        plain = pickle.load(file)
+    assert set(plain) == {"format", "operators"} and plain["operators"].keys() == network.tables.keys()
+    note = table_files.read_note(path)
+    about, measured = note["sampling"], sum(len(o["measured"]["seconds"]) for o in plain["operators"].values())
+    assert about["measured"] == measured == note["entries"] < about["of"] == sum(
+        t.rows * t.columns for t in network.tables.values())
+    assert about["stopped_by"] == "max_error" and about["rounds"] == 2 and about["networks"] == 6
+    assert about["max_error"] == 1 and about["minutes"] == 10 and about["reused"] == 0
+    assert 0 <= about["expected_error"] < 1
+    assert about["tiles"].keys() == {key for key, o in plain["operators"].items() if o["fit"]}
+    assert len(about["tiles"]) == 2 and about["error_on_held_out"]["entries"] >= 48
+    assert note["correction"]["networks"] == 6 and note["sample"] == "few points"
+    assert re.search(rf"{measured} of [\d,]+ entries, 2 rounds; whole networks are expected to be predicted within "
+                     r"\d+\.\d% \(mean; each within \d+\.\d%\); ended because as good as --max_error=1 asked for",
+                     found.stderr)
+    assert found.stdout.startswith(f"perf_tables/few.pickle: {measured} entries measured in ")
+    table = tables.read_table(path, network)
+    assert {k: v.shape for k, v in table.items()} == {k: t.shape for k, t in network.tables.items()}
+    judged = script("compute_table.py", "--mode=validate", "--net=mine", "--perf_table=few", "--num_networks=2",
+                    "--json", check=True)
+    assert all(n["predicted_s"] > 0 for n in json.loads(judged.stdout)["networks"])
+
+
+def test_few_entries_of_a_wideresnet_give_arrays_that_earlier_programs_read(script, tmp_path):
+    script(*FEW, "--depth=10", "--width=0.5", "--img_size=8", "--save_file=few", check=True)
+    network = describe("res", depth=10, width=0.5, img_size=8)
+    with open(tmp_path / "perf_tables/few.pickle", "rb") as file:
+        plain = pickle.load(file)
+    assert {k: v.shape for k, v in plain.items()} == {k: t.shape for k, t in network.tables.items()}
+    assert all(v.dtype == np.float64 and (v > 0).all() for v in plain.values())
+    about = json.loads((tmp_path / "perf_tables/few.json").read_text())["sampling"]
+    assert about["measured"] < about["of"] == 3016 and about["rounds"] == 2
+
+
+def test_what_few_entries_cannot_do_is_refused(nets, script, tmp_path):
+    net = ["--net=mine", "--save_file=few"]
+    refused(script("compute_table.py", "--mode=save", "--sample", *net), "--sample without a value chooses its entries "
+            "while it measures, which only --mode=build can", "--sample=0.05")
+    refused(script(*FEW[:2], *net, "--reuse", "other"), "--reuse: only --sample without a value can leave entries out")
+    refused(script(*FEW[:2], *net, "--sample=0.9", "--reuse", "other"), "--reuse: only --sample without a value")
+    refused(script(*FEW, *net, "--reuse", "absent"), "absent.pickle: no such file")
+    refused(script(*FEW[:2], *net, "--multiple_of=8"), "--multiple_of=8: only --sample without a value")
+    refused(script(*FEW, *net, "--max_error=0"), "--max_error")
+    refused(script(*FEW, *net, "--minutes=0"), "--minutes")
+    assert not list((tmp_path / "perf_tables").glob("few.*"))
+
+
+def test_too_few_minutes_are_refused_with_how_many_are_needed(nets, script, tmp_path):
+    slow = [*FEW, "--net=mine", "--save_file=few", "--num_measures=20000", "--minutes=0.01"]
+    found = script(*slow)
+    refused(found, "--minutes=0.01: a fit of this network needs", "entries and 6 whole networks, which take about")
+    assert re.search(r"take about ([\d.]+) minutes here; expected --minutes=\1 or more$", found.stderr.strip())
+    assert sorted(p.name for p in (tmp_path / "perf_tables").iterdir()) == ["few.journal"]
+
+
+def labels(path):
+    """How often each item was visited."""
+    return Counter(tuple(r[:-1]) for r in records_in(path)[1:] if isinstance(r, list))
+
+
+@pytest.mark.parametrize("part", [0.2, 0.8])
+def test_an_interrupted_measurement_of_few_entries_goes_on(nets, script, tmp_path, part):
+    flags = [*FEW, "--net=mine", "--save_file=few", "--spread=10", "--drift=10"]  # little is visited a third time
+    script(*flags, check=True)
+    journal = tmp_path / "perf_tables/few.journal"
+    lines = journal.read_text().splitlines(keepends=True)
+    kept = "".join(lines[:int(part * len(lines))])
+    journal.write_text(kept)
+    (tmp_path / "perf_tables/few.pickle").unlink()
+    refused(script(*flags), "few.journal: an unfinished measurement", "--resume")
+    script(*flags, "--resume", check=True)
+    assert journal.read_text().startswith(kept) and set(labels(journal).values()) <= {2, 3, 4}
+    note = table_files.read_note(tmp_path / "perf_tables/few.pickle")
+    assert note["visits_from_before_a_resume"] == kept.count("\n[") and note["sampling"]["stopped_by"] == "max_error"
+    before = labels(journal)
+    again = script(*flags, "--resume", check=True)
+    assert again.stdout.startswith("perf_tables/few.pickle: ") and labels(journal) == before
+
+
+def test_entries_that_another_network_has_measured_are_reused(nets, script, tmp_path):
+    script(*FEW, "--net=wider", "--save_file=wider", check=True)
+    found = script(*FEW, "--net=mine", "--save_file=few", "--reuse", "wider")
+    count = int(re.search(r"perf_tables/wider.pickle: (\d+) entries of \d operators are reused", found.stderr)[1])
+    if found.returncode:  # other programs came or went between the two
+        refused(found, "--reuse: the entries of these tables take", "leave --reuse out")
+        pytest.skip("the machine's speed changed by more than a table may be scaled")
+    note = table_files.read_note(tmp_path / "perf_tables/few.pickle")
+    assert note["sampling"]["reused"] == count > 100 and note["reuse"] == ["perf_tables/wider.pickle"]
+    assert f"{count} entries reused" in found.stderr
+    assert note["entries"] < note["sampling"]["measured"]
+    tables.read_table(tmp_path / "perf_tables/few.pickle", nets["mine"])
+    written_anew(tmp_path / "perf_tables/wider.json", dict(json.loads(
+        (tmp_path / "perf_tables/wider.json").read_text()), version="2.0.0"))
+    refused(script(*FEW, "--net=mine", "--save_file=other", "--reuse", "wider"),
+            "perf_tables/wider.pickle: measured with version 2.0.0, now with", "leave it out of --reuse")
+
+
+def test_a_check_says_how_many_entries_few_are(nets, script):
+    found = script("compute_table.py", "--mode=check", "--sample", "--net=mine", check=True).stdout
+    entries = int(re.search(r"table +([\d,]+) entries", found)[1].replace(",", ""))
+    assert 100 < entries < sum(t.rows * t.columns for t in nets["mine"].tables.values())

@@ -190,4 +190,4 @@ def _in_rounds(asked: Measuring, goal: few.Goal, source: Source, runner: Runner,
     known, reason = measurement.run(reused)
     about = {**known.about(), **measurement.about(), "stopped_by": reason, "max_error": goal.max_error,
              "minutes": goal.minutes}
-    return known.operators, lambda _: (large.arrays(known.operators), {"sampling": about})
+    return known.operators, lambda _: (known.table, {"sampling": about})

@@ -10,8 +10,8 @@ every single network), when ``Goal.minutes`` are used up, or when further entrie
 
 The journal has what was chosen, so that a resumed measurement goes on with the same choice:
 
-    {"networks": 30, "copies": 3}                        how many whole networks there are, and items of each
     {"reused": {"FC": [[3, 10, 4.1e-05], ...]}}          entries of other tables, with their seconds
+    {"networks": 30, "copies": 3}                        how many whole networks there are, and items of each
     {"round": 3, "entries": {"FC": [[3, 10], ...]}, "expected": 0.031, "worst": 0.08}    errors expected before it
     {"stopped": "max_error", "max_error": 0.02, "minutes": 10.0}
 """
@@ -69,9 +69,10 @@ class Known:
     """What the measurement has found so far."""
 
     operators: Mapping[str, Operator]
+    table: Mapping[str, np.ndarray]  # seconds of every entry, as they give it
     errors: Mapping[str, np.ndarray]  # of the entries of each that fill its plane, predicted without them
-    expected: float  # mean relative error of whole networks
-    worst: float  # of one of them
+    expected: Optional[float]  # mean relative error of whole networks; None: not known yet
+    worst: Optional[float]  # of one of them
 
     def about(self) -> dict[str, Any]:
         """For the note."""
@@ -81,7 +82,7 @@ class Known:
             held.update(median=round(float(np.median(errors)), 4), p95=round(float(np.quantile(errors, 0.95)), 4))
         return {"measured": sum(len(o.numbers) for o in self.operators.values()),
                 "of": sum(len(o.cin) * len(o.cout) for o in self.operators.values()), "error_on_held_out": held,
-                "expected_error": round(self.expected, 4), "expected_worst": round(self.worst, 4),
+                "expected_error": _rounded(self.expected), "expected_worst": _rounded(self.worst),
                 "tiles": {key: list(o.fit.tiles) for key, o in self.operators.items() if o.fit}}
 
 
@@ -187,7 +188,7 @@ class Measurement:
         if done.get("stopped") and (done["max_error"], done["minutes"]) == (self.goal.max_error, self.goal.minutes):
             return self.known(), done["stopped"]
         session = measure.session(self.source, self.runner, self.care, self.begun, self.log, self._enough)
-        if not self.begun.notes:
+        if not any("networks" in record for record in self.begun.notes):
             self._begin(reused)
         if self.rounds:
             session.run(self._title(len(self.rounds)), self._items_of_round())
@@ -257,13 +258,13 @@ class Measurement:
             raise UserError(f"--minutes={self.goal.minutes:g}: a fit of this network needs {len(wanted):,} entries and "
                             f"{min(FEWEST_NETWORKS, count)} whole networks, which take about {needed:g} minutes here; "
                             f"expected --minutes={needed:g} or more")
-        self._note({"networks": count, "copies": copies})
-        if reused:
+        if reused and not self.begun.notes:
             by_key: dict[str, list[list[Any]]] = {}
             for number, value in sorted(reused.items()):
                 table, cin, cout = self.planes.entries[number]
                 by_key.setdefault(table.key, []).append([cin, cout, value])
             self._note({"reused": by_key})
+        self._note({"networks": count, "copies": copies})
 
     def _visit_s(self, model) -> float:
         began = self.clock()
@@ -274,10 +275,14 @@ class Measurement:
 
     def _measured(self) -> dict[int, float]:
         """Seconds by number of every entry; reused ones at the machine's present speed."""
+        now, reused = self._now(), self._reused
+        ratio = slower(now, reused)
+        return {**{n: ratio * s for n, s in reused.items()}, **now}
+
+    def _now(self) -> dict[int, float]:
+        """Seconds by number of what this measurement has measured itself."""
         _, seconds = self.begun.work.split(self.begun.visits.result(self.care))
-        now = {int(n): float(s) for n, s in zip(self.begun.work.wanted, seconds) if np.isfinite(s)}
-        ratio = self._slower(now)
-        return {**{n: ratio * s for n, s in self._reused.items()}, **now}
+        return {int(n): float(s) for n, s in zip(self.begun.work.wanted, seconds) if np.isfinite(s)}
 
     @property
     def _reused(self) -> dict[int, float]:
@@ -286,16 +291,9 @@ class Measurement:
                 for n, s in zip(_numbers(self.planes.entries, record["reused"]).tolist(),
                                 (e[2] for found in record["reused"].values() for e in found))}
 
-    def _slower(self, now: Mapping[int, float]) -> float:
-        """By how much the machine is slower now, from reused entries that were measured again; 1 without any."""
-        then = self._reused
-        both = sorted(set(now) & set(then))
-        return float(np.median([now[n] / then[n] for n in both])) if both else 1.0
-
     def _look_at_speed(self) -> None:
         """Raises UserError where the reused entries must be of another machine."""
-        _, seconds = self.begun.work.split(self.begun.visits.result(self.care))
-        ratio = self._slower({int(n): float(s) for n, s in zip(self.begun.work.wanted, seconds) if np.isfinite(s)})
+        ratio = slower(self._now(), self._reused)
         if not alike(ratio):
             raise UserError(f"--reuse: the entries of these tables take {ratio:.2f} times as long now: another "
                             "machine, or a busy one; leave --reuse out, or measure when the machine is quiet")
@@ -317,7 +315,8 @@ class Measurement:
                             "--resume and more --minutes")
         operators = {key: large.operator(self.planes.of[key], *of) for key, of in found.items()}
         errors = {key: _judged(self.planes.of[key], one) for key, one in operators.items() if one.fit}
-        return Known(operators, errors, *self._expected(operators, errors))
+        table = large.arrays(operators)
+        return Known(operators, table, errors, *self._expected(table, errors))
 
     def networks(self) -> tuple[list[Widths], np.ndarray]:
         """The widths and seconds of the whole networks that were measured."""
@@ -326,15 +325,18 @@ class Measurement:
         here = np.isfinite(lowest)
         return [w for w, measured in zip(self.begun.work.networks, here) if measured], lowest[here]
 
-    def _expected(self, operators: Mapping[str, Operator], errors: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    def _expected(self, table: Mapping[str, np.ndarray],
+                  errors: Mapping[str, np.ndarray]) -> tuple[Optional[float], Optional[float]]:
         """Mean and largest error of whole networks. Without any, as if the errors of all entries of an operator went
-        one way."""
-        (widths, seconds), table = self.networks(), large.arrays(operators)
+        one way. None where the time ended before there was anything to tell it from."""
+        widths, seconds = self.networks()
         if len(widths) >= correction.ENOUGH:
             found = correction.cross_validated(self.planes.network, widths, seconds, table)
             return float(found.mean()), float(found.max())
+        if not all(map(len, errors.values())):
+            return None, None
         share = _shares(self.planes.network, table)
-        mean = sum(share.get(key, 0.0) * float(np.abs(e).mean()) for key, e in errors.items() if len(e))
+        mean = sum(share.get(key, 0.0) * float(np.abs(found).mean()) for key, found in errors.items())
         return mean, mean
 
     def about(self) -> Record:
@@ -350,6 +352,8 @@ class Measurement:
             return "minutes"
         if known is None:
             return self._opening()
+        if known.expected is None or known.worst is None:
+            return "minutes"
         history = [*self.missed, self.goal.missed(known.expected, known.worst)]
         if history[-1] <= 1:
             return "max_error"
@@ -360,13 +364,14 @@ class Measurement:
 
     def _opening(self) -> dict[str, np.ndarray]:
         """Of the first two rounds."""
-        found = {key: numbers for key, (numbers, _) in self.by_key().items()}
+        measured = self.by_key()
+        found = {key: numbers for key, (numbers, _) in measured.items()}
         if not self.rounds:
             chosen = {key: np.setdiff1d(numbers, found[key]) for key, numbers in self.planes.first().items()}
             return self._with_checks(chosen, found)
-        chosen, seconds = {}, self.by_key()
+        chosen = {}
         for key, plane in self.planes.of.items():
-            tile = points.tiles_of(plane, *seconds[key])[1]
+            tile = points.tiles_of(plane, *measured[key])[1]
             between = len(np.setdiff1d(found[key], points.first(plane)))
             chosen[key] = points.more(plane, tile, found[key].tolist(), max(_filling(plane) - between, 0),
                                       self.care.seed)
@@ -383,7 +388,7 @@ class Measurement:
     def _where_it_is_bad(self, known: Known) -> Any:
         """More entries of the operators whose errors weigh most in the unpruned network."""
         room = {key: len(plane.all()) - len(known.operators[key].numbers) for key, plane in self.planes.of.items()}
-        share = _shares(self.planes.network, large.arrays(known.operators))
+        share = _shares(self.planes.network, known.table)
         weight = {key: share.get(key, 0.0) * float(np.abs(known.errors[key]).mean()) for key in known.errors
                   if len(known.errors[key]) and room[key]}
         total = sum(weight.values())
@@ -393,10 +398,25 @@ class Measurement:
         count = int(min(GROWTH * measured, affordable))
         if not total:
             return "all"
-        chosen = {key: points.more(self.planes.of[key], known.operators[key].fit.tiles[1],  # type: ignore[union-attr]
-                                   known.operators[key].numbers.tolist(), round(count * w / total), self.care.seed)
-                  for key, w in weight.items()}
-        return chosen if any(map(len, chosen.values())) else "minutes"
+        if count < 1:
+            return "minutes"
+        chosen = {}
+        for key, w in weight.items():
+            one = known.operators[key]
+            assert one.fit
+            chosen[key] = points.more(self.planes.of[key], one.fit.tiles[1], one.numbers.tolist(),
+                                      int(np.ceil(count * w / total)), self.care.seed)
+        return chosen
+
+
+def slower(now: Mapping[int, float], then: Mapping[int, float]) -> float:
+    """By how much the machine is slower now: the median of the entries that both have; 1 without any."""
+    both = sorted(set(now) & set(then))
+    return float(np.median([now[n] / then[n] for n in both])) if both else 1.0
+
+
+def _rounded(error: Optional[float]) -> Optional[float]:
+    return None if error is None else round(error, 4)
 
 
 def _judged(plane: Plane, one: Operator) -> np.ndarray:

@@ -87,12 +87,15 @@ WHY = {"max_error": "as good as --max_error={max_error:g} asked for", "all": "ev
 
 def _ended(sampling: Mapping[str, Any]) -> Iterator[str]:
     """Why a measurement in rounds ended, and how good it is."""
-    if "stopped_by" in sampling:
-        yield (f"{sampling['measured']:,} of {sampling['of']:,} entries, {sampling['rounds']} rounds"
-               f"{', {:,} entries reused'.format(sampling['reused']) if sampling['reused'] else ''}; whole networks "
-               f"are expected to be predicted within {sampling['expected_error']:.1%} (mean; each within "
-               f"{sampling['expected_worst']:.1%}); ended because "
-               f"{WHY[sampling['stopped_by']].format(**sampling)}")
+    if "stopped_by" not in sampling:
+        return
+    rounds, reused, expected = sampling["rounds"], sampling["reused"], sampling["expected_error"]
+    yield (f"{sampling['measured']:,} of {sampling['of']:,} entries, {rounds} round{'s' if rounds > 1 else ''}"
+           + (f", {reused:,} entries reused; " if reused else "; ")
+           + ("how well whole networks are predicted is not known" if expected is None else
+              f"whole networks are expected to be predicted within {expected:.1%} (mean; each within "
+              f"{sampling['expected_worst']:.1%})")
+           + f"; ended because {WHY[sampling['stopped_by']].format(**sampling)}")
 
 
 def _heat(about: Mapping[str, Any]) -> Iterator[str]:

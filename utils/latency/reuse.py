@@ -32,17 +32,18 @@ def entries(network: Network, paths: Sequence[Path], now: Note) -> dict[int, flo
             raise UserError(f"{path}: {line}; leave it out of --reuse")
         if not note:
             raise UserError(f"{path}: no note says how it was measured; leave it out of --reuse")
-        words, count, shared = plain_dict(note.get("operators")), 0, 0
+        words, before, offered, shared = plain_dict(note.get("operators")), len(found), 0, 0
         for table, start in zip(numbered.tables, numbered.starts):
             if words.get(table.key) != table.operator or table.key not in measured:
                 continue
             plane, shared = Plane(table), shared + 1
             numbers, seconds = _of_operator(plane, measured[table.key], "sampling" in note)
+            offered += len(numbers)
             for number, value in zip(numbers.tolist(), seconds.tolist()):
-                count += found.setdefault(int(start) + number, value) is value
-        if not count:
+                found.setdefault(int(start) + number, value)
+        if not offered:
             raise UserError(f"{path}: it has measured no operator of {network.title}; leave it out of --reuse")
-        print(f"{path}: {count:,} entries of {shared} operators are reused", file=sys.stderr)
+        print(f"{path}: {len(found) - before:,} entries of {shared} operators are reused", file=sys.stderr)
     return found
 
 

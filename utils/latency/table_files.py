@@ -79,7 +79,7 @@ def read_pair(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a table, in float64, and its note, {} where there is none. Raises UserError naming the file that
     cannot be read, or that is of another table."""
     measured, note = read_measured(path)
-    return _arrays_of(measured), note
+    return _arrays_of(path, measured), note
 
 
 def read_measured(path: Path) -> tuple[Measured, dict[str, Any]]:
@@ -96,7 +96,7 @@ def read_note(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Seconds of every width, {key: [rows, columns]} in float64, of a table file of either kind. Raises UserError
     naming the file."""
-    return _arrays_of(_read_table(path))
+    return _arrays_of(path, _read_table(path))
 
 
 def is_large(measured: Measured) -> bool:
@@ -108,8 +108,12 @@ def fingerprint(measured: Measured) -> str:
     return large.fingerprint(measured) if is_large(measured) else sha256_of(measured)  # type: ignore[arg-type]
 
 
-def _arrays_of(measured: Measured) -> dict[str, np.ndarray]:
-    return large.arrays(measured) if is_large(measured) else dict(measured)  # type: ignore[arg-type]
+def _arrays_of(path: Path, measured: Measured) -> dict[str, np.ndarray]:
+    if not is_large(measured):
+        return dict(measured)  # type: ignore[arg-type]
+    with np.errstate(all="ignore"):  # of a fit that was edited
+        filled = large.arrays(measured)  # type: ignore[arg-type]
+    return {key: _positive(path, key, array) for key, array in filled.items()}
 
 
 def _read_table(path: Path) -> Measured:
@@ -128,13 +132,17 @@ def _read_table(path: Path) -> Measured:
         if not isinstance(key, str) or not numeric or not array.size:
             raise UserError(f"{path}: entry {key!r}: expected a two-dimensional array of seconds, "
                             f"found {_describe(array)}")
-        arrays[key] = array.astype(np.float64)
-        wrong = np.argwhere(~(np.isfinite(arrays[key]) & (arrays[key] > 0)))
-        if len(wrong):
-            i, j = wrong[0]
-            raise UserError(f"{path}: {key}: {len(wrong)} entries are not positive seconds, first "
-                            f"[{i}, {j}] = {arrays[key][i, j]}; measure or merge the table again")
+        arrays[key] = _positive(path, key, array.astype(np.float64))
     return arrays
+
+
+def _positive(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    wrong = np.argwhere(~(np.isfinite(array) & (array > 0)))
+    if len(wrong):
+        i, j = wrong[0]
+        raise UserError(f"{path}: {key}: {len(wrong)} entries are not positive seconds, first [{i}, {j}] = "
+                        f"{array[i, j]}; measure or merge the table again")
+    return array
 
 
 def _describe(value: Any) -> str:

@@ -42,9 +42,10 @@ def _shows(channels: np.ndarray, size: int) -> bool:
 
 
 def _error(channels: np.ndarray, seconds: np.ndarray, size: int) -> float:
+    """The mean relative error, per degree of freedom: more terms fit noise better, too."""
     terms = [np.ones(len(channels)), channels]
     if size > 1:
         terms += [np.ceil(channels / size), channels % size != 0]
     relative = np.stack(terms, 1) / seconds[:, None]
     weights = np.linalg.lstsq(relative, np.ones(len(channels)), rcond=None)[0]
-    return float(np.abs(relative @ weights - 1).mean())
+    return float(np.abs(relative @ weights - 1).sum() / (len(channels) - len(terms)))
