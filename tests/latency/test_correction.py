@@ -204,3 +204,10 @@ def test_a_correction_with_weights_is_the_formula_and_older_versions_refuse_its_
     heavy = stamped({"correction": {**about, "weight_s": 3e-10}})
     assert heavy["format"] == 2 and correction_in(heavy) == found
     assert correction_in({"correction": {**about, "weight_s": -1.0}}) is None
+
+
+def test_random_networks_have_multiples_where_a_search_proposes_them():
+    for widths in correction.judging_networks(NETWORK, 20, 0, 8) + correction.fitting_networks(NETWORK, 20, 0, 8):
+        NETWORK.check_widths(widths)
+        assert all(w % 8 == 0 or w == NETWORK.group[g].width for g, w in widths.items())
+    assert any(w % 8 for widths in correction.judging_networks(NETWORK, 5, 0) for w in widths.values())

@@ -363,3 +363,28 @@ def test_reused_entries_come_first_in_the_journal_and_survive_an_interruption(pa
 def test_how_much_slower_the_machine_is_now_is_the_median_of_what_both_have():
     assert few.slower({1: 2.0, 2: 4.4, 3: 9.0, 7: 1.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 5.0}) == pytest.approx(2.2)
     assert few.slower({1: 2.0}, {2: 2.0}) == 1.0
+
+
+def test_one_network_that_is_far_off_is_not_good_enough():
+    """Three times the mean that is asked for, each."""
+    assert Goal(0.02, OFTEN).missed(0.015, 0.05) <= 1 < Goal(0.02, OFTEN).missed(0.015, 0.07)
+    assert Goal(0.02, OFTEN).missed(0.03, 0.03) == pytest.approx(1.5)
+
+
+def test_reused_entries_of_another_machine_are_refused(path):
+    with pytest.raises(UserError, match="--reuse: the entries of these tables take 0.50 times as long now: another "):
+        run(path, Machine(), Goal(0.05, OFTEN), reused={n: 2 * s for n, s in reused_of(Machine(), part=0.4).items()})
+
+
+def test_only_multiples_are_measured_where_networks_have_no_other_widths(path):
+    machine = Machine()
+    calibrating = correction.fitting_networks(NETWORK, 12, 0, 8)
+    work = Work(Entries(NETWORK), np.zeros(0, np.int64), (), copies=1)
+    begun = measure.open_journal(path, stamp(measure.FORMAT), work, CARE, resume=False, noted=few.noted(calibrating))
+    with journal.Journal(path) as log:
+        Measurement(begun, CARE, Goal(0.9, OFTEN), calibrating, machine.source, machine, log, 8,
+                    clock=lambda: machine.t).run({})
+    entries = [(key, *entry) for r in notes(path) if "round" in r for key, found in r["entries"].items()
+               for entry in found]
+    assert len(entries) > 100 and all(cin % 8 == 0 or cin == 3 for _, cin, _ in entries)
+    assert all(cout % 8 == 0 or cout == 10 for _, _, cout in entries)

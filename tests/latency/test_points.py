@@ -116,3 +116,13 @@ def test_all_that_is_measured_shows_the_tiles_as_the_first_entries_do():
     first = points.first(plane)
     numbers = np.union1d(first, points.more(plane, 16, first.tolist(), 100, 0))
     assert points.tiles_of(plane, numbers, measured(plane, Kernel(8, 16), numbers)) == (8, 16)
+
+
+@pytest.mark.parametrize("multiple_of", [8, 16])
+def test_widths_that_networks_never_get_are_not_measured(multiple_of):
+    plane = Plane(PLANES["No_Stride_3"].table, multiple_of)
+    first = points.first(plane)
+    numbers = np.concatenate([first, points.more(plane, 16, first.tolist(), 30, 0)])
+    cin, cout = plane.channels(numbers)
+    assert len(numbers) > 60 and np.all(cin % multiple_of == 0) and np.all(cout % multiple_of == 0)
+    assert len(plane.all()) == (640 // multiple_of) ** 2 and len(plane) == 640 ** 2

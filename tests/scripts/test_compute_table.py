@@ -72,8 +72,10 @@ def test_validate_prints_a_line_each_and_the_figures(with_table, script):
     assert (with_table / "built-validation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_validate_as_json(with_table, script):
-    found = json.loads(script(*JUDGE, "--num_networks=5", "--seed=3", "--json", check=True).stdout)
+@pytest.mark.parametrize("multiple_of", [1, 4])
+def test_validate_as_json(with_table, script, multiple_of):
+    found = json.loads(script(*JUDGE, "--num_networks=5", "--seed=3", "--json", f"--multiple_of={multiple_of}",
+                              check=True).stdout)
     assert len(found["networks"]) == 5
     predicted, measured = (np.array([n[k] for n in found["networks"]]) for k in ("predicted_s", "measured_s"))
     errors = np.abs(predicted / measured - 1)
@@ -83,7 +85,7 @@ def test_validate_as_json(with_table, script):
     # what is predicted is what prune.py would print, times how fast the machine is by the probe
     network = describe("res", depth=10, width=0.25)
     table = tables.read_table(with_table / "built.pickle", network)
-    expected = [tables.latency_s(network, w, table) for w in correction.judging_networks(network, 5, 3)]
+    expected = [tables.latency_s(network, w, table) for w in correction.judging_networks(network, 5, 3, multiple_of)]
     ratio = found["probe_now_over_then"]
     np.testing.assert_allclose(predicted, np.array(expected) * (ratio if alike(ratio) else 1))
 
