@@ -126,7 +126,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
     reused = reuse.entries(network, asked.reuse, {**about_tool, "num_images": asked.num_images,
                                                   "device": header["device"]})
     with locked(log):
-        work, fill = _plan(asked)
+        work, sample = _work(asked)
         begun = measure.open_journal(log, header, work, care, resume=going_on,
                                      noted=few.noted(asked.networks()))
         before = int(begun.visits.count.sum())
@@ -136,6 +136,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
                 operators, fill = _in_rounds(asked, asked.sample, source, runner, care, begun, lines, reused)
             else:
                 measure.session(source, runner, care, begun, lines).run()
+                fill = partial(_filled, work.entries, sample)
             table, more = report.finish(care, begun, fill, about_tool.get("visit_statistic"))
             kept = note.stamped({**begun.header, **about_tool, "operators": tables.operators(network),
                                  "how": f"compute_table.py --mode={mode}", "entries": len(begun.work.wanted),
@@ -166,20 +167,20 @@ def _header(asked: Measuring, care: Care, about: Record, about_tool: Record) -> 
             **({"multiple_of": asked.multiple_of} if asked.multiple_of > 1 else {})}
 
 
-def _plan(asked: Measuring) -> tuple[Work, report.Fill]:
-    """What to measure, as far as it is known, and how a table comes from it."""
-    network, entries = asked.network, Entries(asked.network)
-    if isinstance(asked.sample, few.Goal):
-        return Work(entries, np.zeros(0, np.int64), (), copies=1), lambda seconds: ({}, {})
+def _work(asked: Measuring) -> tuple[Work, Optional[sampling.Sample]]:
+    """What to measure, as far as it is known, and the sample that it is, if it is one."""
+    if isinstance(asked.sample, few.Goal):  # the rounds choose
+        return Work(Entries(asked.network), np.zeros(0, np.int64), (), copies=1), None
     wanted, sample = wanted_entries(asked)
-    work = Work(entries, wanted, asked.networks())
+    return Work(Entries(asked.network), wanted, asked.networks()), sample
+
+
+def _filled(entries: Entries, sample: Optional[sampling.Sample],
+            seconds: np.ndarray) -> tuple[tables.LatencyTable, Record]:
+    """The table from the seconds of what was measured, [entries], and what its note says of that."""
     if sample is None:
-        return work, lambda seconds: (entries.arrays(seconds), {})
-    return work, partial(_filled, network, sample)
-
-
-def _filled(network: Network, sample: sampling.Sample, seconds: np.ndarray) -> tuple[tables.LatencyTable, Record]:
-    table, about = sampling.fill(network, sample, seconds)
+        return entries.arrays(seconds), {}
+    table, about = sampling.fill(entries.network, sample, seconds)
     return table, {"sampling": about}
 
 

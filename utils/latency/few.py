@@ -128,7 +128,7 @@ def work_ahead(planes: Planes, networks: Sequence[Widths]) -> Work:
 
 
 def _filling(plane: Plane) -> int:
-    return 0 if len(plane.all()) <= points.SMALL else points.PLANE if len(plane.cin) > 1 else points.LINE
+    return 0 if plane.room <= points.SMALL else points.PLANE if len(plane.cin) > 1 else points.LINE
 
 
 # --- the journal -----------------------------------------------------------------------------------------------
@@ -387,7 +387,7 @@ class Measurement:
 
     def _where_it_is_bad(self, known: Known) -> Any:
         """More entries of the operators whose errors weigh most in the unpruned network."""
-        room = {key: len(plane.all()) - len(known.operators[key].numbers) for key, plane in self.planes.of.items()}
+        room = {key: plane.room - len(known.operators[key].numbers) for key, plane in self.planes.of.items()}
         share = _shares(self.planes.network, known.table)
         weight = {key: share.get(key, 0.0) * float(np.abs(known.errors[key]).mean()) for key in known.errors
                   if len(known.errors[key]) and room[key]}

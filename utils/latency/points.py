@@ -79,8 +79,13 @@ class Plane:
         column = self.columns[_other(self.cout[self.columns])]
         return self.rows[tiles.run(self.cin[self.rows])] * len(self.cout) + column
 
+    @property
+    def room(self) -> int:
+        """How many entries may be measured."""
+        return len(self.rows) * len(self.columns)
+
     def all(self) -> np.ndarray:
-        """Numbers, ascending, of what may be measured."""
+        """Their numbers, ascending."""
         return (self.rows[:, None] * len(self.cout) + self.columns).ravel()
 
 
@@ -107,7 +112,7 @@ def more(plane: Plane, tile: int, known: Collection[int], count: int, seed: int)
     found, taken = [], set(known)
     random = np.random.default_rng([seed, zlib.crc32(plane.table.key.encode())])
     offset, number = random.random(2), 0
-    room, couts = len(plane.rows) * len(plane.columns), plane.cout[plane.columns]
+    couts = plane.cout[plane.columns]
     while len(found) < count:
         part = NARROWEST + (1 - NARROWEST) * ((offset + number * np.array(GOLDEN)) % 1)
         row, column = (int(p * len(c)) for p, c in zip(part, (plane.rows, plane.columns)))
@@ -115,7 +120,7 @@ def more(plane: Plane, tile: int, known: Collection[int], count: int, seed: int)
             whole = max(round(couts[column] / tile), 1) * tile
             column = min(int(np.searchsorted(couts, whole)), len(couts) - 1)
         new, number = int(plane.rows[row]) * len(plane.cout) + int(plane.columns[column]), number + 1
-        if number > 8 * room:  # what is left, if anything, is nowhere near the sequence
+        if number > 8 * plane.room:  # what is left, if anything, is nowhere near the sequence
             rest = [n for n in plane.all().tolist() if n not in taken][:count - len(found)]
             return np.unique([*found, *rest]).astype(np.int64)
         if new not in taken:
