@@ -46,7 +46,8 @@ if TYPE_CHECKING:  # these import torch, which main loads only where it is neede
     from utils.pruning.run_files import RunFiles
 
 
-NEWER_FLAGS = {"keep": "", "multiple_of": 1}  # left out of a run's flags at these values: older runs do not have them
+# left out of a run's flags at these values: older runs do not have them
+NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -63,8 +64,10 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("method")
     group.add_argument("--method", choices=("netadapt", *baselines.METHODS), default="netadapt",
                        help="netadapt: step by step, trying candidates; the others choose all widths at once; uniform: "
-                            "every group by the same factor; random: a part of a random group, again and again; "
-                            "knapsack: the channels that are worth most within the latency")
+                            "every group by the same factor; uniform_filled: the same, in multiples of 1, 4, 8 or 16, "
+                            "then filled up to the latency; random: a part of a random group, again and again; params, "
+                            "macs: the widths with the most parameters, or multiply-accumulate operations, within the "
+                            "latency; knapsack: the channels that are worth most within the latency")
     group.add_argument("--pruning_method", choices=SCORES,
                        help="score of a channel: l2: norm of its filters; fisher, taylor: change of the loss without "
                             "it, to second or first order; bn: scale of its batch norm; random: a random number "
@@ -74,6 +77,9 @@ def get_parser() -> argparse.ArgumentParser:
                             "stands for anything")
     group.add_argument("--multiple_of", type=cli.within(int, 1, 4096), default=1,
                        help="narrower widths are multiples of this number, in every method")
+    group.add_argument("--floor", type=cli.within(float, 0, 1),
+                       help="of knapsack, params and macs: part of its width that every residual stream keeps at least "
+                            "(default: 0; params, macs: 0.25)")
     group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
@@ -159,11 +165,11 @@ def main() -> None:
                           settings, args.short_term_fine_tune, args.long_term_fine_tune,
                           Recipe(args.learning_rate, args.momentum, args.weight_decay, args.batch_size), data,
                           Compute(args.device, args.precision, args.threads, args.seed), keep, args.multiple_of,
-                          args.jobs,
-                          args.backend)
-        given = {k: v for k, v in vars(args).items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
-        flags = {**given, "pruning_method": pruning.pruning_method,
+                          args.jobs, args.backend,
+                          baselines.default_floor(args.method) if args.floor is None else args.floor)
+        given = {**vars(args), "pruning_method": pruning.pruning_method, "floor": pruning.floor,
                  "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
+        flags = {k: v for k, v in given.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
         prices = priced(args.perf_table, base.network)
         pruned = assembly.prune(pruning, base, prices, files, flags, going_on=args.resume)
     if pruned:
