@@ -2,6 +2,7 @@
 
     python prune.py --save_file='res-40-2-pruned' --pruning_fact=0.4 --base_model='res-40-2' --perf_table='res-40-2'
     python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # only print the first proposals
+    python prune.py --plan --method=uniform --pruning_fact=0.4 --perf_table='res-40-2'     # or the widths of a method
 
 The script reads the network checkpoints/BASE_MODEL.t7 and the latency table perf_tables/PERF_TABLE.pickle. It writes:
 
@@ -120,7 +121,8 @@ def get_parser() -> argparse.ArgumentParser:
                             "of this machine")
     group = parser.add_argument_group("look before you prune")
     group.add_argument("--plan", action="store_true",
-                       help="print the total latency and the first step's proposals, and write nothing")
+                       help="print the total latency and the first step's proposals, or the widths that another "
+                            "method chooses, and write nothing; knapsack needs images and has no plan")
     group.add_argument("--json", action="store_true", help="with --plan: as JSON")
     return parser
 
@@ -130,17 +132,19 @@ def main() -> None:
     settings = Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
                         args.criterion, args.reach, args.removals, args.layer_fraction, args.seed)
     keep = tuple(filter(None, args.keep.split(",")))
-    space_of = partial(Space, keep=keep, multiple_of=args.multiple_of)
+    floor = baselines.default_floor(args.method) if args.floor is None else args.floor
+    space_of = partial(Space, keep=keep, multiple_of=args.multiple_of, floor=floor)
+    show = partial(plan if args.method == "netadapt" else partial(plan_at_once, args.method), settings=settings,
+                   as_json=args.json)
     wanted = {"net": args.net, "depth": args.depth, "width": args.width}
     base_path = locate(args.base_model, "checkpoints", ".t7") if args.base_model else None
-    if args.plan and args.method != "netadapt":
-        raise UserError(f"--plan shows the first step of --method=netadapt; --method={args.method} has no steps")
+    if args.plan and args.method in baselines.BY_WORTH:
+        raise UserError(f"--plan reads no images, and --method={args.method} needs them for its scores")
     if args.plan and not (base_path and base_path.exists()):
         if base_path:
             print(f"note: {base_path} is missing; planning for the network of the flags", file=sys.stderr)
         network = cli.describe_or_fail(**{**wanted, "net": args.net or cli.DEFAULT_NET})
-        plan(space_of(network).checked(), network.full_widths, priced(args.perf_table, network), settings,
-             as_json=args.json)
+        show(space_of(network).checked(), network.full_widths, priced(args.perf_table, network))
         return
     if not args.save_file and not args.plan:
         raise UserError("--save_file is needed (only --plan goes without)")
@@ -157,17 +161,15 @@ def main() -> None:
         files = None if args.plan else run_files.files_of(save_name(args.save_file))
         base = assembly.open_base(base_path, wanted)
         if files is None:
-            plan(space_of(base.network).checked(), base.model.widths, priced(args.perf_table, base.network), settings,
-                 as_json=args.json)
+            show(space_of(base.network).checked(), base.model.widths, priced(args.perf_table, base.network))
             return
         data = checkpoint.data_of(base.content, args.dataset, args.data_loc, args.workers, args.holdout_prop)
         pruning = Pruning(args.method, args.pruning_method or baselines.default_scores(args.method), args.search,
                           settings, args.short_term_fine_tune, args.long_term_fine_tune,
                           Recipe(args.learning_rate, args.momentum, args.weight_decay, args.batch_size), data,
                           Compute(args.device, args.precision, args.threads, args.seed), keep, args.multiple_of,
-                          args.jobs, args.backend,
-                          baselines.default_floor(args.method) if args.floor is None else args.floor)
-        given = {**vars(args), "pruning_method": pruning.pruning_method, "floor": pruning.floor,
+                          args.jobs, args.backend, floor)
+        given = {**vars(args), "pruning_method": pruning.pruning_method, "floor": floor,
                  "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
         flags = {k: v for k, v in given.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
         prices = priced(args.perf_table, base.network)
@@ -214,6 +216,29 @@ def plan(space: Space, widths: Widths, prices: Prices, settings: Settings, *, as
         for p in (narrower, *filter(None, [removals.get(group)])):
             proposed, gain = (p.proposed_width, f"{p.gain_s * unit.scale:.4f}") if p else ("-", "-")
             print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
+
+
+def plan_at_once(method: str, space: Space, widths: Widths, prices: Prices, settings: Settings, *,
+                 as_json: bool) -> None:
+    """Print the widths that a method chooses which tries no candidates; needs no data, writes nothing."""
+    network, latency, unit = space.network, prices.cost, prices.cost.unit
+    total = latency(widths)
+    chosen = baselines.BY_LATENCY[method](space, widths, latency, netadapt.budget_s(settings, total), settings.seed)
+    counts = {name: (network.parameter_count(w), network.multiply_adds(w), latency(w))
+              for name, w in (("before", widths), ("after", chosen))}
+    if as_json:
+        print(json.dumps({"total_latency_s": total, "latency_s": latency(chosen), "widths": chosen,
+                          "parameters": counts["after"][0], "macs": counts["after"][1]}))
+        return
+    print(f"{network.title}; {prices.about}\n"
+          f"--method={method}, asked for {unit.words(netadapt.budget_s(settings, total))}\n\n"
+          f"{'group':<14}{'before':>12}{'after':>12}")
+    for group in (g.name for g in space.groups if g.prunable):
+        print(f"{group:<14}{widths[group]:>12}{chosen[group] or 'removed':>12}")
+    print()
+    for row, (before, after) in zip(("parameters", "MACs", unit.name), zip(*counts.values())):
+        numbers = (f"{n * unit.scale:.4f}" if row == unit.name else f"{n:,}" for n in (before, after))
+        print(f"{row:<14}" + "".join(f"{number:>12}" for number in numbers))
 
 
 def about_table(path: Path, network: Network) -> str:
