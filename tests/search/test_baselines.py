@@ -20,10 +20,10 @@ from utils.search.space import Space
 AT_ONCE = ("uniform_filled", "params", "macs")
 
 
-def published():
-    """The network of the comparison that the results show, and its cost by the table of that comparison."""
-    network = describe("res", depth=16, width=1.0)
-    table = tables.read_table(ROOT / "perf_tables/res-16-1-avx512.pickle", network)
+def published(depth=16, width=1.0, name="res-16-1-avx512"):
+    """A network of the results, by default that of the comparison, and its cost by its table."""
+    network = describe("res", depth=depth, width=width)
+    table = tables.read_table(ROOT / f"perf_tables/{name}.pickle", network)
     return network, Cost(LayerSum(network, tables.prices(network, table)))
 
 
@@ -168,6 +168,17 @@ def test_the_networks_of_the_results_are_chosen(method, part):
     found = baselines.BY_LATENCY[method](Space(network, floor=baselines.default_floor(method)), network.full_widths,
                                          cost, (1 - part) * cost(network.full_widths), 0)
     assert [found[g.name] for g in network.groups if g.prunable] == CHOSEN_16_1[method, part]
+
+
+@pytest.mark.parametrize("method, used, parameters", [
+    ("uniform", 0.818, 575_799), ("uniform_filled", 1.0, 1_161_060), ("params", 1.0, 1_782_388),
+    ("macs", 0.998, 576_966)])
+def test_what_the_methods_make_of_a_deeper_network(method, used, parameters):
+    network, cost = published(40, 2.0, "res-40-2")
+    budget_s = 0.4 * cost(network.full_widths)
+    found = baselines.BY_LATENCY[method](Space(network, floor=baselines.default_floor(method)), network.full_widths,
+                                         cost, budget_s, 0)
+    assert network.parameter_count(found) == parameters and round(cost(found) / budget_s, 3) == used
 
 
 def test_published_rows_come_out_to_the_digit():
