@@ -2,6 +2,7 @@
 
     python prune.py --save_file='res-40-2-pruned' --pruning_fact=0.4 --base_model='res-40-2' --perf_table='res-40-2'
     python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # only print the first proposals
+    python prune.py --plan --method=uniform --pruning_fact=0.4 --perf_table='res-40-2'     # or the widths of a method
 
 The script reads the network checkpoints/BASE_MODEL.t7 and the latency table perf_tables/PERF_TABLE.pickle. It writes:
 
@@ -46,7 +47,8 @@ if TYPE_CHECKING:  # these import torch, which main loads only where it is neede
     from utils.pruning.run_files import RunFiles
 
 
-NEWER_FLAGS = {"keep": "", "multiple_of": 1}  # left out of a run's flags at these values: older runs do not have them
+# left out of a run's flags at these values: older runs do not have them
+NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -63,8 +65,10 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("method")
     group.add_argument("--method", choices=("netadapt", *baselines.METHODS), default="netadapt",
                        help="netadapt: step by step, trying candidates; the others choose all widths at once; uniform: "
-                            "every group by the same factor; random: a part of a random group, again and again; "
-                            "knapsack: the channels that are worth most within the latency")
+                            "every group by the same factor; uniform_filled: the same, in multiples of 1, 4, 8 or 16, "
+                            "then filled up to the latency; random: a part of a random group, again and again; params, "
+                            "macs: the widths with the most parameters, or multiply-accumulate operations, within the "
+                            "latency; knapsack: the channels that are worth most within the latency")
     group.add_argument("--pruning_method", choices=SCORES,
                        help="score of a channel: l2: norm of its filters; fisher, taylor: change of the loss without "
                             "it, to second or first order; bn: scale of its batch norm; random: a random number "
@@ -74,6 +78,9 @@ def get_parser() -> argparse.ArgumentParser:
                             "stands for anything")
     group.add_argument("--multiple_of", type=cli.within(int, 1, 4096), default=1,
                        help="narrower widths are multiples of this number, in every method")
+    group.add_argument("--floor", type=cli.within(float, 0, 1),
+                       help="of knapsack, params and macs: part of its width that every residual stream keeps at least "
+                            "(default: 0; params, macs: 0.25)")
     group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
@@ -114,7 +121,8 @@ def get_parser() -> argparse.ArgumentParser:
                             "of this machine")
     group = parser.add_argument_group("look before you prune")
     group.add_argument("--plan", action="store_true",
-                       help="print the total latency and the first step's proposals, and write nothing")
+                       help="print the total latency and the first step's proposals, or the widths that another "
+                            "method chooses, and write nothing; knapsack needs images and has no plan")
     group.add_argument("--json", action="store_true", help="with --plan: as JSON")
     return parser
 
@@ -124,17 +132,19 @@ def main() -> None:
     settings = Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
                         args.criterion, args.reach, args.removals, args.layer_fraction, args.seed)
     keep = tuple(filter(None, args.keep.split(",")))
-    space_of = partial(Space, keep=keep, multiple_of=args.multiple_of)
+    floor = baselines.default_floor(args.method) if args.floor is None else args.floor
+    space_of = partial(Space, keep=keep, multiple_of=args.multiple_of, floor=floor)
+    show = partial(plan if args.method == "netadapt" else partial(plan_at_once, args.method), settings=settings,
+                   as_json=args.json)
     wanted = {"net": args.net, "depth": args.depth, "width": args.width}
     base_path = locate(args.base_model, "checkpoints", ".t7") if args.base_model else None
-    if args.plan and args.method != "netadapt":
-        raise UserError(f"--plan shows the first step of --method=netadapt; --method={args.method} has no steps")
+    if args.plan and args.method in baselines.BY_WORTH:
+        raise UserError(f"--plan reads no images, and --method={args.method} needs them for its scores")
     if args.plan and not (base_path and base_path.exists()):
         if base_path:
             print(f"note: {base_path} is missing; planning for the network of the flags", file=sys.stderr)
         network = cli.describe_or_fail(**{**wanted, "net": args.net or cli.DEFAULT_NET})
-        plan(space_of(network).checked(), network.full_widths, priced(args.perf_table, network), settings,
-             as_json=args.json)
+        show(space_of(network).checked(), network.full_widths, priced(args.perf_table, network))
         return
     if not args.save_file and not args.plan:
         raise UserError("--save_file is needed (only --plan goes without)")
@@ -151,19 +161,17 @@ def main() -> None:
         files = None if args.plan else run_files.files_of(save_name(args.save_file))
         base = assembly.open_base(base_path, wanted)
         if files is None:
-            plan(space_of(base.network).checked(), base.model.widths, priced(args.perf_table, base.network), settings,
-                 as_json=args.json)
+            show(space_of(base.network).checked(), base.model.widths, priced(args.perf_table, base.network))
             return
         data = checkpoint.data_of(base.content, args.dataset, args.data_loc, args.workers, args.holdout_prop)
         pruning = Pruning(args.method, args.pruning_method or baselines.default_scores(args.method), args.search,
                           settings, args.short_term_fine_tune, args.long_term_fine_tune,
                           Recipe(args.learning_rate, args.momentum, args.weight_decay, args.batch_size), data,
                           Compute(args.device, args.precision, args.threads, args.seed), keep, args.multiple_of,
-                          args.jobs,
-                          args.backend)
-        given = {k: v for k, v in vars(args).items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
-        flags = {**given, "pruning_method": pruning.pruning_method,
+                          args.jobs, args.backend, floor)
+        given = {**vars(args), "pruning_method": pruning.pruning_method, "floor": floor,
                  "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
+        flags = {k: v for k, v in given.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
         prices = priced(args.perf_table, base.network)
         pruned = assembly.prune(pruning, base, prices, files, flags, going_on=args.resume)
     if pruned:
@@ -208,6 +216,29 @@ def plan(space: Space, widths: Widths, prices: Prices, settings: Settings, *, as
         for p in (narrower, *filter(None, [removals.get(group)])):
             proposed, gain = (p.proposed_width, f"{p.gain_s * unit.scale:.4f}") if p else ("-", "-")
             print(f"{group:<14}{widths[group]:>6}{proposed:>10}{gain:>12}")
+
+
+def plan_at_once(method: str, space: Space, widths: Widths, prices: Prices, settings: Settings, *,
+                 as_json: bool) -> None:
+    """Print the widths that a method chooses which tries no candidates; needs no data, writes nothing."""
+    network, latency, unit = space.network, prices.cost, prices.cost.unit
+    total = latency(widths)
+    chosen = baselines.BY_LATENCY[method](space, widths, latency, netadapt.budget_s(settings, total), settings.seed)
+    counts = {name: (network.parameter_count(w), network.multiply_adds(w), latency(w))
+              for name, w in (("before", widths), ("after", chosen))}
+    if as_json:
+        print(json.dumps({"total_latency_s": total, "latency_s": latency(chosen), "widths": chosen,
+                          "parameters": counts["after"][0], "macs": counts["after"][1]}))
+        return
+    print(f"{network.title}; {prices.about}\n"
+          f"--method={method}, asked for {unit.words(netadapt.budget_s(settings, total))}\n\n"
+          f"{'group':<14}{'before':>12}{'after':>12}")
+    for group in (g.name for g in space.groups if g.prunable):
+        print(f"{group:<14}{widths[group]:>12}{chosen[group] or 'removed':>12}")
+    print()
+    for row, (before, after) in zip(("parameters", "MACs", unit.name), zip(*counts.values())):
+        numbers = (f"{n * unit.scale:.4f}" if row == unit.name else f"{n:,}" for n in (before, after))
+        print(f"{row:<14}" + "".join(f"{number:>12}" for number in numbers))
 
 
 def about_table(path: Path, network: Network) -> str:

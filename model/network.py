@@ -164,6 +164,12 @@ class Network:
         """Nodes whose filters write the group: they lose outputs when it shrinks."""
         return tuple(n for n in self.nodes if OPERATORS[n.kind].writes and any(s.group == group for s in n.channels))
 
+    @cached_property
+    def streams(self) -> frozenset[str]:
+        """The groups of residual streams: those whose channels meet in an addition."""
+        return frozenset(s.group for n in self.nodes if OPERATORS[n.kind].needs == "any"
+                         for s in self.tensors[n.name].channels)
+
     # --- what lives at which widths ----------------------------------------------------------------------------
 
     def check_widths(self, widths: Widths) -> None:

@@ -43,10 +43,17 @@ def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
     ("netadapt", ["--reach", "6"], [], ["--reach=6"]), ("netadapt", ["--reach=6.0"], [], ["--reach=6"]),
     ("knapsack", ["--pruning_method=taylor"], [], []), ("netadapt", ["--pruning_method=l2"], [], []),
     ("uniform", ["--pruning_method=taylor"], [], ["--pruning_method=taylor"]),
+    ("params", ["--floor=0.25"], [], []), ("params", ["--floor=0"], [], ["--floor=0"]),
+    ("knapsack", ["--floor", "0.5"], [], ["--floor=0.5"]), ("knapsack", ["--floor=0"], [], []),
     ("netadapt", ["--allow_small_prunings", "--criterion=ratio"], ["--criterion=loss"],
      ["--allow_small_prunings", "--criterion=ratio"])])
 def test_a_method_has_one_spelling(method, flags, prune_flags, expected):
     assert flags_of_comparison._own_flags(method, flags, prune_flags) == expected
+
+
+def test_methods_without_data_are_compared_with_their_flags():
+    found = flags_of_comparison.checked_methods([["uniform_filled"], ["params"], ["macs", "--floor=0.5"]], [], [])
+    assert found == (("uniform_filled",), ("params",), ("macs", "--floor=0.5"))
 
 
 def test_an_architecture_without_depths_has_one_network_for_each_latency(capsys):

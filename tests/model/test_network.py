@@ -6,7 +6,7 @@ from model.architectures import describe
 from model.network import Group, Input, Network
 from model.operators import Node, units
 from model.variant import network_of
-from tests.helpers import NETWORKS, depthwise_network
+from tests.helpers import NETWORKS, depthwise_network, every_operator
 
 
 def test_groups_of_wideresnet_10_2():
@@ -88,6 +88,12 @@ def test_producers():
     network = describe("res", depth=16, width=1.0)
     names = lambda nodes: [n.name for n in nodes]
     assert names(network.producers("Conv_2_0_2")) == ["Conv_2_0_2", "Skip_2", "Conv_2_1_2"]
+
+
+def test_streams_are_what_additions_join():
+    network = describe("res", depth=10, width=2.0)
+    assert network.streams == {"Conv_1_0_2", "Conv_2_0_2", "Conv_3_0_2"}  # not Conv_0, which a skip reads
+    assert depthwise_network().streams == {"stem"} and every_operator().streams == {"C", "D", "P", "L", "Q"}
 
 
 def test_channels_match_the_published_file(shared):

@@ -52,8 +52,25 @@ def test_every_way_to_score_channels(priced, script, scores):
 def test_methods_refuse_what_they_cannot_do(priced, script):
     before = contents(priced)
     refused(script(*PRUNE, "--method=uniform", "--pruning_fact=0.999"), "--method=uniform", "lower --pruning_fact")
-    refused(script("prune.py", "--plan", "--method=uniform", "--perf_table=table", "--pruning_fact=0.3"), "--plan")
+    refused(script("prune.py", "--plan", "--method=knapsack", "--perf_table=table", "--pruning_fact=0.3"),
+            "--plan reads no images")
+    refused(script(*PRUNE, "--method=params", "--pruning_fact=0.999", "--floor=0.5"), "--method=params", "--floor")
     assert contents(priced) == before
+
+
+def test_a_plan_of_a_method_without_data_is_what_it_does(priced, script):
+    flags = ["--method=params", "--floor=1"]
+    before = contents(priced)
+    plan = ["prune.py", "--plan", "--base_model=base", "--perf_table=table", "--pruning_fact=0.3", *flags]
+    planned = json.loads(script(*plan, "--json", check=True).stdout)
+    said = script(*plan, check=True).stdout
+    assert contents(priced) == before
+    assert f"{'parameters':<14}{TINY.parameter_count(TINY.full_widths):>12,}{planned['parameters']:>12,}" in said
+    script(*PRUNE, *flags, check=True)
+    pruned = meets_its_target(priced, 0.3)
+    assert pruned["widths"] == planned["widths"] and pruned["table_costs_history"][-1] == planned["latency_s"]
+    assert all(planned["widths"][group] == TINY.full_widths[group] for group in TINY.streams)
+    refused(script(*PRUNE, "--method=params", "--resume"), "--floor was 1.0, now 0.25")
 
 
 def test_a_name_may_hold_what_matplotlib_takes_for_mathematics(priced, script):

@@ -61,7 +61,8 @@ def _own_flags(method: str, flags: Sequence[str], prune_flags: Sequence[str]) ->
     """The flags that a method changes in prune.py, in a standard spelling and order: two spellings are one method."""
     def meant(given: Sequence[str]) -> dict[str, Any]:
         found = vars(parser_of("prune.py").parse_args([*NEEDED["prune.py"], *given]))
-        return {**found, "pruning_method": found["pruning_method"] or baselines.default_scores(method)}
+        return {**found, "pruning_method": found["pruning_method"] or baselines.default_scores(method),
+                "floor": baselines.default_floor(method) if found["floor"] is None else found["floor"]}
 
     before = meant(prune_flags)
     changed = {k: str(v).removesuffix(".0") for k, v in meant([*prune_flags, *flags]).items() if v != before[k]}

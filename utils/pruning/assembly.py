@@ -31,7 +31,6 @@ from utils.pruning.run_files import RunFiles
 from utils.pruning.settings import Prices, Pruning
 from utils.search import baselines, halving, netadapt
 from utils.search.costs import LATENCY, Cost
-from utils.search.space import Space
 
 FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs",
               "backend")  # may differ between a run and its resumption
@@ -83,14 +82,14 @@ def open_base(path: Path, wanted: Mapping[str, Any]) -> Base:
 
 def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
     """Raise UserError, before any work, where no width meets the latency asked for."""
-    space, widths, initial_s = Space(base.network, asked.keep,
-                                     asked.multiple_of).checked(), base.model.widths, prices.cost(base.model.widths)
+    space, widths = asked.space_of(base.network).checked(), base.model.widths
+    initial_s = prices.cost(widths)
     budget_s = netadapt.budget_s(asked.settings, initial_s)
     if asked.method == "netadapt":
         narrowest = space.narrowest(widths)
         counted = not prices.sha256  # a latency may rise with fewer channels
         if counted and narrowest and prices.cost(narrowest) > budget_s:
-            raise baselines.out_of_reach("netadapt", prices.cost, narrowest, budget_s)
+            raise netadapt.out_of_reach("netadapt", prices.cost, narrowest, budget_s)
         state = netadapt.State(dict(widths), float("nan"), initial_s)
         netadapt.proposals_of_step(space, state, asked.settings, prices.cost)
     elif asked.method in baselines.BY_LATENCY:
@@ -241,7 +240,7 @@ def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, goin
 
 def _search(run: Run, asked: Pruning, initial_s: float, cost: Cost) -> None:
     """Prune step by step, and print the progress."""
-    settings, space = asked.settings, Space(run.model.network, asked.keep, asked.multiple_of)
+    settings, space = asked.settings, asked.space_of(run.model.network)
     budget_s = netadapt.budget_s(settings, initial_s)
     state = netadapt.State(run.model.widths, run.error_history[-1], initial_s, len(run.prune_history))
     began, first_s = time.monotonic(), run.table_costs_history[-1]
@@ -256,7 +255,7 @@ def _search(run: Run, asked: Pruning, initial_s: float, cost: Cost) -> None:
 
 def _prune_at_once(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
     """Prune by a method that tries no candidates."""
-    space, widths = Space(run.model.network, asked.keep, asked.multiple_of), run.model.widths
+    space, widths = asked.space_of(run.model.network), run.model.widths
     if asked.method in baselines.BY_WORTH:
         saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
         chosen = baselines.BY_WORTH[asked.method](space, widths, cost, budget_s, saliency)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from model.network import Network
 from utils.learning.settings import Compute, Data, Recipe
 from utils.search.costs import Cost
 from utils.search.netadapt import Settings
+from utils.search.space import Space
 
 SCORES = ("l2", "fisher", "taylor", "bn", "random")  # what a channel's score may be; scores.py has a function for each
 
@@ -26,6 +28,10 @@ class Pruning:
     multiple_of: int  # of which every narrower width is a multiple
     jobs: int  # processes that make candidates
     backend: str  # "local" or "ray"
+    floor: float = 0.0  # part of its width that a residual stream keeps, of the knapsack and its kind
+
+    def space_of(self, network: Network) -> Space:
+        return Space(network, self.keep, self.multiple_of, self.floor)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,13 @@ class NoWayOn(UserError):
     """No proposal gains what a step asks for, or no candidate is left to choose."""
 
 
+def out_of_reach(method: str, latency: Latency, widths: Widths, budget_s: float, besides: str = "") -> NoWayOn:
+    """The error for a budget that these widths, the least costly, do not meet; besides: another flag to lower."""
+    short = unit_of(latency).short
+    return NoWayOn(f"--method={method}: the least {unit_of(latency).quantity} is {short(latency(widths))}, asked for "
+                   f"{short(budget_s)}; lower --pruning_fact{f' or {besides}' if besides else ''}")
+
+
 @dataclass(frozen=True)
 class Settings:
     pruning_fact: float  # part of the initial latency that has to go, in (0, 1)

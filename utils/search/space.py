@@ -1,6 +1,7 @@
 """Which widths a search may choose: those of the network, unless layers are to be kept, or widths to be multiples."""
 
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,12 +16,14 @@ from utils.common.errors import UserError
 class Space:
     """The groups of a network as a search may change them.
 
-    keep: patterns of layers whose channels all stay; multiple_of: every narrower width is a multiple of it.
+    keep: patterns of layers whose channels all stay; multiple_of: every narrower width is a multiple of it; floor: the
+    knapsack and its kind leave at least this part of its width to every residual stream.
     """
 
     network: Network
     keep: tuple[str, ...] = ()
     multiple_of: int = 1
+    floor: float = 0.0
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -54,6 +57,10 @@ class Space:
             return width
         least = min(self.multiple_of, width)
         return max(min(round(wanted / self.multiple_of) * self.multiple_of, width), least)
+
+    def least(self, group: str, width: int) -> int:
+        """The fewest channels of a group of this width that the floor allows, not yet a multiple; 0: none."""
+        return math.ceil(self.floor * width - 1e-9) if group in self.network.streams else 0  # 0.7 * 10 is above 7
 
     def narrowest(self, widths: Widths) -> Optional[dict[str, int]]:
         """Every group as narrow as it may get, and all that may go gone; None where they may not all go at once."""
