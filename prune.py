@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # these import torch, which main loads only where it is neede
 
 
 # left out of a run's flags at these values: older runs do not have them
-NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0}
+NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0, "scratch_epochs": 3, "scratch_rate": 0.1}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -63,8 +63,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
     group = parser.add_argument_group("method")
-    group.add_argument("--method", choices=("netadapt", *baselines.METHODS), default="netadapt",
-                       help="netadapt: step by step, trying candidates; the others choose all widths at once; uniform: "
+    group.add_argument("--method", choices=("netadapt", "trade", *baselines.METHODS), default="netadapt",
+                       help="netadapt: step by step, trying candidates; trade: channels of one group for those of "
+                            "another at the asked latency, judged by training from scratch for a few epochs; the "
+                            "others choose all widths at once; uniform: "
                             "every group by the same factor; uniform_filled: the same, in multiples of 1, 4, 8 or 16, "
                             "then filled up to the latency; random: a part of a random group, again and again; params, "
                             "macs: the widths with the most parameters, or multiply-accumulate operations, within the "
@@ -79,8 +81,8 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--multiple_of", type=cli.within(int, 1, 4096), default=1,
                        help="narrower widths are multiples of this number, in every method")
     group.add_argument("--floor", type=cli.within(float, 0, 1),
-                       help="of knapsack, params and macs: part of its width that every residual stream keeps at least "
-                            "(default: 0; params, macs: 0.25)")
+                       help="of knapsack, params, macs and trade: part of its width that every residual stream keeps "
+                            "at least (default: 0; params, macs, trade: 0.25)")
     group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
@@ -102,6 +104,11 @@ def get_parser() -> argparse.ArgumentParser:
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")
     group.add_argument("--layer_fraction", type=cli.part, default=1.0,
                        help="part of a step's proposals that is tried, drawn at random")
+    group = parser.add_argument_group("search (trade)")
+    group.add_argument("--scratch_epochs", type=cli.within(int, 1, 1_000_000), default=3,
+                       help="epochs from scratch, after which the network with the least training loss is the best")
+    group.add_argument("--scratch_rate", type=cli.within(float, 1e-9, 1e3), default=0.1,
+                       help="learning rate of the first of these epochs, as --learning_rate of train.py")
     group = parser.add_argument_group("fine-tuning")
     group.add_argument("--short_term_fine_tune", type=cli.within(int, 0, 1_000_000), default=100,
                        help="batches per candidate")
@@ -122,7 +129,7 @@ def get_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("look before you prune")
     group.add_argument("--plan", action="store_true",
                        help="print the total latency and the first step's proposals, or the widths that another "
-                            "method chooses, and write nothing; knapsack needs images and has no plan")
+                            "method chooses, and write nothing; knapsack and trade need images and have no plan")
     group.add_argument("--json", action="store_true", help="with --plan: as JSON")
     return parser
 
@@ -138,8 +145,8 @@ def main() -> None:
                    as_json=args.json)
     wanted = {"net": args.net, "depth": args.depth, "width": args.width}
     base_path = locate(args.base_model, "checkpoints", ".t7") if args.base_model else None
-    if args.plan and args.method in baselines.BY_WORTH:
-        raise UserError(f"--plan reads no images, and --method={args.method} needs them for its scores")
+    if args.plan and args.method in (*baselines.BY_WORTH, "trade"):
+        raise UserError(f"--plan reads no images, and --method={args.method} needs them")
     if args.plan and not (base_path and base_path.exists()):
         if base_path:
             print(f"note: {base_path} is missing; planning for the network of the flags", file=sys.stderr)
@@ -168,7 +175,7 @@ def main() -> None:
                           settings, args.short_term_fine_tune, args.long_term_fine_tune,
                           Recipe(args.learning_rate, args.momentum, args.weight_decay, args.batch_size), data,
                           Compute(args.device, args.precision, args.threads, args.seed), keep, args.multiple_of,
-                          args.jobs, args.backend, floor)
+                          args.jobs, args.backend, floor, args.scratch_epochs, args.scratch_rate)
         given = {**vars(args), "pruning_method": pruning.pruning_method, "floor": floor,
                  "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
         flags = {k: v for k, v in given.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tests.helpers import PRUNE, ROOT, TINY, contents, environment, proportional_table, refused
+from utils.common import journal
 from utils.common.pickles import read_pickle
 from utils.latency import plots
 from utils.latency.tables import latency_s
-from utils.search import baselines
+from utils.search import baselines, trade
 
 
 def meets_its_target(folder, part):
@@ -27,9 +28,10 @@ def meets_its_target(folder, part):
     return pruned
 
 
-@pytest.mark.parametrize("method", ["netadapt", *baselines.METHODS])
+@pytest.mark.parametrize("method", ["netadapt", "trade", *baselines.METHODS])
 def test_every_method_meets_its_target_and_leaves_the_same_files(priced, script, method):
-    script(*PRUNE, f"--method={method}", check=True)
+    flags = [*PRUNE, f"--method={method}", "--scratch_epochs=1"]  # which all but trade ignore
+    script(*flags, check=True)
     pruned = meets_its_target(priced, 0.3)
     records = [json.loads(line) for line in (priced / "history/pruned.jsonl").read_text().splitlines()]
     steps = [r for r in records if r["event"] == "step"]
@@ -37,7 +39,7 @@ def test_every_method_meets_its_target_and_leaves_the_same_files(priced, script,
         (step,) = steps
         assert step["method"] == method and {g: after for g, (_, after) in step["widths"].items()} == \
             {g: w for g, w in pruned["widths"].items() if w != TINY.full_widths[g]}
-    assert "finished already" in script(*PRUNE, f"--method={method}", "--resume", check=True).stdout
+    assert "finished already" in script(*flags, "--resume", check=True).stdout
 
 
 @pytest.mark.parametrize("scores", ["fisher", "taylor", "bn", "random"])
@@ -55,7 +57,38 @@ def test_methods_refuse_what_they_cannot_do(priced, script):
     refused(script("prune.py", "--plan", "--method=knapsack", "--perf_table=table", "--pruning_fact=0.3"),
             "--plan reads no images")
     refused(script(*PRUNE, "--method=params", "--pruning_fact=0.999", "--floor=0.5"), "--method=params", "--floor")
+    refused(script("prune.py", "--plan", "--method=trade", "--perf_table=table", "--pruning_fact=0.3"),
+            "--plan reads no images, and --method=trade needs them")
+    refused(script(*PRUNE, "--method=trade", "--pruning_fact=0.999"), "--method=trade: ", "lower --pruning_fact")
     assert contents(priced) == before
+
+
+def test_trading_says_what_it_judged_and_ends_the_same_from_scratch_in_workers_and_resumed(priced, script):
+    """The journal of a whole run, cut behind its second network, is what a killed run leaves."""
+    flags = [*PRUNE, "--method=trade", "--scratch_epochs=1"]
+    said = script(*flags, check=True).stdout
+    history = (priced / "history/pruned.jsonl").read_text()
+    networks = [r for r in map(json.loads, history.splitlines()) if r["event"] == "network"]
+    best = min(networks, key=lambda r: trade.figure(r["loss"], r["parameters"]))
+    assert best["widths"] == meets_its_target(priced, 0.3)["widths"]
+    assert all(r["parameters"] == TINY.parameter_count(r["widths"]) and r["latency_s"] == latency_s(
+        TINY, r["widths"], proportional_table(TINY)) for r in networks)
+    assert f"training loss {best['loss']:.4f} after 1 epochs" in said and len(networks) > 3
+    script(*flags, "--jobs=2", "--save_file=there", check=True)
+    there = [json.loads(line) for line in (priced / "history/there.jsonl").read_text().splitlines()]
+    assert sorted(map(json.dumps, (r for r in there if r["event"] == "network"))) == sorted(map(json.dumps, networks))
+    start, *records, _ = map(json.loads, history.splitlines())
+    for name in ("checkpoints/pruned.t7", "history/pruned.jsonl", "nbr_channels/pruned.pickle"):
+        (priced / name).unlink()
+    left = [start, *[r for r in records if r["event"] == "network"][:2]]
+    (priced / "history/pruned.unfinished.jsonl").write_text("".join(map(journal.line, left)))
+    again = script(*flags, "--resume", check=True).stdout
+    assert again.count("training loss") == len(networks) - 2
+    now = [json.loads(line) for line in (priced / "history/pruned.jsonl").read_text().splitlines()]
+    assert [r for r in now if r["event"] in ("network", "step")] == [
+        r for r in records if r["event"] in ("network", "step")]
+    assert "finished already" in script(*flags, "--resume", check=True).stdout
+    refused(script(*flags, "--scratch_rate=0.2", "--resume"), "--scratch_rate was")
 
 
 def test_a_plan_of_a_method_without_data_is_what_it_does(priced, script):

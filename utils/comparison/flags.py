@@ -12,7 +12,7 @@ from utils.comparison.settings import TRAINED_ONLY
 from utils.learning import device
 from utils.search import baselines
 
-METHODS = ("netadapt", *baselines.METHODS, *TRAINED_ONLY)
+METHODS = ("netadapt", "trade", *baselines.METHODS, *TRAINED_ONLY)
 # flags that a comparison sets itself
 OURS = ("net", "depth", "width", "img_size", "init", "channels", "dataset", "data_loc", "holdout_prop", "seed",
         "threads", "save_file",

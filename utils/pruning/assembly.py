@@ -29,7 +29,8 @@ from utils.pruning.plots import plot_pruning
 from utils.pruning.run import Run
 from utils.pruning.run_files import RunFiles
 from utils.pruning.settings import Prices, Pruning
-from utils.search import baselines, halving, netadapt
+from utils.pruning.trading import judge_of
+from utils.search import baselines, halving, netadapt, trade
 from utils.search.costs import LATENCY, Cost
 
 FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs",
@@ -92,6 +93,8 @@ def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
             raise netadapt.out_of_reach("netadapt", prices.cost, narrowest, budget_s)
         state = netadapt.State(dict(widths), float("nan"), initial_s)
         netadapt.proposals_of_step(space, state, asked.settings, prices.cost)
+    elif asked.method == "trade":
+        trade.first(space, widths, prices.cost, budget_s)
     elif asked.method in baselines.BY_LATENCY:
         baselines.BY_LATENCY[asked.method](space, widths, prices.cost, budget_s, asked.compute.seed)
 
@@ -163,6 +166,8 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
         with run.tidied():
             if asked.method == "netadapt":
                 _search(run, asked, origin["initial_latency_s"], prices.cost)
+            elif not run.prune_history and asked.method == "trade":
+                _trade(asked, run, origin["target_latency_s"], prices.cost)
             elif not run.prune_history:
                 _prune_at_once(asked, run, origin["target_latency_s"], prices.cost)
         after = _finish(run, asked.long_term_fine_tune, model.widths, header, test)
@@ -189,12 +194,13 @@ def _workshop(asked: Pruning, base: Base, images: Dataset, device: Device) -> Wo
 @contextmanager
 def _crew(asked: Pruning, workshop: Workshop, model: TorchNet) -> Iterator[Crew]:
     """The crew that makes the candidates: this process, or as many workers as asked for and as fit into memory."""
-    if asked.jobs == 1 and asked.backend == "local" or asked.method != "netadapt":
+    if asked.jobs == 1 and asked.backend == "local" or asked.method not in ("netadapt", "trade"):
         yield Crew(workshop)
         return
     groups = model.network.groups
     removals = sum(g.removable for g in groups) if asked.settings.removals == "always" else 0
-    jobs = min(asked.jobs, sum(g.prunable for g in groups) + removals)  # a step has no more candidates
+    most = trade.JUDGED if asked.method == "trade" else sum(g.prunable for g in groups) + removals
+    jobs = min(asked.jobs, most)  # a step, or a round, has no more candidates
     if asked.backend == "local":
         jobs = jobs_of_this_machine(asked, workshop.device, model, jobs)
     packages = [str(PROJECT / name) for name in PACKAGES]
@@ -261,10 +267,22 @@ def _prune_at_once(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> Non
         chosen = baselines.BY_WORTH[asked.method](space, widths, cost, budget_s, saliency)
     else:
         chosen = baselines.BY_LATENCY[asked.method](space, widths, cost, budget_s, asked.compute.seed)
-    run.adopt_at_once(asked.method, chosen, cost(chosen))
-    print(f"{asked.method}: {cost.unit.words(run.table_costs_history[-1])}, asked for "
+    _adopt(asked.method, run, chosen, cost, budget_s)
+
+
+def _adopt(method: str, run: Run, chosen: Widths, cost: Cost, budget_s: float) -> None:
+    run.adopt_at_once(method, chosen, cost(chosen))
+    print(f"{method}: {cost.unit.words(run.table_costs_history[-1])}, asked for "
           f"{budget_s * cost.unit.scale:.4f}; held-out error {run.error_history[-1]:.2f}% with batch norms measured "
           "anew, before any fine-tuning", flush=True)
+
+
+def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
+    """Prune to the widths that learn fastest from scratch, of those that trading finds."""
+    network = run.model.network
+    judge = judge_of(network, asked.scratch_recipe, asked.scratch_epochs, cost, run.crew, run.log, run.learned)
+    chosen = trade.search(asked.space_of(network), run.model.widths, cost, budget_s, judge)
+    _adopt(asked.method, run, chosen, cost, budget_s)
 
 
 def _finish(run: Run, long_term_fine_tune: int, before: Widths, header: Record, test: Images) -> Errors:

@@ -22,6 +22,7 @@ from utils.learning.data import Images
 from utils.learning.device import Device
 from utils.pruning import candidates
 from utils.pruning.candidates import Made, Order, Piece, Workshop
+from utils.pruning.scratch import Lesson, last_loss
 from utils.search.halving import Rung
 
 Parcel = dict[str, Any]
@@ -34,6 +35,16 @@ class Crew:
     def __init__(self, workshop: Workshop, workers: Optional[Workers] = None):
         self.workshop, self._workers = workshop, workers
         self._parcel = _pack_workshop(workshop, workshop.device.one_each(workers.backend)) if workers else {}
+
+    def taught(self, lessons: Sequence[Lesson]) -> Iterator[tuple[int, float]]:
+        """Yield (number of a lesson, from 0; its last loss) of each when it is done, in any order."""
+        numbered = list(enumerate(lessons))
+        if self._workers is not None:
+            yield from self._workers.results(teach_from_parcels, (self._parcel,), numbered)
+            return
+        for number, lesson in numbered:
+            with devices.memory_errors():
+                yield number, last_loss(self.workshop, lesson)
 
     def of_step(self, parent: TorchNet) -> Make:
         """A function that brings candidates of ``parent`` to a rung, and yields each when it is done, in any order."""
@@ -82,13 +93,28 @@ def make_from_parcels(run: Parcel, step: Parcel, order: Order) -> list[Made]:
 
     Raises MemoryError if the device has too little memory.
     """
+    with devices.memory_errors():
+        workshop = _workshop_of(run)
+        model = _once("step", step["name"], lambda: _open_model(step, workshop.device))
+        return list(candidates.make_candidates(workshop, model, order))
+
+
+def teach_from_parcels(run: Parcel, numbered: tuple[int, Lesson]) -> tuple[int, float]:
+    """Open the parcel, unless this worker has done so before, and train one network from scratch.
+
+    Raises MemoryError if the device has too little memory.
+    """
+    number, lesson = numbered
+    with devices.memory_errors():
+        return number, last_loss(_workshop_of(run), lesson)
+
+
+def _workshop_of(run: Parcel) -> Workshop:
+    """The run's workshop on this worker's own device, which is set up for it."""
     packed: Workshop = run["workshop"]
     device = Device(run["devices"][worker_number() % len(run["devices"])], packed.device.precision)
     devices.settle(device, packed.threads)
-    with devices.memory_errors():
-        workshop = _once("run", run["name"], lambda: _open_workshop(run, device))
-        model = _once("step", step["name"], lambda: _open_model(step, device))
-        return list(candidates.make_candidates(workshop, model, order))
+    return _once("run", run["name"], lambda: _open_workshop(run, device))
 
 
 def _once(kind: str, name: str, make: Callable[[], Any]) -> Any:

@@ -2,18 +2,20 @@
 
     {"event": "start", ...}        first: what was asked for, from which network, by which table, made by which version
     {"event": "trial", ...}        a candidate judged at a rung; in the journal alone
+    {"event": "network", ...}      of --method=trade: a network judged by its training from scratch
     {"event": "candidate", ...}    of a step that was adopted: how far a candidate went, and why no further
     {"event": "step", ...}         a step adopted
     {"event": "end", ...}          last; in the history with a checksum of all records
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
 
-from model.network import Widths
+from model.network import Network, Widths
 from utils.common import checksum
 from utils.common.errors import UserError
 from utils.common.journal import Record
@@ -23,6 +25,7 @@ from utils.search.netadapt import Candidate, Key, Proposal, Step
 
 FORMAT = 1
 Trials = dict[tuple[Key, str], tuple[float, float]]  # (error in %, loss) by candidate and name of its rung
+Learned = dict[str, float]  # training losses of networks, by key_of their widths
 
 
 def trial(step: int, rung: Rung, candidate: Candidate) -> Record:
@@ -36,7 +39,24 @@ def trials_in(records: Iterable[Mapping[str, Any]]) -> Trials:
         return float("nan") if record.get(key) is None else record[key]
 
     return {((r["group"], r["proposed_width"]), r["rung"]): (figure(r, "error_pct"), figure(r, "loss"))
-            for r in records}
+            for r in records if r["event"] == "trial"}
+
+
+def key_of(widths: Widths) -> str:
+    return json.dumps(widths, sort_keys=True)
+
+
+def judged(network: Network, widths: Widths, latency_s: float, loss: float) -> Record:
+    """A network that was trained from scratch for a few epochs; a loss of None: it became NaN."""
+    return {"event": "network", "step": 1, "widths": dict(widths), "latency_s": latency_s,
+            "parameters": network.parameter_count(widths), "macs": network.multiply_adds(widths),
+            "loss": loss if math.isfinite(loss) else None}
+
+
+def learned_in(records: Iterable[Mapping[str, Any]]) -> Learned:
+    """The training losses in these records."""
+    return {key_of(r["widths"]): math.inf if r["loss"] is None else r["loss"]
+            for r in records if r["event"] == "network"}
 
 
 def adopted(step: Step) -> Record:
@@ -97,7 +117,10 @@ def header_of(path: Path) -> Record:
 
 def is_record(record: Any) -> bool:
     """Whether this is a line that a run writes after its first."""
-    if not isinstance(record, dict) or record.get("event") not in ("trial", "candidate", "step", "end"):
+    if not isinstance(record, dict) or record.get("event") not in ("trial", "network", "candidate", "step", "end"):
+        return False
+    if record["event"] == "network" and not (isinstance(record.get("widths"), dict) and (
+            record.get("loss", "") is None or isinstance(record.get("loss"), (int, float)))):
         return False
     number = isinstance(record.get("step"), int) or record["event"] == "end"
     return number and (record["event"] != "trial" or (

@@ -80,7 +80,7 @@ def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[
         raise UserError(f"{files.current}: no checkpoint of an unfinished pruning run; remove it and {files.journal} "
                         "to start over")
     steps = len(content["prune_history"]) if content else 0
-    done = [r for r in records if r["event"] == "trial" and r["step"] == steps + 1]
+    done = [r for r in records if r["event"] in ("trial", "network") and r["step"] == steps + 1]
     kept = [r for r in records if r["event"] != "end" and r["step"] <= steps] + done
     if kept != records:  # the process died between recording a step, or the end, and saving it
         write_whole(files.journal, "".join(journal.line(r) for r in [began] + kept))

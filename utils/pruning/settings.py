@@ -1,6 +1,6 @@
 """Settings of a pruning run, as plain values: the script makes them from its flags before it loads torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.network import Network
 from utils.learning.settings import Compute, Data, Recipe
@@ -15,7 +15,7 @@ SCORES = ("l2", "fisher", "taylor", "bn", "random")  # what a channel's score ma
 class Pruning:
     """How a network is pruned."""
 
-    method: str  # "netadapt", or one of search/baselines.py
+    method: str  # "netadapt", "trade", or one of search/baselines.py
     pruning_method: str  # one of SCORES
     search: str  # of netadapt: "halving" or "full"
     settings: Settings
@@ -29,6 +29,13 @@ class Pruning:
     jobs: int  # processes that make candidates
     backend: str  # "local" or "ray"
     floor: float = 0.0  # part of its width that a residual stream keeps, of the knapsack and its kind
+    scratch_epochs: int = 3  # of trade: after which a network is judged
+    scratch_rate: float = 0.1  # of trade: learning rate of the first of them
+
+    @property
+    def scratch_recipe(self) -> Recipe:
+        """Of training from scratch."""
+        return replace(self.recipe, learning_rate=self.scratch_rate)
 
     def space_of(self, network: Network) -> Space:
         return Space(network, self.keep, self.multiple_of, self.floor)

@@ -90,7 +90,7 @@ BY_WORTH: dict[str, Callable[[Space, Widths, Latency, float, Saliency], dict[str
 }
 METHODS = (*BY_LATENCY, *BY_WORTH)
 OWN_SCORES = {"knapsack": "taylor"}  # the default --pruning_method of a --method, where it is not l2
-OWN_FLOORS = {"params": 0.25, "macs": 0.25}  # the default --floor of a --method, where it is not 0
+OWN_FLOORS = {"params": 0.25, "macs": 0.25, "trade": 0.25}  # the default --floor of a --method, where it is not 0
 
 
 def default_scores(method: str) -> str:

@@ -8,6 +8,7 @@
    to these widths.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -68,6 +69,21 @@ class CountWorth:
 
 
 @dataclass(frozen=True)
+class MeanWorth:
+    """A network is worth the geometric mean of two counts."""
+
+    counts: tuple[Cost, Cost]
+
+    def __call__(self, widths: Widths) -> float:
+        one, other = (count(widths) for count in self.counts)
+        return math.sqrt(one * other)
+
+    def along(self, widths: Widths, group: str, choices: np.ndarray) -> np.ndarray:
+        one, other = (costs_along(count, widths, group, choices) for count in self.counts)
+        return np.sqrt(one * other)
+
+
+@dataclass(frozen=True)
 class Knapsack:
     """The problem: which widths, no wider than ``widest``, are worth most within the budget.
 
@@ -92,7 +108,12 @@ class Knapsack:
 
 def solved(sack: Knapsack) -> dict[str, int]:
     """The widths worth most within the budget. Raises NoWayOn if no widths meet it."""
-    best = filled(sack, _at_the_lowest_price(sack))
+    return climbed(sack, _at_the_lowest_price(sack))
+
+
+def climbed(sack: Knapsack, widths: Widths) -> dict[str, int]:
+    """These widths, which meet the budget, filled up and traded until no trade adds worth."""
+    best = filled(sack, widths)
     while True:
         traded = _traded(sack, best)
         if traded is None:
@@ -116,6 +137,28 @@ def filled(sack: Knapsack, widths: Widths) -> dict[str, int]:
             return widths
         _, group, width = max(found)
         widths[group] = width
+
+
+def fitted(sack: Knapsack, widths: Widths) -> Optional[dict[str, int]]:
+    """Groups of these widths get narrower until the budget is met, the least worth per second first; None: they cannot.
+
+    What a change gains beyond the budget does not count.
+    """
+    widths = dict(widths)
+    while (missing := sack.latency(widths) - sack.budget_s) > 0:
+        found = []
+        for group in sack.groups:
+            choices = sack.choices(widths, group)
+            choices = choices[choices < widths[group]]
+            gained = sack.latency(widths) - costs_along(sack.latency, widths, group, choices)
+            choices, gained = choices[gained > 0], gained[gained > 0]
+            rates = -_gains(sack, widths, group, choices) / np.minimum(gained, missing)
+            found += zip(rates.tolist(), repeat(group), choices.tolist())
+        if not found:
+            return None
+        _, group, width = min(found)
+        widths[group] = width
+    return widths
 
 
 # --- the steps -------------------------------------------------------------------------------------------------
@@ -185,6 +228,8 @@ def _traded(sack: Knapsack, widths: Widths) -> Optional[dict[str, int]]:
         found.append(Changes(np.full(len(choices), number), choices,
                              costs_along(sack.latency, widths, group, choices) - now,
                              _gains(sack, widths, group, choices)))
+    if not found:
+        return None
     changes = Changes(*map(np.concatenate, zip(*found)))
     wider = changes.width > np.array([widths[g] for g in sack.groups])[changes.group]
     less, more = changes.of(~wider), changes.of(wider)

@@ -1,0 +1,148 @@
+"""Trading channels at equal latency: what a neighbour is, and whom the judge sees; its networks are never trained."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.helpers import TORCH_NETWORKS, TOY, TOY_WIDTHS, toy_latency
+from tests.search.test_baselines import in_steps, published
+from utils.search import baselines, trade
+from utils.search.costs import COUNTS
+from utils.search.knapsack import ChannelWorth, Knapsack, MeanWorth, fitted
+from utils.search.netadapt import NoWayOn
+from utils.search.space import Space
+
+GROUPS = ("Conv_0", "Conv_1_0_1", "Conv_1_0_2", "Conv_1_1_1", "Conv_2_0_1", "Conv_2_0_2", "Conv_2_1_1", "Conv_3_0_1",
+          "Conv_3_0_2", "Conv_3_1_1")
+
+
+def asked(part, floor=0.25, **space):
+    """The comparison's network, to be brought to this part of its latency."""
+    network, cost = published()
+    return Space(network, floor=floor, **space), network.full_widths, cost, part * cost(network.full_widths)
+
+
+def widths_of(space, *values):
+    return {**space.network.full_widths, **dict(zip(GROUPS, values))}
+
+
+def test_what_is_too_slow_gets_narrower_where_least_worth_is_lost_per_second():
+    sack = Knapsack("trade", Space(TOY), TOY_WIDTHS, toy_latency, 6.0,
+                    ChannelWorth({"a": [1.0] * 10, "b": [0.1] * 10}), ("a", "b"))
+    assert fitted(sack, TOY_WIDTHS) == {**TOY_WIDTHS, "b": 0}  # b: 1 of worth and 6 s, or 0.2 of worth and 1.2 s
+    assert fitted(sack, {**TOY_WIDTHS, "b": 0}) == {**TOY_WIDTHS, "b": 0}
+    alone = Knapsack("trade", Space(TOY), TOY_WIDTHS, toy_latency, 6.0, sack.worth, ("a",))
+    assert fitted(alone, {**TOY_WIDTHS, "b": 8}) == {**TOY_WIDTHS, "a": 3, "b": 8}
+    assert fitted(alone, TOY_WIDTHS) is None  # b alone takes 6 s, and one channel of a more
+
+
+def test_the_geometric_mean_of_two_counts_is_the_same_along_a_group():
+    counts = COUNTS["params"](TOY), COUNTS["macs"](TOY)
+    worth = MeanWorth(counts)
+    assert worth(TOY_WIDTHS) == math.sqrt(TOY.parameter_count(TOY_WIDTHS) * TOY.multiply_adds(TOY_WIDTHS))
+    assert worth.along(TOY_WIDTHS, "b", np.array([0, 3, 10])).tolist() == [
+        worth({**TOY_WIDTHS, "b": width}) for width in (0, 3, 10)]
+
+
+def test_more_parameters_are_worth_some_loss():
+    assert trade.figure(1.0, 1) == 1.0
+    assert trade.figure(1.0, 1000) - trade.figure(1.0, 2000) == pytest.approx(0.1 * math.log(2))
+    assert trade.figure(math.inf, 1000) == math.inf
+
+
+@pytest.mark.parametrize("part", [0.6, 0.4])
+def test_neighbours_spend_what_a_change_frees(part):
+    """None is a part of the network, none is too slow, and to none a channel can be given back."""
+    space, full, cost, budget_s = asked(part)
+    begin = trade.first(space, full, cost, budget_s)[0]
+    found = list(trade.neighbours(trade.problems(space, full, cost, budget_s), begin))
+    assert len(found) > 40
+    for network in found:
+        assert cost(network) <= budget_s and any(network[g] > begin[g] for g in GROUPS)
+        changed = [g for g in GROUPS if network[g] != begin[g]]
+        more = [{**network, g: w} for g in GROUPS for w in range(network[g] + 1, full[g] + 1)]
+        assert {g for m in more for g in GROUPS if cost(m) <= budget_s and m[g] != network[g]} <= {*changed}
+
+
+def test_a_thin_branch_is_dropped_and_what_it_cost_is_spent():
+    """The network that NetAdapt ends with at 60%, which has a branch of 5 channels, and the one in its place."""
+    space, full, cost, budget_s = asked(0.4)
+    thin = widths_of(space, 5, 5, 16, 0, 16, 32, 0, 64, 64, 32)
+    spent = widths_of(space, 16, 0, 16, 0, 16, 32, 0, 64, 64, 64)
+    assert cost(thin) <= budget_s and cost(spent) <= budget_s
+    without = [n for n in trade.neighbours(trade.problems(space, full, cost, budget_s), thin) if not n["Conv_1_0_1"]]
+    assert max(map(space.network.parameter_count, without)) >= space.network.parameter_count(spent)
+
+
+def test_the_judge_leads_to_what_it_likes_and_sees_no_network_twice():
+    """It likes a wide first branch of stage 2, which the network with the most parameters lacks: a group comes back."""
+    space, full, cost, budget_s = asked(0.4)
+    seen = []
+
+    def judge(networks):
+        seen.extend(networks)
+        assert len(networks) <= trade.JUDGED
+        return [-float(n["Conv_2_0_1"] * n["Conv_3_0_2"] * n["Conv_3_1_1"]) for n in networks]
+
+    found = trade.search(space, full, cost, budget_s, judge)
+    assert [first["Conv_2_0_1"] for first in trade.first(space, full, cost, budget_s)] == [0, 0, 32]
+    assert [found[g] for g in GROUPS] == [2, 0, 8, 0, 32, 32, 0, 64, 64, 64] and cost(found) <= budget_s
+    assert len({tuple(n.items()) for n in seen}) == len(seen) and len(seen) <= trade.JUDGED * (1 + trade.ROUNDS)
+    again = []
+    trade.search(space, full, cost, budget_s, lambda networks: again.extend(networks) or judge(networks))
+    assert again == seen[:len(again)]
+
+
+def test_where_nothing_is_better_the_first_network_stays():
+    space, full, cost, budget_s = asked(0.6)
+    rounds = []
+
+    def judge(networks):
+        rounds.append(len(networks))
+        return [float(len(rounds) > 1)] * len(networks)
+
+    assert trade.search(space, full, cost, budget_s, judge) == trade.first(space, full, cost, budget_s)[0]
+    assert len(rounds) == 2
+
+
+def test_networks_alike_are_judged_once():
+    space, full, _, _ = asked(0.6)
+    one, near, gone, far = (widths_of(space, 16, b, 16, 0, 32, 32, c, 64, 64, 64)
+                            for b, c in ((4, 32), (8, 24), (0, 32), (16, 24)))
+    known = [tuple(one[g.name] for g in space.groups)]
+    assert trade._unlike([near, gone, far, gone], space, known, 9) == [gone, far]
+    assert trade._unlike([near, gone, far], space, known, 1) == [gone]
+    assert full != one
+
+
+def test_useless_networks_are_never_chosen_and_said_where_there_are_no_others():
+    space, full, cost, budget_s = asked(0.6)
+    with pytest.raises(NoWayOn, match="became NaN; lower --scratch_rate"):
+        trade.search(space, full, cost, budget_s, lambda networks: [math.inf] * len(networks))
+    with pytest.raises(NoWayOn, match="--method=trade: .* lower --pruning_fact or --floor"):
+        trade.search(space, full, cost, 0.01 * budget_s, lambda networks: [0.0] * len(networks))
+
+
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
+def test_every_kind_of_network_keeps_its_rules(name):
+    network = TORCH_NETWORKS[name]
+    kept = next(n.name for n in network.nodes if any(network.group[s.group].prunable for s in n.channels))
+    space, cost, full, seen = Space(network, (kept,), 2, 0.25), in_steps(network, seed=7), network.full_widths, []
+    budget_s = 0.8 * cost(full)
+
+    def judge(networks):
+        seen.extend(networks)
+        return [float(len(seen))] * len(networks)  # the first network stays
+
+    found = trade.search(space, full, cost, budget_s, judge)
+    assert found == seen[0]
+    for n in seen:
+        assert cost(n) <= budget_s and network.lives(n)
+        assert all(w % 2 == 0 or w == full[g] for g, w in n.items())
+        assert all(n[g.name] == g.width for g in space.groups if not g.prunable)
+        assert all(n[g] >= 0.25 * full[g] for g in network.streams)
+
+
+def test_its_name_and_floor_are_known():
+    assert baselines.default_floor("trade") == 0.25 and baselines.default_floor("knapsack") == 0
