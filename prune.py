@@ -48,7 +48,8 @@ if TYPE_CHECKING:  # these import torch, which main loads only where it is neede
 
 
 # left out of a run's flags at these values: older runs do not have them
-NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0, "scratch_epochs": 3, "scratch_rate": 0.1}
+NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0, "knapsack_steps": 1, "scratch_epochs": 3,
+               "scratch_rate": 0.1}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -83,6 +84,9 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--floor", type=cli.within(float, 0, 1),
                        help="of knapsack, params, macs and trade: part of its width that every residual stream keeps "
                             "at least (default: 0; params, macs, trade: 0.25)")
+    group.add_argument("--knapsack_steps", type=cli.within(int, 1, 1000), default=1,
+                       help="of knapsack: brings the latency down by the same factor in so many steps; with several, "
+                            "fine-tunes --short_term_fine_tune batches after each, and scores the channels anew")
     group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
@@ -175,7 +179,7 @@ def main() -> None:
                           settings, args.short_term_fine_tune, args.long_term_fine_tune,
                           Recipe(args.learning_rate, args.momentum, args.weight_decay, args.batch_size), data,
                           Compute(args.device, args.precision, args.threads, args.seed), keep, args.multiple_of,
-                          args.jobs, args.backend, floor, args.scratch_epochs, args.scratch_rate)
+                          args.jobs, args.backend, floor, args.knapsack_steps, args.scratch_epochs, args.scratch_rate)
         given = {**vars(args), "pruning_method": pruning.pruning_method, "floor": floor,
                  "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
         flags = {k: v for k, v in given.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}

@@ -23,8 +23,11 @@ from model.operators import Node, Segment, pair, units
 from model.tflite_net import random_weights, write
 from model.torch_net import TorchNet
 from utils.deploy import metadata
+from utils.latency import tables
 from utils.learning import data
 from utils.learning.data import Images, Normalisation
+from utils.search.costs import Cost
+from utils.search.pricing import LayerSum
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,6 +139,24 @@ TOY_WIDTHS = TOY.full_widths
 def toy_latency(widths):
     """10 s for everything unpruned: every channel of a costs 0.4 s, of b 0.6 s; b in steps of 4 channels."""
     return 0.4 * widths["a"] + 0.6 * min(4 * math.ceil(widths["b"] / 4), 10)
+
+
+def published(depth=16, width=1.0, name="res-16-1-avx512"):
+    """A network of the results, by default that of the comparison, and its cost by its table."""
+    network = describe("res", depth=depth, width=width)
+    table = tables.read_table(ROOT / f"perf_tables/{name}.pickle", network)
+    return network, Cost(LayerSum(network, tables.prices(network, table)))
+
+
+def in_steps(network, seed):
+    """Every layer takes a random time for its kernels of 4 outputs, and one for each of its inputs."""
+    draw = np.random.default_rng(seed)
+
+    def array(shape):
+        inputs, outputs = np.arange(1, shape[0] + 1)[:, np.newaxis], np.arange(1, shape[1] + 1)
+        return 1e-6 * (draw.uniform(1, 3) + draw.uniform(0.1, 1) * inputs * -(-outputs // 4))
+
+    return Cost(LayerSum(network, tables.prices(network, {k: array(t.shape) for k, t in network.tables.items()})))
 
 
 def records_in(path: Path) -> list[Any]:

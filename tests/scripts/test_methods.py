@@ -13,6 +13,7 @@ from utils.common import journal
 from utils.common.pickles import read_pickle
 from utils.latency import plots
 from utils.latency.tables import latency_s
+from utils.pruning.candidates import Workshop
 from utils.search import baselines, trade
 
 
@@ -61,6 +62,32 @@ def test_methods_refuse_what_they_cannot_do(priced, script):
             "--plan reads no images, and --method=trade needs them")
     refused(script(*PRUNE, "--method=trade", "--pruning_fact=0.999"), "--method=trade: ", "lower --pruning_fact")
     assert contents(priced) == before
+
+
+def test_the_knapsack_in_steps_ends_the_same_resumed_and_at_one_step_is_as_before(priced, script, monkeypatch):
+    """A run that is interrupted in its second step repeats that step alone."""
+    flags = [*PRUNE, "--method=knapsack", "--knapsack_steps=3", "--short_term_fine_tune=2"]
+    said = script(*flags, check=True).stdout
+    first = meets_its_target(priced, 0.3)
+    costs = first["table_costs_history"]
+    assert len(costs) == 4 and all(after <= costs[0] * 0.7 ** (step / 3) for step, after in enumerate(costs))
+    assert [r["step"] for r in first["prune_history"]] == [1, 2, 3] and said.count("% after 2 batches") == 3
+    tune = Workshop.tune
+
+    def interrupted(workshop, model, batches, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return tune(workshop, model, batches, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workshop, "tune", interrupted)
+        assert script(*flags).returncode == 130
+    assert script(*flags, "--resume", check=True).stdout.count("% after 2 batches") == 2
+    again = meets_its_target(priced, 0.3)
+    assert all(torch.equal(again["state_dict"][k], v) for k, v in first["state_dict"].items())
+    assert again["prune_history"] == first["prune_history"]
+    alone = script(*PRUNE, "--method=knapsack", "--knapsack_steps=1", check=True).stdout
+    assert "before any fine-tuning" in alone and len(meets_its_target(priced, 0.3)["prune_history"]) == 1
 
 
 def test_trading_says_what_it_judged_and_ends_the_same_from_scratch_in_workers_and_resumed(priced, script):

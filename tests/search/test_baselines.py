@@ -3,39 +3,17 @@
 import csv
 import itertools
 
-import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model.architectures import describe
-from tests.helpers import ROOT, TORCH_NETWORKS, TOY, TOY_WIDTHS, toy_latency
-from utils.latency import tables
+from tests.helpers import ROOT, TORCH_NETWORKS, TOY, TOY_WIDTHS, in_steps, published, toy_latency
 from utils.search import baselines
-from utils.search.costs import Cost
 from utils.search.netadapt import NoWayOn
-from utils.search.pricing import LayerSum
 from utils.search.space import Space
 
 AT_ONCE = ("uniform_filled", "params", "macs")
-
-
-def published(depth=16, width=1.0, name="res-16-1-avx512"):
-    """A network of the results, by default that of the comparison, and its cost by its table."""
-    network = describe("res", depth=depth, width=width)
-    table = tables.read_table(ROOT / f"perf_tables/{name}.pickle", network)
-    return network, Cost(LayerSum(network, tables.prices(network, table)))
-
-
-def in_steps(network, seed):
-    """Every layer takes a random time for its kernels of 4 outputs, and one for each of its inputs."""
-    draw = np.random.default_rng(seed)
-
-    def array(shape):
-        inputs, outputs = np.arange(1, shape[0] + 1)[:, np.newaxis], np.arange(1, shape[1] + 1)
-        return 1e-6 * (draw.uniform(1, 3) + draw.uniform(0.1, 1) * inputs * -(-outputs // 4))
-
-    return Cost(LayerSum(network, tables.prices(network, {k: array(t.shape) for k, t in network.tables.items()})))
 
 
 def test_uniform_takes_the_largest_factor_that_meets_the_budget():
@@ -111,7 +89,7 @@ def test_a_residual_stream_keeps_its_floor(floor, a, b):
     saliency = {"a": [0.1] * 10, "b": [1.0] * 10}
     found = baselines.knapsack(Space(TOY, floor=floor), TOY_WIDTHS, toy_latency, 6.0, saliency)
     assert found == {**TOY_WIDTHS, "a": a, "b": b}
-    assert Space(TOY, floor=0.7).least("a", 10) == 7 and Space(TOY, floor=0.7).least("b", 10) == 0
+    assert Space(TOY, floor=0.7).least("a") == 7 and Space(TOY, floor=0.7).least("b") == 0
 
 
 def test_a_floor_is_rounded_up_to_a_multiple_and_named_where_it_leaves_no_way():

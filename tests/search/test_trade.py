@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.helpers import TORCH_NETWORKS, TOY, TOY_WIDTHS, toy_latency
-from tests.search.test_baselines import in_steps, published
+from tests.helpers import TORCH_NETWORKS, TOY, TOY_WIDTHS, in_steps, published, toy_latency
 from utils.search import baselines, trade
 from utils.search.costs import COUNTS
 from utils.search.knapsack import ChannelWorth, Knapsack, MeanWorth, fitted

@@ -168,6 +168,8 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
                 _search(run, asked, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history and asked.method == "trade":
                 _trade(asked, run, origin["target_latency_s"], prices.cost)
+            elif asked.method in baselines.BY_WORTH:
+                _prune_by_worth(asked, run, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history:
                 _prune_at_once(asked, run, origin["target_latency_s"], prices.cost)
         after = _finish(run, asked.long_term_fine_tune, model.widths, header, test)
@@ -260,21 +262,29 @@ def _search(run: Run, asked: Pruning, initial_s: float, cost: Cost) -> None:
 
 
 def _prune_at_once(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
-    """Prune by a method that tries no candidates."""
+    """Prune by a method that knows the latencies alone."""
     space, widths = asked.space_of(run.model.network), run.model.widths
-    if asked.method in baselines.BY_WORTH:
-        saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
-        chosen = baselines.BY_WORTH[asked.method](space, widths, cost, budget_s, saliency)
-    else:
-        chosen = baselines.BY_LATENCY[asked.method](space, widths, cost, budget_s, asked.compute.seed)
+    chosen = baselines.BY_LATENCY[asked.method](space, widths, cost, budget_s, asked.compute.seed)
     _adopt(asked.method, run, chosen, cost, budget_s)
 
 
-def _adopt(method: str, run: Run, chosen: Widths, cost: Cost, budget_s: float) -> None:
-    run.adopt_at_once(method, chosen, cost(chosen))
+def _prune_by_worth(asked: Pruning, run: Run, initial_s: float, cost: Cost) -> None:
+    """Prune by the scores of channels; in several steps with fine-tuning after each, as HALP does (arXiv 2110.10811,
+    section 3.4)."""
+    space, steps = asked.space_of(run.model.network), asked.knapsack_steps
+    for step in range(len(run.prune_history) + 1, steps + 1):
+        budget_s = netadapt.budget_s(asked.settings, initial_s) ** (step / steps) * initial_s ** (1 - step / steps)
+        saliency = {group: values.tolist() for group, values in run.scores_of_step().items()}
+        chosen = baselines.BY_WORTH[asked.method](space, run.model.widths, cost, budget_s, saliency)
+        _adopt(asked.method, run, chosen, cost, budget_s, asked.short_term_fine_tune if steps > 1 else 0)
+
+
+def _adopt(method: str, run: Run, chosen: Widths, cost: Cost, budget_s: float, fine_tune: int = 0) -> None:
+    run.adopt_at_once(method, chosen, cost(chosen), fine_tune)
     print(f"{method}: {cost.unit.words(run.table_costs_history[-1])}, asked for "
-          f"{budget_s * cost.unit.scale:.4f}; held-out error {run.error_history[-1]:.2f}% with batch norms measured "
-          "anew, before any fine-tuning", flush=True)
+          f"{budget_s * cost.unit.scale:.4f}; held-out error {run.error_history[-1]:.2f}% "
+          + (f"after {fine_tune} batches" if fine_tune else "with batch norms measured anew, before any fine-tuning"),
+          flush=True)
 
 
 def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:

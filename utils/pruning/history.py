@@ -65,9 +65,10 @@ def adopted(step: Step) -> Record:
             "latency_s": step.latency_s, "target_gain_s": step.target_gain_s}
 
 
-def adopted_at_once(method: str, before: Widths, after: Widths, error_pct: float, latency_s: float) -> Record:
-    """The one step of a method that tries no candidates."""
-    return {"event": "step", "step": 1, "method": method, "error_pct": error_pct, "latency_s": latency_s,
+def adopted_at_once(step: int, method: str, before: Widths, after: Widths, error_pct: float,
+                    latency_s: float) -> Record:
+    """A step of a method that tries no candidates; most have one."""
+    return {"event": "step", "step": step, "method": method, "error_pct": error_pct, "latency_s": latency_s,
             "widths": {g: [before[g], w] for g, w in after.items() if w != before[g]}}
 
 

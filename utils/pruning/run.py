@@ -76,14 +76,19 @@ class Run:
             self.log.append(record)
         self._keep_step(history.adopted(step), model)
 
-    def adopt_at_once(self, method: str, widths: Widths, latency_s: float) -> None:
-        """Prune to the widths that a method of search/baselines.py chose, as one step; the best channels stay."""
-        before, workshop = self.model.widths, self.crew.workshop
+    def adopt_at_once(self, method: str, widths: Widths, latency_s: float, fine_tune: int = 0) -> None:
+        """Prune to the widths that a method of search/baselines.py chose, as one step; the best channels stay.
+
+        fine_tune: batches of fine-tuning at the end of the step.
+        """
+        before, workshop, step = self.model.widths, self.crew.workshop, len(self.prune_history) + 1
         keep = {g: surgery.best_channels(self.scores_of_step()[g], w) for g, w in widths.items() if w != before[g]}
         model = workshop.device.place(surgery.slice_channels(self.model, keep))
-        workshop.recalibrate(model, 1, halving.RECALIBRATION)
+        workshop.recalibrate(model, step, halving.RECALIBRATION)
+        if fine_tune and not workshop.tune(model, fine_tune, step):
+            raise netadapt.NoWayOn(f"step {step}: the loss became NaN in the fine-tuning; lower --learning_rate")
         error_pct = workshop.error_pct(model, workshop.held_out)
-        self._keep_step(history.adopted_at_once(method, before, widths, error_pct, latency_s), model)
+        self._keep_step(history.adopted_at_once(step, method, before, widths, error_pct, latency_s), model)
 
     def scores_of_step(self) -> Scores:
         if self.scores is None:

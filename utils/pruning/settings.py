@@ -29,6 +29,7 @@ class Pruning:
     jobs: int  # processes that make candidates
     backend: str  # "local" or "ray"
     floor: float = 0.0  # part of its width that a residual stream keeps, of the knapsack and its kind
+    knapsack_steps: int = 1  # of the knapsack; with several, fine-tuning follows each
     scratch_epochs: int = 3  # of trade: after which a network is judged
     scratch_rate: float = 0.1  # of trade: learning rate of the first of them
 

@@ -100,7 +100,7 @@ class Knapsack:
 
     def choices(self, widths: Widths, group: str) -> np.ndarray:
         """The widths that the group may get, the smallest first."""
-        full, least = self.widest[group], self.space.least(group, self.widest[group])
+        full, least = self.widest[group], self.space.least(group)
         may_go = self.space.group[group].removable and not least and self.space.lives({**widths, group: 0})
         narrower = [width for width in reversed(self.space.narrower(full)) if width >= least]
         return np.array([*[0] * may_go, *narrower, full])

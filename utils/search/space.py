@@ -17,7 +17,7 @@ class Space:
     """The groups of a network as a search may change them.
 
     keep: patterns of layers whose channels all stay; multiple_of: every narrower width is a multiple of it; floor: the
-    knapsack and its kind leave at least this part of its width to every residual stream.
+    knapsack and its kind leave at least this part of its full width to every residual stream.
     """
 
     network: Network
@@ -58,9 +58,10 @@ class Space:
         least = min(self.multiple_of, width)
         return max(min(round(wanted / self.multiple_of) * self.multiple_of, width), least)
 
-    def least(self, group: str, width: int) -> int:
-        """The fewest channels of a group of this width that the floor allows, not yet a multiple; 0: none."""
-        return math.ceil(self.floor * width - 1e-9) if group in self.network.streams else 0  # 0.7 * 10 is above 7
+    def least(self, group: str) -> int:
+        """The fewest channels of a group that the floor allows, not yet a multiple; 0: none."""
+        full = self.group[group].width if group in self.network.streams else 0
+        return math.ceil(self.floor * full - 1e-9)  # 0.7 * 10 is above 7
 
     def narrowest(self, widths: Widths) -> Optional[dict[str, int]]:
         """Every group as narrow as it may get, and all that may go gone; None where they may not all go at once."""
