@@ -126,6 +126,7 @@ def test_without_data_it_is_judged_on_random_images_and_nothing_is_downloaded(mi
     found = script(*PRUNE, "--base_model=mine", check=True)
     assert "judged on random images, by whether it answers what the base model answers" in found.stdout
     assert "note: the base model" not in found.stdout
+    refused(script(*PRUNE, "--base_model=mine", "--method=trade", "--save_file=x"), "no images were named")
     found = process("export.py", "--checkpoint=pruned", "--output=m.pt2")
     assert found.returncode == 0 and "compared on 64 random images" in found.stdout, found.stderr
     found = script(*PRUNE, "--base_model=mine", "--save_file=digits", "--dataset=digits", check=True)

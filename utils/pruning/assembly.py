@@ -119,6 +119,9 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
     """
     if base.path.resolve() in (files.checkpoint.resolve(), files.current.resolve()):
         raise UserError(f"--save_file={flags['save_file']}: would overwrite the base model; choose another name")
+    if asked.method == "trade" and asked.data.dataset == data.RANDOM:
+        raise UserError("--method=trade: trains networks, and no images were named; name them with --data_loc or "
+                        "--dataset")
     _note_what_it_knows(asked, base)
     check_reachable(asked, base, prices)
     for file in (files.checkpoint, files.history, files.channels):
