@@ -36,10 +36,9 @@ from utils.latency.note import origin_in
 from utils.latency.table_files import read_pair, table_path
 from utils.learning.settings import Compute, Recipe
 from utils.pruning.settings import SCORES, Prices, Pruning
-from utils.search import baselines, netadapt
+from utils.search import baselines, netadapt, pricing
 from utils.search.costs import COUNTS, LATENCY, Cost, Unit
 from utils.search.netadapt import Settings
-from utils.search.pricing import LayerSum
 from utils.search.space import Space
 
 if TYPE_CHECKING:  # these import torch, which main loads only where it is needed
@@ -201,8 +200,8 @@ def priced(name: str, network: Network) -> Prices:
         cost = COUNTS[name](network)
         return Prices(cost, name, "", f"by {cost.unit.quantity}, which tell little of a device's latency")
     table = tables.read_table(path, network)
-    return Prices(Cost(LayerSum(network, tables.prices(network, table))), path.name, sha256_of(table),
-                  about_table(path, network))
+    found = pricing.priced(network, tables.prices(network, table), tables.memory_prices(network, table), table.cached_s)
+    return Prices(Cost(found), path.name, sha256_of(table.all()), about_table(path, network))
 
 
 def plan(space: Space, widths: Widths, prices: Prices, settings: Settings, *, as_json: bool) -> None:

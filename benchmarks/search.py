@@ -47,10 +47,9 @@ from utils.pruning.candidates import Workshop
 from utils.pruning.crew import Crew
 from utils.pruning.run import Run
 from utils.pruning.scores import filter_norms
-from utils.search import halving, netadapt
+from utils.search import halving, netadapt, pricing
 from utils.search.costs import LATENCY, Cost
 from utils.search.netadapt import Latency, Proposal
-from utils.search.pricing import LayerSum
 from utils.search.space import Space
 
 NORMALISATION = Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
@@ -235,7 +234,8 @@ def main() -> None:
                         sizes.recipe, threads, seed=0)
     parent = device.place(TorchNet(network, network.full_widths))
     settings = netadapt.Settings(args.pruning_fact)
-    latency = Cost(LayerSum(network, tables.prices(network, table)))
+    latency = Cost(pricing.priced(network, tables.prices(network, table), tables.memory_prices(network, table),
+                                  table.cached_s))
     state = netadapt.State(network.full_widths, 90.0, latency(network.full_widths))
     proposals = netadapt.proposals_of_step(Space(network), state, settings, latency)
     seconds = rounds(sizes, parent, proposals, workshop)

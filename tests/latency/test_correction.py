@@ -10,10 +10,19 @@ from model.network import Group, Input, Network
 from model.operators import Node, parameters_of, units
 from tests.helpers import NETWORKS, TORCH_NETWORKS, arithmetic_table
 from utils.common.errors import UserError
+from utils.common.fingerprint import sha256_of
 from utils.latency import correction
 from utils.latency.note import Correction, correction_in, stamped
 from utils.latency.table_files import write_pair
-from utils.latency.tables import corrected, filter_weights, latency_s, output_key, read_measured, read_table
+from utils.latency.tables import (
+    by_layer,
+    corrected,
+    filter_weights,
+    latency_s,
+    output_key,
+    read_measured,
+    read_table,
+)
 
 NETWORK = describe("res", depth=16, width=1.0)
 
@@ -123,20 +132,24 @@ def test_a_corrected_sum_with_weights_is_the_formula():
 @pytest.mark.parametrize("about, number", [
     ({}, 1), ({"correction": {"factor": 1.0, "overhead_s": 0.0}}, 1),
     ({"correction": {"factor": 1.0, "overhead_s": 0.0, "weight_s": 0.0}}, 1),
-    ({"correction": {"factor": 1.0, "overhead_s": 0.0, "weight_s": 1e-10}}, 2)])
+    ({"correction": {"factor": 1.0, "overhead_s": 0.0, "weight_s": 1e-10}}, 2),
+    ({"correction": {"factor": 1.0, "overhead_s": 0.0, "weight_s": 1e-10, "cached_weights": 5e5}}, 3)])
 def test_a_note_that_earlier_programs_would_misread_has_a_newer_format(about, number):
     assert stamped(about)["format"] == number
 
 
-def test_notes_of_both_formats_are_read(tmp_path):
+def test_notes_of_all_formats_are_read(tmp_path):
     table = arithmetic_table(NETWORK)
     for number, about in ((1, {"factor": 2.0, "overhead_s": 0.0}),
-                          (2, {"factor": 2.0, "overhead_s": 0.0, "weight_s": 1e-9})):
+                          (2, {"factor": 2.0, "overhead_s": 0.0, "weight_s": 1e-9}),
+                          (3, {"factor": 2.0, "overhead_s": 0.0, "weight_s": 1e-9, "cached_weights": 5e5})):
         write_pair(tmp_path / "t.pickle", table, stamped({"correction": about}))
         assert read_measured(tmp_path / "t.pickle", NETWORK)[1]["format"] == number
-        found = read_table(tmp_path / "t.pickle", NETWORK)["No_Stride_3"]
-        assert found[9, 9] == pytest.approx(2 * table["No_Stride_3"][9, 9] + about.get("weight_s", 0) * 900)
-    write_pair(tmp_path / "t.pickle", table, {**stamped({}), "format": 3})
+        read = read_table(tmp_path / "t.pickle", NETWORK)
+        assert read["No_Stride_3"][9, 9] == pytest.approx(
+            2 * table["No_Stride_3"][9, 9] + (900e-9 if number == 2 else 0))
+        assert read.cached_s == pytest.approx(5e-4 if number == 3 else 0)
+    write_pair(tmp_path / "t.pickle", table, {**stamped({}), "format": 4})
     with pytest.raises(UserError, match="t.json: .*format"):
         read_measured(tmp_path / "t.pickle", NETWORK)
 
@@ -146,7 +159,9 @@ def test_notes_of_both_formats_are_read(tmp_path):
                                     {"factor": float("nan"), "overhead_s": 0}, {"factor": 1.0, "overhead_s": -1},
                                     {"factor": True, "overhead_s": 0}, *(
                                         {"factor": 1.0, "overhead_s": 0, "weight_s": w}
-                                        for w in (-1e-10, "x", None, True, 1.0, float("nan")))])
+                                        for w in (-1e-10, "x", None, True, 1.0, float("nan"))), *(
+                                        {"factor": 1.0, "overhead_s": 0, "weight_s": 1e-10, "cached_weights": w}
+                                        for w in (-1, "x", None, True, float("inf"), float("nan")))])
 def test_a_correction_that_makes_no_sense_is_none(broken):
     assert correction_in({"correction": broken}) is None
 
@@ -211,3 +226,59 @@ def test_random_networks_have_multiples_where_a_search_proposes_them():
         NETWORK.check_widths(widths)
         assert all(w % 8 == 0 or w == NETWORK.group[g].width for g, w in widths.items())
     assert any(w % 8 for widths in correction.judging_networks(NETWORK, 5, 0) for w in widths.values())
+
+
+# --- weights that a cache holds --------------------------------------------------------------------------------
+
+CACHED = Correction(1.05, 2e-6, 1e-9, 60_000.0)  # of a network with 175,322 parameters
+
+
+def flat_table():
+    return {key: 1e-5 + 1e-11 * t.sides[0] ** 2 * filter_weights(t) for key, t in NETWORK.tables.items()}
+
+
+def test_a_network_whose_weights_fit_into_a_cache_pays_nothing_for_memory():
+    table, weights = flat_table(), {key: filter_weights(t) for key, t in NETWORK.tables.items()}
+    with_cache, without = (corrected(NETWORK, table, c) for c in (CACHED, Correction(1.05, 2e-6)))
+    beyond = []
+    for widths in correction.judging_networks(NETWORK, 12, 1):
+        more = latency_s(NETWORK, widths, with_cache) - latency_s(NETWORK, widths, without)
+        beyond.append(latency_s(NETWORK, widths, weights) - 60_000)
+        assert more == pytest.approx(max(beyond[-1], 0) * 1e-9, abs=1e-12)
+    assert min(beyond) < 0 < max(beyond)
+
+
+def test_what_a_cache_holds_is_found():
+    table, others = flat_table(), correction.judging_networks(NETWORK, 30, 0)
+    widths, seconds = networks_of(CACHED, table, noise=0.005)
+    found = correction.fit_correction(NETWORK, widths, seconds, table)
+    assert 45_000 < found.cached_weights < 75_000 and found.weight_s == pytest.approx(1e-9, rel=0.2)
+    real, fitted = (corrected(NETWORK, table, c) for c in (CACHED, found))
+    errors = [latency_s(NETWORK, w, fitted) / latency_s(NETWORK, w, real) - 1 for w in others]
+    assert max(map(abs, errors)) < 0.02
+    assert correction.cross_validated(NETWORK, widths, np.array(seconds), table).mean() < 0.01
+
+
+@pytest.mark.parametrize("truth", [Correction(1.05, 2e-6, 1e-9), Correction(1.05, 2e-6)])
+def test_no_cache_is_found_where_there_is_none(truth):
+    table = flat_table()
+    found = correction.fit_correction(NETWORK, *networks_of(truth, table, noise=0.005), table)
+    assert found.cached_weights == 0 and (found.weight_s > 0) == (truth.weight_s > 0)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_layers_share_what_a_cache_saves(narrow):
+    table = corrected(NETWORK, flat_table(), CACHED)
+    widths = correction.judging_networks(NETWORK, 12, 1)[0] if narrow else NETWORK.full_widths
+    layers = by_layer(NETWORK, widths, table)
+    assert sum(s for _, s in layers) == pytest.approx(latency_s(NETWORK, widths, table), rel=1e-12)
+    plain = by_layer(NETWORK, widths, table.entries)
+    assert all(a[1] >= b[1] for a, b in zip(layers, plain))
+
+
+def test_a_table_with_another_cache_is_another_table():
+    table = flat_table()
+    prints = {sha256_of(corrected(NETWORK, table, Correction(1.05, 2e-6, w, c)).all())
+              for w, c in ((1e-9, 6e4), (1e-9, 7e4), (2e-9, 6e4), (1e-9, 0.0))}
+    assert len(prints) == 4
+    assert sha256_of(corrected(NETWORK, table, None).all()) == sha256_of(table)

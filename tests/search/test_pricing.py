@@ -9,7 +9,8 @@ import pytest
 from model.architectures import describe
 from tests.helpers import SMALL, TINY, TORCH_NETWORKS, TOY, TOY_WIDTHS, every_operator, toy_latency
 from utils.latency import tables
-from utils.search import baselines, netadapt
+from utils.latency.note import Correction
+from utils.search import baselines, netadapt, pricing
 from utils.search.costs import COUNTS, Cost, costs_along
 from utils.search.pricing import LayerSum
 from utils.search.space import Space
@@ -30,6 +31,13 @@ def both(network, kind, seed=0):
         cost = COUNTS[kind](network)
         return cost, Cost({"macs": network.multiply_adds, "params": network.parameter_count}[kind], cost.unit)
     table = random_table(network, seed, kind == "ties")
+    if kind == "cached":  # about half of the unpruned network's weights
+        weights = {key: tables.filter_weights(t) for key, t in network.tables.items()}
+        held = 0.5 * tables.latency_s(network, network.full_widths, weights)
+        table = tables.corrected(network, table, Correction(1.1, 1e-9, 1e-9, held))
+        found = pricing.priced(network, tables.prices(network, table), tables.memory_prices(network, table),
+                               table.cached_s)
+        return Cost(found), Cost(partial(tables.latency_s, network, table=table))
     return (Cost(LayerSum(network, tables.prices(network, table))),
             Cost(partial(tables.latency_s, network, table=table)))
 
@@ -43,7 +51,7 @@ def random_widths(network, draw):
     return widths
 
 
-@pytest.mark.parametrize("kind", ["seconds", "ties", "macs", "params"])
+@pytest.mark.parametrize("kind", ["seconds", "ties", "macs", "params", "cached"])
 @pytest.mark.parametrize("name", TORCH_NETWORKS)
 def test_a_quick_sum_is_the_plain_one_to_the_bit(name, kind):
     network, draw, gone = TORCH_NETWORKS[name], np.random.default_rng(5), 0

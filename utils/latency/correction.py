@@ -1,10 +1,13 @@
 """The correction that makes the sum of a network's entries the time of the network; the table's note holds it.
 
 A layer that is timed alone pays for a whole invocation, and Python runs between two invocations. Its weights and its
-input also have the caches to themselves: a whole network reads its weights from memory in every inference. So a network
-of n layers and w filter weights takes factor * (sum of its entries - (n - 1) * overhead) + w * weight_s:
-``note.Correction``. The numbers are fitted on random whole networks, by least squares of relative errors. weight_s is 0
-unless networks that were not fitted to are predicted better with it.
+input also have the caches to themselves: a whole network reads its weights from memory in every inference, unless all
+of them fit into a cache. So a network of n layers and w filter weights takes
+
+    factor * (sum of its entries - (n - 1) * overhead) + weight_s * max(w - cached_weights, 0)
+
+``note.Correction`` has these numbers. They are fitted on random whole networks, by least squares of relative errors.
+weight_s is 0 unless networks that were not fitted to are predicted better with it, and so is cached_weights.
 """
 
 from collections.abc import Sequence
@@ -27,8 +30,10 @@ OVERHEAD = 2.5  # the largest overhead, in multiples of the smallest entries
 ENOUGH = 5  # networks; with fewer, only the factor is fitted
 CANDIDATES = 401  # overheads that are tried
 ENOUGH_FOR_WEIGHTS = 10  # networks; with fewer, weights have no term
+CACHED = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)  # parts of the heaviest network's weights that a cache may hold
+WAYS = ((), (0.0,), CACHED)  # parts that are tried: weights have no term, all of them have one, those beyond a cache
 FOLDS = 6  # in which networks are predicted that were not fitted to
-BETTER = 0.95  # weights have a term where it leaves less of the error
+BETTER = 0.95  # a further way is taken where it leaves less of the error
 REMOVED = 0.15  # probability that a random network lacks a removable group
 
 
@@ -86,77 +91,89 @@ def fit_correction(network: Network, widths: Sequence[Widths], seconds: Union[Se
                    table: LatencyTable) -> Correction:
     """Fit the correction of ``table``, as measured, to whole networks of these ``widths`` that take ``seconds``.
 
-    For each of CANDIDATES overheads, the factor is the least-squares one, within FACTORS; the best is returned. The
-    largest overhead tried is OVERHEAD times the smallest entries, which are mostly overhead.
+    For each of CANDIDATES overheads, and each part of the weights that a cache may hold, the factor (within FACTORS)
+    and weight_s are those of least squares; the best are returned. The largest overhead tried is OVERHEAD times the
+    smallest entries, which are mostly overhead.
     """
     sums = _sums(network, widths, np.asarray(seconds), table)
-    weighs = len(widths) >= ENOUGH_FOR_WEIGHTS and (
-        _errors(sums, weighs=True).mean() < BETTER * _errors(sums, weighs=False).mean())
-    return _fitted(sums, weighs=weighs)
+    return _fitted(sums, _way(sums)[0])
 
 
 def cross_validated(network: Network, widths: Sequence[Widths], seconds: np.ndarray,
                     table: LatencyTable) -> np.ndarray:
     """Absolute relative errors of the networks, each predicted with a correction that was fitted to others."""
-    sums = _sums(network, widths, seconds, table)
-    return min((_errors(sums, weighs=w) for w in (False, len(widths) >= ENOUGH_FOR_WEIGHTS)), key=np.mean)
+    return _way(_sums(network, widths, seconds, table))[1]
 
 
 @dataclass(frozen=True)
 class _Sums:
     """What a table says of whole networks that were measured."""
 
-    entries: np.ndarray  # seconds, [networks, layers], 0 for the output layer and beyond the last
-    once: np.ndarray  # seconds of the output layer, [networks]
+    overheads_s: np.ndarray  # that are tried
+    plain: np.ndarray  # seconds, less these overheads, [overheads, networks]
     weights: np.ndarray  # of all filters, [networks]
     measured: np.ndarray  # seconds, [networks]
-    most_overhead_s: float
+    most_weights: float  # of the heaviest network
 
     def of(self, some: np.ndarray) -> "_Sums":
-        return replace(self, entries=self.entries[some], once=self.once[some], weights=self.weights[some],
-                       measured=self.measured[some])
+        return replace(self, plain=self.plain[:, some], weights=self.weights[some], measured=self.measured[some])
 
-    def plain(self, overhead_s: float) -> np.ndarray:
-        return np.maximum(self.entries - overhead_s, LEAST * self.entries).sum(1) + self.once
+    def beyond(self, cached_weights: Union[float, np.ndarray]) -> np.ndarray:
+        return np.maximum(self.weights - cached_weights, 0)
 
     def predicted(self, by: Correction) -> np.ndarray:
-        return by.factor * self.plain(by.overhead_s) + by.weight_s * self.weights
+        plain = self.plain[np.searchsorted(self.overheads_s, by.overhead_s)]
+        return by.factor * plain + by.weight_s * self.beyond(by.cached_weights)
 
 
 def _sums(network: Network, widths: Sequence[Widths], seconds: np.ndarray, table: LatencyTable) -> _Sums:
     output = output_key(network)
     layers = [entries_of(network, w, table) for w in widths]
     once = np.array([sum(t for key, t in found if key == output) for found in layers])
-    inside = np.zeros((len(layers), max(map(len, layers))))
+    inside = np.zeros((len(layers), max(map(len, layers))))  # 0 for the output layer and beyond the last
     for row, found in zip(inside, layers):
         row[:len(found)] = [0.0 if key == output else t for key, t in found]
-    weights = {key: filter_weights(network.tables[key]) for key in table if key in network.tables}
     smallest = np.quantile(np.concatenate([array.ravel() for array in table.values()]), 0.01)
-    return _Sums(inside, once, np.array([latency_s(network, w, weights) for w in widths]), seconds,
-                 OVERHEAD * smallest if len(seconds) >= ENOUGH else 0.0)  # else the factor alone
+    most_overhead_s = OVERHEAD * smallest if len(seconds) >= ENOUGH else 0.0  # else the factor alone
+    overheads_s = np.linspace(0, most_overhead_s, CANDIDATES)
+    plain = np.array([np.maximum(inside - o, LEAST * inside).sum(1) + once for o in overheads_s])
+    of_filters = {key: filter_weights(network.tables[key]) for key in table if key in network.tables}
+    weights = np.array([latency_s(network, w, of_filters) for w in widths])
+    return _Sums(overheads_s, plain, weights, seconds, float(weights.max()))
 
 
-def _fitted(sums: _Sums, *, weighs: bool) -> Correction:
-    """weighs: whether the weights have a term."""
-    best = (np.inf, Correction(1.0, 0.0))
-    heavy = sums.weights / sums.measured
-    for overhead in np.linspace(0, sums.most_overhead_s, CANDIDATES):
-        ratio, weight_s = sums.plain(overhead) / sums.measured, 0.0
-        if weighs:
-            weight_s = max(np.linalg.lstsq(np.stack([ratio, heavy], 1), np.ones(len(ratio)), rcond=None)[0][1], 0.0)
-        rest = 1 - weight_s * heavy
-        factor = np.clip((ratio @ rest) / (ratio @ ratio), *FACTORS)
-        best = min(best, (float(((factor * ratio - rest) ** 2).sum()),
-                          Correction(float(factor), float(overhead), float(weight_s))), key=lambda found: found[0])
-    return best[1]
+def _way(sums: _Sums) -> tuple[tuple[float, ...], np.ndarray]:
+    """Which of WAYS predicts networks that it was not fitted to, and the errors."""
+    best = WAYS[0], _errors(sums, WAYS[0])
+    for way in WAYS[1:] if len(sums.measured) >= ENOUGH_FOR_WEIGHTS else ():
+        errors = _errors(sums, way)
+        if errors.mean() < BETTER * best[1].mean():
+            best = way, errors
+    return best
 
 
-def _errors(sums: _Sums, *, weighs: bool) -> np.ndarray:
+def _fitted(sums: _Sums, parts: tuple[float, ...]) -> Correction:
+    """parts: of the heaviest network's weights that a cache may hold; none: weights have no term."""
+    cached = sums.most_weights * np.array(parts or (1.0,))
+    ratio, heavy = sums.plain / sums.measured, sums.beyond(cached[:, None]) / sums.measured
+    rr, r1 = (ratio ** 2).sum(1)[:, None], ratio.sum(1)[:, None]  # [overheads, 1]
+    hh, h1, rh = (heavy ** 2).sum(1), heavy.sum(1), ratio @ heavy.T  # [parts], [overheads, parts]
+    apart = rr * hh - rh ** 2
+    weight_s = np.where(apart > 1e-12 * rr * hh, (rr * h1 - rh * r1) / np.where(apart > 0, apart, 1), 0).clip(0)
+    factor = np.clip((r1 - weight_s * rh) / rr, *FACTORS)
+    squares = factor ** 2 * rr + 2 * factor * weight_s * rh + weight_s ** 2 * hh - 2 * (factor * r1 + weight_s * h1)
+    overhead, part = np.unravel_index(squares.argmin(), squares.shape)
+    per_weight_s = float(weight_s[overhead, part])
+    return Correction(float(factor[overhead, part]), float(sums.overheads_s[overhead]), per_weight_s,
+                      float(cached[part]) if per_weight_s else 0.0)
+
+
+def _errors(sums: _Sums, parts: tuple[float, ...]) -> np.ndarray:
     """Absolute relative errors of the networks, each predicted from a fit to the other FOLDS."""
     errors, count = np.zeros(len(sums.measured)), len(sums.measured)
     for fold in range(min(FOLDS, count)):
         out = np.arange(fold, count, FOLDS)
-        found = _fitted(sums.of(np.setdiff1d(np.arange(count), out)), weighs=weighs)
+        found = _fitted(sums.of(np.setdiff1d(np.arange(count), out)), parts)
         errors[out] = np.abs(sums.of(out).predicted(found) / sums.measured[out] - 1)
     return errors
 

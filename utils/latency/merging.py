@@ -109,8 +109,9 @@ def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
     if len(corrections) == len(notes):
         found["correction"] = {"factor": float(np.mean([c.factor for c in corrections])),
                                "overhead_s": float(np.mean([c.overhead_s for c in corrections]))}
-        if any(c.weight_s for c in corrections):
-            found["correction"]["weight_s"] = float(np.mean([c.weight_s for c in corrections]))
+        for key in ("weight_s", "cached_weights"):
+            if any(getattr(c, key) for c in corrections):
+                found["correction"][key] = float(np.mean([getattr(c, key) for c in corrections]))
     elif corrections:
         print("not all tables have a correction in their note, so the merged table has none", file=sys.stderr)
     probes = [s for s in map(probe_in, notes) if s]

@@ -20,7 +20,7 @@ from utils.latency.board import this_machine
 from utils.latency.entries import Entries
 from utils.latency.runners import BenchmarkError, Runner, Untimed
 
-FORMAT = 2  # the newest that is read; 1 is written where a correction has no weight_s
+FORMAT = 3  # the newest that is read; a note has the lowest that tells its correction (stamped)
 MOST_DRIFT = 1.3  # a factor: one machine's speed may differ by so much between two sessions
 COMPARED = ("device", "runtime", "version", "delegate", "threads", "num_images", "binary", "binary_bytes",
             "visit_statistic")  # of two measurements: figures compare where these are the same
@@ -30,17 +30,19 @@ Note = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Correction:
-    """A network of n layers and w filter weights takes factor * (sum of its entries - (n - 1) * overhead_s) + w *
-    weight_s: correction.py finds the three."""
+    """A network of n layers and w filter weights takes factor * (sum of its entries - (n - 1) * overhead_s) + weight_s
+    * max(w - cached_weights, 0): correction.py finds the four."""
 
     factor: float
     overhead_s: float  # of an invocation of a single layer
     weight_s: float = 0.0  # of a weight that a single layer, run again and again, finds in a cache
+    cached_weights: float = 0.0  # that a whole network finds there, too
 
 
 def stamped(about: Record) -> Record:
     """A note's content, with its format and who made it."""
-    return {**about, **stamp(FORMAT if plain_dict(about.get("correction")).get("weight_s") else 1)}
+    found = plain_dict(about.get("correction"))
+    return {**about, **stamp(1 if not found.get("weight_s") else 2 if not found.get("cached_weights") else FORMAT)}
 
 
 # --- written ---------------------------------------------------------------------------------------------------
@@ -88,10 +90,10 @@ def correction_in(note: Note) -> Optional[Correction]:
     """The correction in a note; None if there is none, or it is not plausible."""
     found = plain_dict(note.get("correction"))
     factor, overhead_s = _within(found.get("factor"), 0.1, 10), _within(found.get("overhead_s"), 0, 1)
-    weight_s = _within(found.get("weight_s", 0.0), 0, 1e-3)
-    if factor is None or overhead_s is None or weight_s is None:
+    weight_s, cached = _within(found.get("weight_s", 0.0), 0, 1e-3), _within(found.get("cached_weights", 0.0), 0, 1e12)
+    if factor is None or overhead_s is None or weight_s is None or cached is None:
         return None
-    return Correction(factor, overhead_s, weight_s)
+    return Correction(factor, overhead_s, weight_s, cached)
 
 
 def probe_in(note: Note) -> Optional[float]:

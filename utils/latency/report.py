@@ -50,8 +50,8 @@ def _correction(work: Work, widths: Sequence[Widths], table: LatencyTable, netwo
     network = work.entries.network
     correction = fit_correction(network, widths, networks_s, table)
     about = {"factor": correction.factor, "overhead_s": correction.overhead_s, "networks": len(networks_s)}
-    if correction.weight_s:
-        about["weight_s"] = correction.weight_s
+    about.update({key: value for key, value in (("weight_s", correction.weight_s),
+                                                ("cached_weights", correction.cached_weights)) if value})
     for name, sums in (("mean_abs_error_without", table),
                        ("mean_abs_error_with", corrected(network, table, correction))):
         predicted = np.array([latency_s(network, w, sums) for w in widths])

@@ -4,6 +4,8 @@ The keys and shapes that a network needs are ``network.tables``. A table without
 read, too; additions then count as free. Runs on Python 3.9 with NumPy.
 """
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -21,8 +23,32 @@ LEAST = 0.05  # part of an entry that is kept, at least, when the overhead is su
 SLOWEST_MACS_PER_S, SLOWEST_START_S = 1e7, 1e-3
 
 
+@dataclass(frozen=True, eq=False)
+class Corrected(Mapping[str, np.ndarray]):
+    """A table that predicts whole networks: a network takes sum(entries) + max(sum(memory) - cached_s, 0)."""
+
+    entries: LatencyTable  # seconds
+    memory: LatencyTable  # seconds that reading the weights of an entry from memory adds; empty: entries have them
+    cached_s: float  # of these, what a cache saves a network, at most
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def all(self) -> dict[str, np.ndarray]:
+        """Everything that predictions depend on, for a fingerprint."""
+        of_memory = {f"memory of {key}": array for key, array in self.memory.items()}
+        return {**self.entries, **of_memory, **({"cached": np.array(self.cached_s)} if self.memory else {})}
+
+
 def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
-    """Predicted seconds per inference: the sum over the live layers of table[key][cin - 1, cout - 1].
+    """Predicted seconds per inference: the sum over the live layers of table[key][cin - 1, cout - 1]; for a
+    ``Corrected`` with what comes from memory.
 
     An addition that the table lacks counts as free. Raises UserError if the table lacks another layer.
     """
@@ -31,17 +57,25 @@ def latency_s(network: Network, widths: Widths, table: LatencyTable) -> float:
         key = priced.get(layer.node.name)
         if key is not None and _holds(network, table, key):
             total += table[key][network.tables[key].index(layer.cin, layer.cout)]
+    if isinstance(table, Corrected) and table.memory:
+        total += max(latency_s(network, widths, table.memory) - table.cached_s, 0.0)
     return float(total)
 
 
 def prices(network: Network, table: LatencyTable) -> dict[str, Callable[[Any, Any], Any]]:
-    """{node: its seconds from cin to cout channels}, the terms of ``latency_s``; cin, cout: numbers, or arrays of them.
+    """{node: its seconds from cin to cout channels}, the terms of the sum that ``latency_s`` is; cin, cout: numbers, or
+    arrays of them.
 
     A node that is free is left out. Raises UserError if the table lacks another layer.
     """
     entries = {key: partial(_entries, table[key], spec.free, *_places(spec))
                for key, spec in network.tables.items() if _holds(network, table, key)}
     return {name: entries[key] for name, key in network.priced.items() if key in entries}
+
+
+def memory_prices(network: Network, table: Corrected) -> dict[str, Callable[[Any, Any], Any]]:
+    """The same of ``table.memory``; empty where it is."""
+    return prices(network, table.memory) if table.memory else {}
 
 
 def _holds(network: Network, table: LatencyTable, key: str) -> bool:
@@ -66,21 +100,23 @@ def _entries(array: np.ndarray, free: bool, rows: np.ndarray, columns: np.ndarra
 
 # --- the correction of a sum -----------------------------------------------------------------------------------
 
-def corrected(network: Network, table: LatencyTable, correction: Optional[Correction]) -> dict[str, np.ndarray]:
-    """The table whose sums are times of whole networks: factor * (entry - overhead) + weights * weight_s. At least
-    LEAST of the entry is left of it.
+def corrected(network: Network, table: LatencyTable, correction: Optional[Correction]) -> Corrected:
+    """The table that predicts whole networks: its entries are factor * (entry - overhead), at least LEAST of it, and
+    weights have weight_s each.
 
     The output layer keeps the overhead of the one invocation that every network has.
     """
     if correction is None:
-        return dict(table)
-    output, found = output_key(network), {}
+        return Corrected(dict(table), {}, 0.0)
+    output, found, memory = output_key(network), {}, {}
     for key, array in table.items():
         less = array if key == output else np.maximum(array - correction.overhead_s, LEAST * array)
         found[key] = correction.factor * less
         if correction.weight_s and key in network.tables:
-            found[key] += correction.weight_s * filter_weights(network.tables[key])
-    return found
+            memory[key] = correction.weight_s * filter_weights(network.tables[key])
+    if correction.cached_weights:
+        return Corrected(found, memory, correction.weight_s * correction.cached_weights)
+    return Corrected({key: array + memory[key] if key in memory else array for key, array in found.items()}, {}, 0.0)
 
 
 def filter_weights(table: Table) -> np.ndarray:
@@ -99,8 +135,8 @@ def output_key(network: Network) -> Optional[str]:
 
 # --- of a network ----------------------------------------------------------------------------------------------
 
-def read_table(path: Path, network: Network) -> dict[str, np.ndarray]:
-    """Like ``read_measured``, but with the note's correction, so that a sum is the time of a whole network."""
+def read_table(path: Path, network: Network) -> Corrected:
+    """Like ``read_measured``, but with the note's correction, so that it predicts the times of whole networks."""
     arrays, note = read_measured(path, network)
     return corrected(network, arrays, correction_in(note))
 
@@ -131,10 +167,15 @@ def read_measured(path: Path, network: Network) -> tuple[dict[str, np.ndarray], 
 
 def by_layer(network: Network, widths: Widths, table: LatencyTable) -> list[tuple[Layer, float]]:
     """Every live layer in order, and its seconds by a table of the network; 0 without a key there. ``latency_s`` is
-    their sum."""
+    their sum: what a cache saves is saved in the same part of every layer's memory."""
     keys = [(layer, network.priced.get(layer.node.name, "")) for layer in network.layers(widths)]
-    return [(layer, float(table[key][network.tables[key].index(layer.cin, layer.cout)]) if key in table else 0.0)
-            for layer, key in keys]
+    found = [(layer, float(table[key][network.tables[key].index(layer.cin, layer.cout)]) if key in table else 0.0)
+             for layer, key in keys]
+    if not (isinstance(table, Corrected) and table.memory):
+        return found
+    memory = [seconds for _, seconds in by_layer(network, widths, table.memory)]
+    part = max(1 - table.cached_s / sum(memory), 0.0) if any(memory) else 0.0
+    return [(layer, seconds + part * more) for (layer, seconds), more in zip(found, memory)]
 
 
 def look_at_units(path: Path, arrays: LatencyTable, total_s: float, macs: float, note: Note) -> None:

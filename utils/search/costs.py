@@ -10,7 +10,7 @@ import numpy as np
 
 from model.network import Network, Widths
 from model.operators import Node, filter_elements, trainable_elements
-from utils.search.pricing import LayerSum
+from utils.search.pricing import BeyondCache, LayerSum
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ LATENCY = Unit("predicted latency", "ms", 1e3)  # of seconds
 
 @dataclass(frozen=True)
 class Cost:
-    """``cost(widths)`` of one network; of: a LayerSum, which is quick along a group, or any function."""
+    """``cost(widths)`` of one network; of: a LayerSum or a BeyondCache, which are quick along a group,
+    or any function."""
 
     of: Callable[[Widths], float]
     unit: Unit = LATENCY
@@ -52,7 +53,7 @@ def unit_of(latency: Latency) -> Unit:
 def costs_along(latency: Latency, widths: Widths, group: str, choices: Union[Sequence[int], np.ndarray]) -> np.ndarray:
     """latency({**widths, group: choice}) of every choice."""
     of = latency.of if isinstance(latency, Cost) else latency
-    if isinstance(of, LayerSum):
+    if isinstance(of, (LayerSum, BeyondCache)):
         return of.along(widths, group, np.asarray(choices, int))
     return np.array([of({**widths, group: int(choice)}) for choice in choices])
 

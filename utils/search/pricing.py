@@ -7,7 +7,7 @@ plain sum over ``network.layers(widths)``, in that order, and equals it to the b
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Union
 
 import numpy as np
 
@@ -129,6 +129,32 @@ class LayerSum:
             for segment in tensor.channels:
                 found[self._tensors[name], self._number[segment.group]] += segment.repeat
         return found
+
+
+@dataclass(frozen=True)
+class BeyondCache:
+    """layers(widths) + max(memory(widths) - cached, 0): networks whose weights fit into a cache do not pay for memory.
+    """
+
+    layers: LayerSum
+    memory: LayerSum
+    cached: float
+
+    def __call__(self, widths: Widths) -> float:
+        return self.layers(widths) + max(self.memory(widths) - self.cached, 0.0)
+
+    def along(self, widths: Widths, group: str, choices: np.ndarray) -> np.ndarray:
+        """Like ``LayerSum.along``."""
+        more = self.memory.along(widths, group, choices) - self.cached
+        return self.layers.along(widths, group, choices) + np.maximum(more, 0.0)
+
+
+def priced(network: Network, prices: Mapping[str, Price], memory: Mapping[str, Price],
+           cached: float) -> Union[LayerSum, BeyondCache]:
+    """What a network costs by these prices; memory: those of reading weights from memory, empty where there are none.
+    """
+    layers = LayerSum(network, prices)
+    return BeyondCache(layers, LayerSum(network, memory), cached) if memory else layers
 
 
 def _running(terms: np.ndarray) -> np.ndarray:
