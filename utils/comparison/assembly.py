@@ -123,8 +123,8 @@ def _any_begun(folder: Path) -> bool:
 def _header(asked: Comparison, base: Base) -> dict[str, Any]:
     return {**stamp(results.FORMAT), "base_model": base.path.name,
             "base_weights_sha256": checkpoint.weights_sha256(base.content),
-            "perf_table": base.table_path.name, "perf_table_sha256": sha256_of(base.table),
-            "grid_table_sha256": sha256_of(base.grid_table) if base.grid_table is not base.table else None,
+            "perf_table": base.table_path.name, "perf_table_sha256": sha256_of(base.table.all()),
+            "grid_table_sha256": sha256_of(base.grid_table.all()) if base.grid_table is not base.table else None,
             "dataset": asked.dataset, "images": Path(asked.data_loc).name, "prune_flags": list(asked.prune_flags),
             "train_flags": list(asked.train_flags), "threads": asked.threads,
             "teacher_weights_sha256": asked.teacher and checkpoint.weights_sha256(checkpoint.load(asked.teacher))}

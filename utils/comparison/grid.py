@@ -9,7 +9,8 @@ from utils.common import cli
 from utils.common.errors import UserError
 from utils.latency import tables
 from utils.latency.note import plain_dict
-from utils.latency.table_files import LatencyTable, read_note, table_path
+from utils.latency.table_files import read_note, table_path
+from utils.latency.tables import Corrected
 
 
 def networks(widest_network: Network, latency_s: Callable[[Network], float], depths: Sequence[int],
@@ -48,7 +49,7 @@ def widest(network: Network, latency_s: Callable[[Network], float], depth: Optio
         raise UserError(f"--grid_depths: {error}") from None
 
 
-def open_table(name: str, base: Network) -> tuple[Network, LatencyTable]:
+def open_table(name: str, base: Network) -> tuple[Network, Corrected]:
     """The network that a table's note names, and the table. Raises UserError unless the network differs from ``base``
     in depth and width only."""
     path = table_path(name)

@@ -16,8 +16,7 @@ from utils.comparison import grid
 from utils.comparison.jobs import Job
 from utils.comparison.results import Row
 from utils.comparison.settings import TRAINED_ONLY, Comparison
-from utils.latency.table_files import LatencyTable
-from utils.latency.tables import latency_s
+from utils.latency.tables import Corrected, latency_s
 from utils.learning import checkpoint
 from utils.search import netadapt
 
@@ -56,9 +55,9 @@ class Base:
     table_path: Path
     network: Network
     widths: Widths
-    table: LatencyTable
+    table: Corrected
     grid_network: Network  # no network of the grid is wider
-    grid_table: LatencyTable  # of that network
+    grid_table: Corrected  # of that network
 
     def latency_s(self, widths: Widths) -> float:
         return latency_s(self.network, widths, self.table)
