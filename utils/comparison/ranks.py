@@ -1,0 +1,53 @@
+"""How well one order of networks foretells another: rank correlations, their intervals, and what a choice costs.
+
+Every function takes sequences of a number per network. Less is better in all of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+
+Values = Sequence[float]
+
+DRAWS, LIKELY = 2000, 95.0  # of the bootstrap: samples, and the part of them that an interval holds, %
+
+
+def spearman(a: Values, b: Values) -> float:
+    """Spearman's rank correlation; NaN where one of both has a single value."""
+    return float(_correlations(np.asarray(a, float)[None], np.asarray(b, float)[None])[0])
+
+
+def interval(a: Values, b: Values, seed: int = 0) -> tuple[float, float]:
+    """The correlation's interval by the percentile bootstrap over networks (Efron, 1979)."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    drawn = np.random.default_rng(seed).integers(len(a), size=(DRAWS, len(a)))
+    low, high = np.nanpercentile(_correlations(a[drawn], b[drawn]), [50 - LIKELY / 2, 50 + LIKELY / 2])
+    return float(low), float(high)
+
+
+def partial(a: Values, b: Values, given: Values) -> float:
+    """The rank correlation of a and b that is left where ``given`` is known: the partial correlation of the ranks."""
+    ab, ag, bg = spearman(a, b), spearman(a, given), spearman(b, given)
+    return (ab - ag * bg) / ((1 - ag ** 2) * (1 - bg ** 2)) ** 0.5
+
+
+def contested(a: Values, b: Values, truth: Values) -> tuple[int, int]:
+    """Of the pairs that a and b order differently: how many a orders as ``truth`` does, and how many b does."""
+    by_a, by_b, right = (np.sign(np.subtract.outer(v, v))[np.triu_indices(len(v), 1)] for v in map(np.asarray,
+                                                                                               (a, b, truth)))
+    differ = by_a * by_b < 0
+    return int((differ & (by_a == right)).sum()), int((differ & (by_b == right)).sum())
+
+
+def cost_of_choice(judge: Values, truth: Values) -> float:
+    """By how much the network that is best by ``judge`` is worse than the best."""
+    return float(np.asarray(truth)[np.argmin(judge)] - np.min(truth))
+
+
+def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of every row of a with the same row of b."""
+    a, b = (rankdata(values, axis=1) for values in (a, b))
+    a, b = (ranks - ranks.mean(1, keepdims=True) for ranks in (a, b))
+    scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    return np.divide((a * b).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
