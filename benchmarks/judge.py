@@ -105,7 +105,7 @@ def main() -> None:
     print(f"{enough}\n\n{judges.table(nets)}\n\n{judges.spread(nets)}")
     print("\n".join(judges.close_calls(nets, removed, way) for way in CLOSE_BY for removed in judges.LATENCIES))
     with beside_a_result(path.with_suffix(".png")):
-        plot_judges(path.with_suffix(".png"), nets, f"{subjects.network.title}: {len(nets)} networks, retrained")
+        plot_judges(path.with_suffix(".png"), nets, f"{subjects.network.short_name}: {len(nets)} networks")
 
 
 # --- files -----------------------------------------------------------------------------------------------------

@@ -48,10 +48,10 @@ def test_the_report_of_known_ranks(here, script):
     found = script(JUDGE, *FLAGS, "--report", check=True).stdout
     assert found.startswith("5 of 5 networks have a row of every way\n")
     cells = {line.split(" | ")[0][2:]: line.split(" | ")[1] for line in found.splitlines() if line.startswith("| ")}
-    assert cells["judge"] == "all, 5 networks"
+    assert cells["judge"] == "all: 5"
     assert cells["parameters"] == cells["1 epoch: training loss"] == "1.00 (1.00 to 1.00)"
     assert cells["latency, the slowest first"] == "1.00 (1.00 to 1.00)"  # of the table: narrower is faster
-    assert cells["3 epochs: held-out error"] == "-1.00 (-1.00 to -1.00)"
+    assert cells["3 epochs: held-out error"] == "−1.00 (−1.00 to −1.00)"
     assert cells["3 epochs: training loss"].startswith("0.90 (")  # 1 - 6 * 2 / (5 * 24)
     assert len(cells) == 1 + 4 + 2 + 3 + 5 + 5 + 6
     assert "1 of 5 networks were retrained with several seeds; deviation of one retraining: 0.00 points" in found
@@ -91,7 +91,8 @@ def test_weights_are_of_one_base_network(here, script):
     assert (here / "list.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("broken", [{"way": "guessed"}, {"losses": [None]}, {"held_out_loss": "low"}, {"more": 1}])
+@pytest.mark.parametrize("broken", [{"way": "guessed"}, {"losses": [None]}, {"held_out_loss": "low"}, {"more": 1},
+                                    {"way": "scratch_20", "test_error_pct": None}])
 def test_a_line_that_is_no_row_is_one_line(here, script, broken):
     write_rows(here, [*EVERY[:2], {**asdict(EVERY[2]), **broken}])
     refused(script(JUDGE, *FLAGS, "--report"), "list.jsonl: line 4 is no row of this benchmark")

@@ -41,13 +41,14 @@ class Row:
     seed: int
     held_out_error_pct: float
     held_out_loss: float
-    test_error_pct: Optional[float]  # None: not judged
+    test_error_pct: Optional[float]  # None: not judged; a retrained network always is
     losses: list[float]  # the mean training loss of every epoch, or of the fine-tuning
     seconds: float
     machine: str
 
     def __post_init__(self):
-        numbers = (self.held_out_error_pct, self.held_out_loss, *self.losses)
+        numbers = [self.held_out_error_pct, self.held_out_loss, *self.losses]
+        numbers += [self.test_error_pct] if self.way == RETRAINED else []
         if self.way not in WAYS or not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
             raise ValueError(f"way {self.way!r} with {numbers}")
 
@@ -70,9 +71,9 @@ class Net:
 
 Judge = Callable[[Net], float]
 
-TARGETS: dict[str, Callable[[Row], float]] = {  # images of the retrained error
-    "both": lambda row: (row.held_out_error_pct + (row.test_error_pct or math.nan)) / 2,
-    "held_out": lambda row: row.held_out_error_pct, "test": lambda row: row.test_error_pct or math.nan}
+TARGETS: dict[str, Callable[[Row], float]] = {  # of a retrained network, by its images
+    "both": lambda row: (row.held_out_error_pct + (row.test_error_pct or 0)) / 2,
+    "held_out": lambda row: row.held_out_error_pct, "test": lambda row: row.test_error_pct or 0}
 
 
 def judges() -> dict[str, Judge]:
@@ -108,15 +109,22 @@ def is_near(net: Net, removed: float) -> bool:
 # --- the report ------------------------------------------------------------------------------------------------
 
 def table(nets: Sequence[Net]) -> str:
-    """Markdown: every judge's rank correlation with the retrained error, and what choosing by it costs."""
+    """Markdown: every judge's rank correlation with the retrained error, how much better it is than the parameters'
+    (intervals alone), and how much worse than the best network the choice is that it makes near a latency."""
     parts = {"all": nets, **{f"{r:.0%} removed": hopeful(nets, r) for r in LATENCIES}}
-    lines = ["| judge | " + " | ".join(f"{part}, {len(of)} networks" for part, of in parts.items()) + " | "
-             + " | ".join(f"choice at {r:.0%}" for r in LATENCIES) + " |", "|---|" + "---:|" * (2 * len(parts) - 1)]
-    for words, judge in judges().items():
-        found = {part: ([judge(n) for n in of], [n.error_pct for n in of]) for part, of in parts.items()}
-        cells = [_correlation(*pair) for pair in found.values()]
-        costs = [f"+{ranks.cost_of_choice(*pair):.2f}" if pair[0] else "" for pair in list(found.values())[1:]]
-        lines.append(f"| {words} | {' | '.join(cells + costs)} |")
+    every = judges()
+    lines = ["| judge | " + " | ".join(f"{part}: {len(of)}" for part, of in parts.items()) + " | all, minus the "
+             "parameters' | " + " | ".join(f"choice at {r:.0%}" for r in LATENCIES) + " |",
+             "|---|" + "---:|" * (2 * len(parts))]
+    errors = {part: [n.error_pct for n in of] for part, of in parts.items()}
+    for words, judge in every.items():
+        found = {part: [judge(n) for n in of] for part, of in parts.items()}
+        low, high = ranks.advantage(found["all"], [every["parameters"](n) for n in nets], errors["all"])
+        cells = [*(_correlation(found[part], errors[part]) for part in parts),
+                 f"{low:+.2f} to {high:+.2f}".replace("-", "−") if words != "parameters" else "",
+                 *(f"+{ranks.cost_of_choice(found[part], errors[part]):.2f}" if found[part] else ""
+                   for part in list(parts)[1:])]
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -129,7 +137,7 @@ def _correlation(values: Sequence[float], errors: Sequence[float]) -> str:
     if len(values) < 3:
         return ""
     low, high = ranks.interval(values, errors)
-    return f"{ranks.spearman(values, errors):.2f} ({low:.2f} to {high:.2f})"
+    return f"{ranks.spearman(values, errors):.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
 
 
 def close_calls(nets: Sequence[Net], removed: float, way: str) -> str:
