@@ -31,7 +31,7 @@ SCRIPTS = ("train.py", "prune.py", "compute_table.py", "export.py", "compare.py"
            "perf_tables/merge_perf_tables.py",
            "perf_tables/plot_perf_table.py")
 BENCHMARKS = ("benchmarks/search.py", "benchmarks/search_quality.py", "benchmarks/table.py", "benchmarks/writer.py",
-              "benchmarks/imported.py", "benchmarks/import_time.py", "benchmarks/pricing.py")
+              "benchmarks/imported.py", "benchmarks/import_time.py", "benchmarks/pricing.py", "benchmarks/judge.py")
 
 # Packages that a room's files may name beside the standard library, and the files that may name more.
 PACKAGES = {
@@ -52,7 +52,8 @@ MORE_PACKAGES = {
     "utils/latency/variants.py": ("ai_edge_litert",), "utils/latency/merging.py": ("numpy", "scipy"),
     "utils/learning/data.py": ("numpy", "torch", "torchvision", "sklearn", "PIL"), "utils/learning/settings.py": (),
     "utils/pruning/settings.py": (), "utils/deploy/metadata.py": (), "utils/deploy/on_device.py": (),
-    "utils/comparison/assembly.py": ("joblib",), "utils/importing/settings.py": (),
+    "utils/comparison/assembly.py": ("joblib",), "utils/comparison/ranks.py": ("numpy", "scipy"),
+    "utils/importing/settings.py": (),
     "utils/importing/modules.py": ("torch", "torchvision"), "utils/importing/weights.py": ("torch", "safetensors"),
 }
 HEAVY = ("torch", "torchvision", "tensorflow", "keras", "sklearn", "scipy", "matplotlib", "tqdm", "joblib", "ray",
