@@ -101,7 +101,7 @@ def measured(asked: Asked, net: str, folder: Path) -> dict[str, Any]:
     return result
 
 
-def of_files(path: Path, asked: Asked) -> dict[str, Any]:
+def of_files(path: Path, asked: Asked, build_s: float) -> dict[str, Any]:
     """What the table's files tell."""
     began = time.perf_counter()
     arrays = read_arrays(path)
@@ -110,24 +110,47 @@ def of_files(path: Path, asked: Asked) -> dict[str, Any]:
     return {"operators": len(arrays), "entries": sum(a.size for a in arrays.values()), "read_s": read_s,
             "file_mb": path.stat().st_size / 1e6, "device": note["device"], "runtime": note.get("runtime"),
             **{k: sampling[k] for k in ("measured", "rounds", "networks", "stopped_by", "expected_error")},
-            "correction": note["correction"], "board_minutes": projected(path, note, asked)}
+            "correction": note["correction"], "board_minutes": projected(path, note, asked, build_s)}
 
 
-def projected(path: Path, note: dict[str, Any], asked: Asked) -> float:
-    """Minutes of the first two rounds and of the fewest networks, on a board."""
+def projected(path: Path, note: dict[str, Any], asked: Asked, build_s: float) -> float:
+    """Minutes of the first two rounds and of the fewest networks, on a board that nothing disturbs."""
     _, records = journal.read(path.with_suffix(".journal")) or ({}, [])
     chosen = [r for r in records if isinstance(r, dict) and "round" in r][:2]
     labels = {(key, cin, cout) for r in chosen for key, found in r["entries"].items() for cin, cout in found}
-    runs: dict[tuple[str, int, int], list[float]] = {}
+    networks = {("network", number, 0) for number in range(few.FEWEST_NETWORKS)}
+    in_runs = {tuple(r[:3]): _in_runs_s(r) for r in records
+               if isinstance(r, list) and tuple(r[:3]) in labels | networks}
+    python_s = python_of_visits_s(records)
+    between = sum(python_s[label in networks] for label in in_runs)
+    once_s = build_s - note["elapsed_s"]  # to start, to fit and to write files
+    return (2 * few.VISITS * (asked.board_runs * sum(in_runs.values()) + asked.board_python * between)
+            + asked.board_python * once_s) / 60
+
+
+def _in_runs_s(visit: list[Any]) -> float:
+    """One run warms up."""
+    return float(np.mean(visit[3])) * (len(visit[3]) + 1)
+
+
+def python_of_visits_s(records: list[Any]) -> tuple[float, float]:
+    """What a visit takes beside its runs: of an entry, and of a whole network, which is written anew.
+
+    By least squares from the blocks between two probes. Blocks without visits, in which a session waits for a quiet
+    machine, do not count.
+    """
+    blocks, began_s, block = [], 0.0, np.zeros(3)
     for record in records:
-        if isinstance(record, list) and ((tuple(record[:3]) in labels) or (
-                record[0] == "network" and record[1] < few.FEWEST_NETWORKS and record[2] == 0)):
-            runs.setdefault(tuple(record[:3]), record[3])
-    visits = 2 * few.VISITS
-    in_runs = sum(np.mean(found) * (len(found) + 1) for found in runs.values())
-    everything = [s for r in records if isinstance(r, list) for s in (np.mean(r[3]) * (len(r[3]) + 1),)]
-    python_s = max(note["elapsed_s"] - sum(everything), 0.0) / len(everything)
-    return visits * (asked.board_runs * in_runs + asked.board_python * python_s * len(runs)) / 60
+        if isinstance(record, list):
+            is_network = record[0] == "network"
+            block += (-_in_runs_s(record), not is_network, is_network)
+        elif isinstance(record, dict) and "probe" in record:
+            if block[1:].any() and record["at_s"] >= began_s:  # else a new session began
+                blocks.append(block + (record["at_s"] - began_s, 0, 0))
+            began_s, block = record["at_s"], np.zeros(3)
+    seconds, *visits = np.array(blocks).T
+    found = np.linalg.lstsq(np.stack(visits, 1), seconds, rcond=None)[0]
+    return max(float(found[0]), 0.0), max(float(found[1]), 0.0)
 
 
 def words(name: str, found: dict[str, Any]) -> str:
@@ -149,7 +172,7 @@ def main() -> None:
     for net in args.nets:
         name = Path(net).stem
         found = measured(asked, net, folder)
-        results[name] = {**found, **of_files(folder / "perf_tables" / table_path(name).name, asked)}
+        results[name] = {**found, **of_files(folder / "perf_tables" / table_path(name).name, asked, found["build_s"])}
         print(words(name, results[name]), file=sys.stderr, flush=True)
     if args.json:
         print(json.dumps({"made_by": made_by(), "networks": results}, indent=1))
