@@ -17,10 +17,11 @@ from tests.works import WORKS, begin, results
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kills")]  # hundreds of runs
 
 SEED = os.environ.get("KILLS_SEED", "0")
-KILLS = {"train": 12, "prune": 10, "compare": 5, "export": 6, "save": 12, "import": 20, "build": 60,
+KILLS = {"train": 12, "prune": 10, "trade": 10, "compare": 5, "export": 6, "save": 12, "import": 20, "build": 60,
          "few": 40}  # by default
 CHAIN = 4  # kills, one after another, before a run may end
-JOURNALS = {"prune": "history/pruned.unfinished.jsonl", "build": "perf_tables/built.journal",
+JOURNALS = {"prune": "history/pruned.unfinished.jsonl", "trade": "history/traded.unfinished.jsonl",
+            "build": "perf_tables/built.journal",
             "few": "perf_tables/few.journal",
             "load": "perf_tables/loaded.journal", "save": "f/checksums-1-of-1.journal",
             "compare": "comparisons/c/journal.jsonl"}
