@@ -42,7 +42,7 @@ from utils.common.files import save_name, writable_folder
 from utils.common.progress import progress
 from utils.common.provenance import made_by, stamp
 from utils.deploy import on_device
-from utils.latency import assembly, board, correction, few, model_timing, tables, validation, variants, writing
+from utils.latency import assembly, board, correction, model_timing, rounds, tables, validation, variants, writing
 from utils.latency.note import how_measured, reported_differences, threads_in
 from utils.latency.plots import plot_validation
 from utils.latency.settings import JUDGING_PASSES, JUDGING_PATIENCE_S, MODEL_PATIENCE_S, PASSES, PATIENCE_S, Pace, Tool
@@ -158,8 +158,8 @@ def main() -> None:
     if args.multiple_of > 1 and not chosen and args.mode != "validate":
         raise UserError(f"--multiple_of={args.multiple_of}: only --sample without a value leaves other widths out, and "
                         "--mode=validate; add --sample, or leave it out")
-    asked = assembly.Measuring(network, args.num_images,
-                               few.Goal(args.max_error, args.minutes) if chosen else args.sample, args.calibrate, pace,
+    sample = rounds.Goal(args.max_error, args.minutes) if chosen else args.sample
+    asked = assembly.Measuring(network, args.num_images, sample, args.calibrate, pace,
                                tuple(map(table_path, args.reuse)), args.multiple_of)
     if args.mode == "save":
         if args.offset_process >= args.num_process:

@@ -30,7 +30,8 @@ from utils.common import cli, journal
 from utils.common.errors import UserError
 from utils.common.files import writable_folder, write_whole
 from utils.common.provenance import made_by
-from utils.latency import few
+from utils.latency.few import VISITS
+from utils.latency.rounds import FEWEST_NETWORKS
 from utils.latency.table_files import read_arrays, read_note, table_path
 
 BAR_MEAN, BAR_MAX, OF_FLOOR = 0.02, 0.06, 1.5  # errors that a table may have, or so many times the floor
@@ -118,13 +119,13 @@ def projected(path: Path, note: dict[str, Any], asked: Asked, build_s: float) ->
     _, records = journal.read(path.with_suffix(".journal")) or ({}, [])
     chosen = [r for r in records if isinstance(r, dict) and "round" in r][:2]
     labels = {(key, cin, cout) for r in chosen for key, found in r["entries"].items() for cin, cout in found}
-    networks = {("network", number, 0) for number in range(few.FEWEST_NETWORKS)}
+    networks = {("network", number, 0) for number in range(FEWEST_NETWORKS)}
     in_runs = {tuple(r[:3]): _in_runs_s(r) for r in records
                if isinstance(r, list) and tuple(r[:3]) in labels | networks}
     python_s = python_of_visits_s(records)
     between = sum(python_s[label in networks] for label in in_runs)
     once_s = build_s - note["elapsed_s"]  # to start, to fit and to write files
-    return (2 * few.VISITS * (asked.board_runs * sum(in_runs.values()) + asked.board_python * between)
+    return (2 * VISITS * (asked.board_runs * sum(in_runs.values()) + asked.board_python * between)
             + asked.board_python * once_s) / 60
 
 

@@ -16,9 +16,11 @@ from utils.common.errors import UserError
 from utils.common.provenance import stamp
 from utils.latency import correction, few, large, measure, points
 from utils.latency.entries import Entries
-from utils.latency.few import Goal, Measurement, Planes
+from utils.latency.few import Measurement
+from utils.latency.known import Known, Planes
 from utils.latency.measure import Source, Work
 from utils.latency.note import Correction
+from utils.latency.rounds import Goal
 from utils.latency.runners import Opened
 from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care
@@ -79,7 +81,7 @@ class Machine:
 
 @dataclass
 class Ran:
-    known: few.Known
+    known: Known
     reason: str
     measurement: Measurement
 

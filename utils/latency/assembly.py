@@ -26,6 +26,7 @@ from utils.latency import (
     note,
     report,
     reuse,
+    rounds,
     sampling,
     tables,
     variants,
@@ -33,7 +34,9 @@ from utils.latency import (
 )
 from utils.latency.benchmark_tool import BinaryRunner
 from utils.latency.entries import Entries, probe_entry
+from utils.latency.known import Planes
 from utils.latency.measure import ADVICE, Source, Work
+from utils.latency.rounds import Goal
 from utils.latency.runners import Runner
 from utils.latency.settings import Pace, Tool
 from utils.latency.table_files import FOLDER, write_large, write_pair
@@ -46,7 +49,7 @@ class Measuring:
 
     network: Network
     num_images: int  # per inference
-    sample: Union[float, few.Goal, None]  # part of the entries to measure, or how good the table has to be; None: all
+    sample: Union[float, Goal, None]  # part of the entries to measure, or how good the table has to be; None: all
     calibrate: int  # whole networks that the sums are fitted to
     pace: Pace
     reuse: tuple[Path, ...] = ()  # tables whose entries are taken
@@ -60,8 +63,8 @@ class Measuring:
 def check_board(asked: Measuring, tool: Tool) -> check.Check:
     """Look at this machine, on which the table is to be built. Raises UserError if the binary asked for is missing."""
     source = Source(partial(writing.variant, asked.num_images), partial(writing.whole_network, asked.num_images))
-    work = (few.work_ahead(few.Planes(asked.network, asked.multiple_of), asked.networks())
-            if isinstance(asked.sample, few.Goal) else
+    work = (rounds.work_ahead(Planes(asked.network, asked.multiple_of), asked.networks())
+            if isinstance(asked.sample, Goal) else
             Work(Entries(asked.network), wanted_entries(asked)[0], asked.networks()))
     return check.look(work, source, tool.runner(), _care(asked))
 
@@ -97,7 +100,7 @@ def load_table(asked: Measuring, tool: Tool, name: str, folder: Path, *, going_o
 def wanted_entries(asked: Measuring) -> tuple[np.ndarray, Optional[sampling.Sample]]:
     """The numbers of the entries to measure, and the sample that they are, if they are one. Raises UserError, also
     where only the device can tell which they are."""
-    if isinstance(asked.sample, few.Goal):
+    if isinstance(asked.sample, Goal):
         raise UserError("--sample without a value chooses its entries while it measures, which only --mode=build can; "
                         "expected a part of the entries, such as --sample=0.05")
     sample = sampling.choose(asked.network, asked.sample, asked.pace.seed) if asked.sample else None
@@ -107,7 +110,7 @@ def wanted_entries(asked: Measuring) -> tuple[np.ndarray, Optional[sampling.Samp
 def _care(asked: Measuring) -> Care:
     """How carefully the entries are measured."""
     care = asked.pace.of_table(few=isinstance(asked.sample, float))
-    if isinstance(asked.sample, few.Goal):
+    if isinstance(asked.sample, Goal):
         return replace(care, runs=-(-care.runs * 2 // 3),  # each entry is one of many that a fit rests on
                        patience_s=min(care.patience_s, few.PATIENCE * 60 * asked.sample.minutes))
     return care
@@ -132,7 +135,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
         before = int(begun.visits.count.sum())
         with journal.Journal(log) as lines:
             operators: Optional[large.Operators] = None
-            if isinstance(asked.sample, few.Goal):
+            if isinstance(asked.sample, Goal):
                 operators, fill = _in_rounds(asked, asked.sample, source, runner, care, begun, lines, reused)
             else:
                 measure.session(source, runner, care, begun, lines).run()
@@ -158,7 +161,7 @@ def _header(asked: Measuring, care: Care, about: Record, about_tool: Record) -> 
     conditions, pace = board.conditions(), asked.pace
     for line in board.governor_advice(conditions):
         print(f"note: {line}", file=sys.stderr)
-    chosen = isinstance(asked.sample, few.Goal)
+    chosen = isinstance(asked.sample, Goal)
     return {**stamp(measure.FORMAT), "network": asked.network.arguments, "num_images": asked.num_images, **about,
             "sample": few.NAME if chosen else asked.sample, "calibrate": asked.calibrate,
             "num_measures": pace.num_measures, "num_passes": care.passes, "spread": pace.spread, "drift": pace.drift,
@@ -169,7 +172,7 @@ def _header(asked: Measuring, care: Care, about: Record, about_tool: Record) -> 
 
 def _work(asked: Measuring) -> tuple[Work, Optional[sampling.Sample]]:
     """What to measure, as far as it is known, and the sample that it is, if it is one."""
-    if isinstance(asked.sample, few.Goal):  # the rounds choose
+    if isinstance(asked.sample, Goal):  # the rounds choose
         return Work(Entries(asked.network), np.zeros(0, np.int64), (), copies=1), None
     wanted, sample = wanted_entries(asked)
     return Work(Entries(asked.network), wanted, asked.networks()), sample
@@ -184,7 +187,7 @@ def _filled(entries: Entries, sample: Optional[sampling.Sample],
     return table, {"sampling": about}
 
 
-def _in_rounds(asked: Measuring, goal: few.Goal, source: Source, runner: Runner, care: Care, begun: measure.Begun,
+def _in_rounds(asked: Measuring, goal: Goal, source: Source, runner: Runner, care: Care, begun: measure.Begun,
                lines: journal.Journal, reused: Mapping[int, float]) -> tuple[large.Operators, report.Fill]:
     """Measure few entries in rounds: what is known then, and how a table comes from it."""
     measurement = few.Measurement(begun, care, goal, asked.networks(), source, runner, lines, asked.multiple_of)
