@@ -62,15 +62,43 @@ def get_parser() -> argparse.ArgumentParser:
                              "count, without a table")
     parser.add_argument("--pruning_fact", type=cli.fraction, required=True, help="part of the latency to remove")
     cli.add_network_flags(parser, defaults=False)
+    add_method_flags(parser)
+    add_search_flags(parser)
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument("--short_term_fine_tune", type=cli.within(int, 0, 1_000_000), default=100,
+                       help="batches per candidate")
+    group.add_argument("--long_term_fine_tune", type=cli.within(int, 0, 10_000_000), default=0,
+                       help="batches at the end")
+    cli.optimiser_flags(group, learning_rate=8e-4, rate_help="learning rate of SGD")
+    cli.add_data_flags(parser, defaults=False)
+    cli.add_run_flags(parser, resume="go on after an interruption; repeats only unfinished candidates")
+    group = parser.add_argument_group("workers")
+    group.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
+                       help="processes that make candidates; with several GPUs, each has its own")
+    group.add_argument("--threads", type=cli.within(int, 1, 4096),
+                       help="threads of each process; the result depends on them (default: the machine's, divided "
+                            "among the processes)")
+    group.add_argument("--backend", choices=("local", "ray"), default="local",
+                       help="ray: run the --jobs processes on the Ray cluster that RAY_ADDRESS names, or else on that "
+                            "of this machine")
+    group = parser.add_argument_group("look before you prune")
+    group.add_argument("--plan", action="store_true",
+                       help="print the total latency and the first step's proposals, or the widths that another "
+                            "method chooses, and write nothing; knapsack and trade need images and have no plan")
+    group.add_argument("--json", action="store_true", help="with --plan: as JSON")
+    return parser
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
     group.add_argument("--method", choices=("netadapt", "trade", *baselines.METHODS), default="netadapt",
-                       help="netadapt: step by step, trying candidates; trade: channels of one group for those of "
-                            "another at the asked latency, judged by training from scratch for a few epochs; the "
-                            "others choose all widths at once; uniform: "
-                            "every group by the same factor; uniform_filled: the same, in multiples of 1, 4, 8 or 16, "
-                            "then filled up to the latency; random: a part of a random group, again and again; params, "
-                            "macs: the widths with the most parameters, or multiply-accumulate operations, within the "
-                            "latency; knapsack: the channels that are worth most within the latency")
+                       help="netadapt: step by step, trying candidates; trade: trades channels of groups for those of "
+                            "others at the asked latency, judged by training from scratch for a few epochs; the others "
+                            "choose all widths at once; uniform: every group by the same factor; uniform_filled: the "
+                            "same, in multiples of 1, 4, 8 or 16, then filled up to the latency; random: a part of a "
+                            "random group, again and again; params, macs: the widths with the most parameters, or "
+                            "multiply-accumulate operations, within the latency; knapsack: the channels that are worth "
+                            "most within the latency")
     group.add_argument("--pruning_method", choices=SCORES,
                        help="score of a channel: l2: norm of its filters; fisher, taylor: change of the loss without "
                             "it, to second or first order; bn: scale of its batch norm; random: a random number "
@@ -86,6 +114,9 @@ def get_parser() -> argparse.ArgumentParser:
     group.add_argument("--knapsack_steps", type=cli.within(int, 1, 1000), default=1,
                        help="of knapsack: brings the latency down by the same factor in so many steps; with several, "
                             "fine-tunes --short_term_fine_tune batches after each, and scores the channels anew")
+
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search (netadapt)")
     group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
                        help="the first step has to gain pruning_fact * total / init_red_fact")
@@ -112,29 +143,6 @@ def get_parser() -> argparse.ArgumentParser:
                        help="epochs from scratch, after which the network with the least training loss is the best")
     group.add_argument("--scratch_rate", type=cli.within(float, 1e-9, 1e3), default=0.1,
                        help="learning rate of the first of these epochs, as --learning_rate of train.py")
-    group = parser.add_argument_group("fine-tuning")
-    group.add_argument("--short_term_fine_tune", type=cli.within(int, 0, 1_000_000), default=100,
-                       help="batches per candidate")
-    group.add_argument("--long_term_fine_tune", type=cli.within(int, 0, 10_000_000), default=0,
-                       help="batches at the end")
-    cli.optimiser_flags(group, learning_rate=8e-4, rate_help="learning rate of SGD")
-    cli.add_data_flags(parser, defaults=False)
-    cli.add_run_flags(parser, resume="go on after an interruption; repeats only unfinished candidates")
-    group = parser.add_argument_group("workers")
-    group.add_argument("--jobs", type=cli.within(int, 1, 4096), default=1,
-                       help="processes that make candidates; with several GPUs, each has its own")
-    group.add_argument("--threads", type=cli.within(int, 1, 4096),
-                       help="threads of each process; the result depends on them (default: the machine's, divided "
-                            "among the processes)")
-    group.add_argument("--backend", choices=("local", "ray"), default="local",
-                       help="ray: run the --jobs processes on the Ray cluster that RAY_ADDRESS names, or else on that "
-                            "of this machine")
-    group = parser.add_argument_group("look before you prune")
-    group.add_argument("--plan", action="store_true",
-                       help="print the total latency and the first step's proposals, or the widths that another "
-                            "method chooses, and write nothing; knapsack and trade need images and have no plan")
-    group.add_argument("--json", action="store_true", help="with --plan: as JSON")
-    return parser
 
 
 def main() -> None:

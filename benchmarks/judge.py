@@ -10,6 +10,7 @@ The report prints Spearman correlations of every judge with the retrained error,
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -34,15 +35,16 @@ from utils.common.lock import locked
 from utils.common.provenance import check_format, stamp
 from utils.comparison import judges
 from utils.comparison.judge_plot import plot_judges
-from utils.comparison.judges import RETRAINED, TARGETS, WAYS, Net, Row, Way
+from utils.comparison.judges import RETRAINED, TARGETS, WAYS, Net, Row
 from utils.latency import tables
 from utils.latency.board import this_machine
 from utils.latency.table_files import table_path
 from utils.learning import checkpoint, data, training
 from utils.learning import device as devices
 from utils.learning.device import Device
-from utils.learning.settings import Compute, Data, Recipe, Schedule
+from utils.learning.settings import Compute, Data, Recipe
 from utils.pruning.scores import filter_norms
+from utils.pruning.scratch import Lesson, taught
 from utils.search.halving import RECALIBRATION
 
 FORMAT = 1
@@ -203,23 +205,17 @@ def bench_of(network: Network, content: Optional[dict[str, Any]], base_path: Opt
 
 def row_of(bench: Bench, subjects: Subjects, way: str, name: str, seed: int, machine: str) -> Row:
     began, how, widths = time.monotonic(), WAYS[way], subjects.widths(name)
-    model, losses = (from_scratch(bench, subjects.network, widths, how, seed) if how.epochs else
-                     from_base(bench, widths, how.batches, seed))
+    if how.epochs:
+        model, losses = taught(Lesson(subjects.network, widths, FROM_SCRATCH, how.epochs), bench.source(how.part),
+                               bench.device, seed)
+    else:
+        model, losses = from_base(bench, widths, how.batches, seed)
+    if not all(map(math.isfinite, losses)):
+        raise UserError(f"{way}, {name}: the loss is no longer a number; what was measured before is kept")
     error, loss = training.judge(model, bench.held_out, bench.normalisation, bench.device)
     test = training.error_pct(model, bench.test, bench.normalisation, bench.device) if way == RETRAINED else None
     return Row(name, subjects.chosen[name], way, seed, error, loss, test, [round(x, 4) for x in losses],
                round(time.monotonic() - began, 1), machine)
-
-
-def from_scratch(bench: Bench, network: Network, widths: Widths, how: Way, seed: int) -> tuple[TorchNet, list[float]]:
-    """Trained as train.py does with --lr_type=cosine, and the mean loss of every epoch."""
-    torch.manual_seed(seed)
-    model = bench.device.place(TorchNet(network, widths))
-    optimizer, source = training.sgd(model, FROM_SCRATCH), bench.source(how.part)
-    schedule = Schedule(how.epochs, "cosine", (), 1.0)
-    return model, [training.train_epoch(model, optimizer, source, bench.device,
-                                        schedule.learning_rate(FROM_SCRATCH.learning_rate, epoch), (seed, epoch),
-                                        f"epoch {epoch + 1}") for epoch in range(how.epochs)]
 
 
 def from_base(bench: Bench, widths: Widths, batches: int, seed: int) -> tuple[TorchNet, list[float]]:

@@ -13,6 +13,7 @@ import torch
 from model.network import Network, Widths
 from model.torch_net import TorchNet
 from utils.learning import training
+from utils.learning.device import Device
 from utils.learning.settings import Recipe, Schedule
 from utils.pruning.candidates import Workshop
 
@@ -27,17 +28,25 @@ class Lesson:
     epochs: int
 
 
-def last_loss(workshop: Workshop, lesson: Lesson) -> float:
-    """The mean training loss of the last epoch; inf where it is no number. The device may run out of memory."""
-    torch.manual_seed(workshop.seed)
-    model = workshop.device.place(TorchNet(lesson.network, lesson.widths))
-    schedule = Schedule(lesson.epochs, "cosine", (), 1.0)
-    optimizer = training.sgd(model, lesson.recipe)
-    loss = math.inf
+def taught(lesson: Lesson, source: training.BatchSource, device: Device, seed: int) -> tuple[TorchNet, list[float]]:
+    """The network, trained on the images of ``source``, and the mean training loss of every epoch.
+
+    The training ends with the first loss that is no number.
+    """
+    torch.manual_seed(seed)
+    model = device.place(TorchNet(lesson.network, lesson.widths))
+    schedule, optimizer = Schedule(lesson.epochs, "cosine", (), 1.0), training.sgd(model, lesson.recipe)
+    losses: list[float] = []
     for epoch in range(lesson.epochs):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(lesson.recipe.learning_rate, epoch)
-        loss = training.fit(model, optimizer, workshop.source.epoch(workshop.seed, epoch), workshop.device)
-        if not math.isfinite(loss):
-            return math.inf
-    return loss
+        losses.append(training.fit(model, optimizer, source.epoch(seed, epoch), device))
+        if not math.isfinite(losses[-1]):
+            break
+    return model, losses
+
+
+def last_loss(workshop: Workshop, lesson: Lesson) -> float:
+    """The mean training loss of the last epoch; inf where it is no number. The device may run out of memory."""
+    loss = taught(lesson, workshop.source, workshop.device, workshop.seed)[1][-1]
+    return loss if math.isfinite(loss) else math.inf
