@@ -19,6 +19,7 @@ from tests.helpers import ROOT, TINY, contents, environment, proportional_table,
 from utils.common.checksum import signed_json
 from utils.common.errors import UserError
 from utils.comparison import results
+from utils.latency.note import stamped
 from utils.latency.table_files import write_pair
 from utils.latency.tables import latency_s
 from utils.learning import checkpoint
@@ -299,6 +300,18 @@ def test_the_grid_with_a_wider_table_and_a_network_of_it_for_two_latencies(price
     assert row.table_time == pytest.approx(latency_s(network, network.full_widths, proportional_table(wider)), rel=1e-5)
     assert "1 networks, 0 to be made" in script(*flags, "--pruning_facts", "0.101", "--resume", check=True).stdout
     refused(script(*flags[:-1], "--pruning_facts", "0.1", "--resume"), "grid_table_sha256")
+
+
+def test_a_table_whose_cache_holds_more_is_another_table(priced, script):
+    """The entries and what a weight costs stay; nothing but the latency of large networks changes."""
+    flags = ["compare.py", "--save_file=c", "--base_model=base", "--perf_table=table", "--pruning_facts", "0.3",
+             "--methods", "uniform", "--seeds", "0", "--train_flags=--epochs=1", "--no_measure"]
+    for cached in (100.0, 200.0):
+        about = {"factor": 1.0, "overhead_s": 0.0, "weight_s": 1e-9, "cached_weights": cached}
+        write_pair(priced / "perf_tables/table.pickle", proportional_table(TINY), stamped({"correction": about}))
+        if cached == 100.0:
+            script(*flags, check=True)
+    refused(script(*flags, "--resume"), "perf_table_sha256")
 
 
 @pytest.mark.slow

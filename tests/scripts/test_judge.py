@@ -80,6 +80,8 @@ def test_measured_interrupted_and_resumed(here, script):
     again = records_in(here / "list.jsonl")
     assert [{**r, "seconds": 0} for r in again[1:]] == [{**r, "seconds": 0} for r in first[1:]]
     assert again[0] == first[0]
+    found = script(JUDGE, *FLAGS, "--base_model=base", "--ways", "recalibrated", "--seed=7", check=True).stdout
+    assert found.count(": recalibrated, ") == 5  # rows of another seed are others
 
 
 def test_weights_are_of_one_base_network(here, script):

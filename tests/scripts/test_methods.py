@@ -71,6 +71,7 @@ def test_the_knapsack_in_steps_ends_the_same_resumed_and_at_one_step_is_as_befor
     first = meets_its_target(priced, 0.3)
     costs = first["table_costs_history"]
     assert len(costs) == 4 and all(after <= costs[0] * 0.7 ** (step / 3) for step, after in enumerate(costs))
+    assert costs[0] > costs[1] > costs[2] > costs[3] and costs[1] > costs[0] * 0.7  # a third of the way, no more
     assert [r["step"] for r in first["prune_history"]] == [1, 2, 3] and said.count("% after 2 batches") == 3
     tune = Workshop.tune
 
