@@ -36,7 +36,7 @@ from utils.latency.note import origin_in
 from utils.latency.table_files import read_pair, table_path
 from utils.learning.settings import Compute, Recipe
 from utils.pruning.settings import SCORES, Prices, Pruning
-from utils.search import baselines, netadapt, pricing
+from utils.search import baselines, halving, netadapt, pricing
 from utils.search.costs import COUNTS, LATENCY, Cost, Unit
 from utils.search.netadapt import Settings
 from utils.search.space import Space
@@ -133,7 +133,7 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--removals", choices=netadapt.REMOVALS, default="last",
                        help="last: remove a block's branch only if no narrower width gains enough, NetAdapt's own "
                             "rule; always: a step also tries every block without it, if that gains enough")
-    group.add_argument("--search", choices=("halving", "full"), default="halving",
+    group.add_argument("--search", choices=halving.SEARCHES, default="halving",
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; full: give every "
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")
     group.add_argument("--layer_fraction", type=cli.part, default=1.0,

@@ -1,9 +1,9 @@
-"""Does the default search of prune.py find networks as good as NetAdapt's own way (--search=full)?
+"""Do the fast searches of prune.py find networks as good as NetAdapt's own way (--search=full)?
 
     python benchmarks/search_quality.py --base_model=res-16-1 --perf_table=res-16-1-avx512 --data_loc=DIR
 
-Prunes with both, once for every seed, with the same kernels and in coarse steps (--init_red_fact=10). Then it repeats
-the steps of the first full run: the full search with another seed, and the default search, judge the candidates of the
+Prunes with each, once for every seed, with the same kernels and in coarse steps (--init_red_fact=10). Then it repeats
+the steps of the first full run: the full search with another seed, and the fast searches, judge the candidates of the
 same parent. This shows how far two full runs agree that differ in their seed only. After an interruption the same
 command goes on. Prints the tables of results/README.md and writes search-quality.json.
 """
@@ -39,6 +39,7 @@ from utils.search import halving, netadapt
 from utils.search.netadapt import Candidate, Proposal
 
 OTHER_SEED = 1000  # of the second full run: added to the first one's
+FAST = tuple(name for name in halving.SEARCHES if name != "full")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,7 +50,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pruning_fact", type=cli.fraction, default=0.4, help="as in prune.py")
     parser.add_argument("--init_red_fact", type=float, default=10.0, help="as in prune.py")
     parser.add_argument("--short_term_fine_tune", type=int, default=100, help="as in prune.py")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each, of either search")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each, of every search")
+    parser.add_argument("--full_seeds", type=int, nargs="+",
+                        help="those of the full search, if it takes too long for all")
     parser.add_argument("--more", type=named, nargs="*", default=[], metavar="NAME:FLAGS",
                         help="further searches, e.g. half:--layer_fraction=0.5")
     parser.add_argument("--resume", action="store_true",
@@ -67,20 +70,22 @@ def named(text: str) -> tuple[str, str]:
 
 def main() -> None:
     args = get_parser().parse_args()
-    searches = {"full": "--search=full", "default": "", **dict(args.more)}
+    searches = {**{name: f"--search={name}" for name in halving.SEARCHES}, **dict(args.more)}
+    full_seeds = args.full_seeds or args.seeds
     asked = [f"--{flag}={getattr(args, flag)}" for flag in ("base_model", "perf_table", "data_loc", "pruning_fact",
                                                             "init_red_fact", "short_term_fine_tune")]
-    runs = {name: [pruned(name, [*flags.split(), *asked], seed) for seed in args.seeds]
-            for name, flags in searches.items()}
+    runs = {name: [pruned(name, [*flags.split(), *asked], seed)
+                   for seed in (full_seeds if name == "full" else args.seeds)] for name, flags in searches.items()}
     base_path = locate(args.base_model, "checkpoints", ".t7")
     report = {"made_by": made_by(), "flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")},
               "threads": torch.get_num_threads(), "runs": runs,
-              "steps": walk(base_path, args.data_loc, args.seeds[0], args.short_term_fine_tune)}
+              "steps": walk(base_path, args.data_loc, full_seeds[0], args.short_term_fine_tune)}
     for name, ends in runs.items():
         print(f"\n{name}: {spread([e['held_out_error_pct'] for e in ends])} held-out, "
               f"{spread([e['test_error_pct'] for e in ends])} test; steps {[e['steps'] for e in ends]}, "
               f"latency {[round(e['latency_s'] * 1e3, 4) for e in ends]} ms")
-    print(f"\n{agreement(report['steps'])}")
+    for name in FAST:
+        print(f"\n{agreement(report['steps'], name)}")
     write_whole(Path("search-quality.json"), json.dumps(report, indent=1))
 
 
@@ -107,7 +112,7 @@ def pruned(name: str, flags: Sequence[str], seed: int) -> dict:
 # --- the same step, judged again -------------------------------------------------------------------------------
 
 def walk(base_path: Path, data_loc: str, seed: int, short_term_fine_tune: int) -> list:
-    """For every step of the first full run: its errors, those with another seed, and what the default chose."""
+    """For every step of the first full run: its errors, those with another seed, and those of the fast searches."""
     header, records = journal.read(Path(f"history/quality-full-{seed}.jsonl"))
     base = checkpoint.load(base_path)
     parent = checkpoint.build(base, base_path)
@@ -115,8 +120,9 @@ def walk(base_path: Path, data_loc: str, seed: int, short_term_fine_tune: int) -
     workshop = workshop_of(base, images, header["flags"])
     parent = workshop.device.place(parent)
     other = replace(workshop, seed=workshop.seed + OTHER_SEED)
-    rungs = {name: halving.ladder(name, short_term_fine_tune) for name in ("full", "halving")}
-    about = {"history": header, "seed": other.seed, "rungs": [asdict(rung) for rung in rungs["halving"]]}
+    rungs = {name: halving.ladder(name, short_term_fine_tune) for name in halving.SEARCHES}
+    about = {"history": header, "seed": other.seed,
+             "rungs": {name: [asdict(rung) for rung in rungs[name]] for name in FAST}}
     path = Path("search-quality.steps.jsonl")
     if not path.exists():
         journal.begin(path, about)
@@ -136,8 +142,8 @@ def walk(base_path: Path, data_loc: str, seed: int, short_term_fine_tune: int) -
                           "full": [c.error_pct for c in first],
                           "full_again": errors(climbed(other, parent, record["step"], proposals, rungs["full"],
                                                        before)[-1]),
-                          "default": [errors(rung) for rung in climbed(workshop, parent, record["step"], proposals,
-                                                                       rungs["halving"], before)]})
+                          **{name: [errors(rung) for rung in climbed(workshop, parent, record["step"], proposals,
+                                                                     rungs[name], before)] for name in FAST}})
             with journal.Journal(path) as log:
                 log.append(steps[-1])
         parent, error = adopted(workshop, parent, record, rungs["full"])
@@ -197,16 +203,16 @@ def adopted(workshop, parent, record, rungs):
     return candidates.rebuilt(parent, replace(piece, progress=made.progress), workshop.device), made.error_pct
 
 
-def agreement(steps) -> str:
-    """How often the default chose as a full run does, beside how often two full runs choose alike."""
+def agreement(steps, name: str) -> str:
+    """How often a fast search chose as a full run does, beside how often two full runs choose alike."""
     same, alike, within, twice, ranks, noises, lost = 0, 0, 0, 0, {"score": [], "again": []}, [], []
     for step in steps:
         gains, first = np.array(step["gains_s"]), np.array(step["full"], float)  # None: a loss that became NaN
         again, score = (np.array([dict(rung).get(g) for g in step["groups"]], float)
-                        for rung in (step["full_again"], step["default"][0]))
+                        for rung in (step["full_again"], step[name][0]))
         growth = (first + again) / 2 - step["before_pct"]
         noise = float(np.sqrt(np.nanmean((first - again) ** 2)))
-        finalists = {group: error for group, error in step["default"][-1] if error is not None}
+        finalists = {group: error for group, error in step[name][-1] if error is not None}
         chosen = min(finalists, key=lambda g: (finalists[g] - step["before_pct"]) / gains[step["groups"].index(g)])
 
         excess = growth - np.nanmin(growth / gains) * gains  # points of error above what the best ratio would have cost
@@ -219,9 +225,9 @@ def agreement(steps) -> str:
         ranks["score"].append(spearmanr(score, first, nan_policy="omit").statistic)
         ranks["again"].append(spearmanr(again, first, nan_policy="omit").statistic)
     n = len(steps)
-    return (f"of {n} steps, the default chose the full run's group in {same}; two full runs chose alike in {alike}.\n"
-            f"The default's group was one of theirs or within their noise ({statistics.median(noises):.2f} points, "
-            f"median) in {within}, the second full run's within it in {twice}; what the default's cost above the best: "
+    return (f"{name}: of {n} steps, it chose the full run's group in {same}; two full runs chose alike in {alike}.\n"
+            f"Its group was one of theirs or within their noise ({statistics.median(noises):.2f} points, "
+            f"median) in {within}, the second full run's within it in {twice}; what its group cost above the best: "
             f"median {statistics.median(lost):.2f}, at most {max(lost):.2f} points.\n"
             f"Spearman against the full run, median over steps: the cheap score {np.median(ranks['score']):.2f}, "
             f"the second full run {np.median(ranks['again']):.2f}")

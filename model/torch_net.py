@@ -68,11 +68,14 @@ class TorchNet(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    def modules_of(self, layer: Layer) -> list[nn.Module]:
+        """The modules of a layer: the one that it is, and the batch norm behind it."""
+        found = [self._own.get(layer.node.name), self._norms.get(layer.node.name)]
+        return [m for m in found if isinstance(m, nn.Module)]
+
     def batch_norms(self, layer: Layer) -> list[BatchNorm]:
         """The batch norms of a layer: the one that it is, and the one behind it."""
-        name = layer.node.name
-        found = [self._own.get(name), self._norms.get(name)]
-        return [m for m in found if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        return [m for m in self.modules_of(layer) if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
 
     def weight(self, layer: str) -> Tensor:
         """The filters of a layer, [cout, cin, height, width], or [cout, cin] of a linear one."""

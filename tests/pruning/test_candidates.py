@@ -20,6 +20,8 @@ from utils.search import halving
 from utils.search.halving import Rung
 
 SCORE, SHORT, FULL = Rung("score", 0, 20, 3), Rung("short", 2, 20, 3), Rung("full", 5, None, 3)
+GLANCE = Rung("score", 0, 20, own_statistics=True)  # of the quick search, and what follows it
+FROZEN = tuple(Rung(rung.name, rung.batches, rung.images, frozen=True) for rung in (SHORT, FULL))
 
 
 def workshop_and_parent(name, precision="fp32"):
@@ -55,14 +57,15 @@ def same_states(a, b):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", TORCH_NETWORKS)
-def test_scoring_on_shared_layers_is_scoring_alone(name, precision):
+@pytest.mark.parametrize("score", [SCORE, GLANCE], ids=["anew", "own"])
+def test_scoring_on_shared_layers_is_scoring_alone(name, precision, score):
     workshop, parent = workshop_and_parent(name, precision)
     before = copy.deepcopy(parent.state_dict())
     several = pieces(parent)
-    together = list(candidates.make_candidates(workshop, parent, Order(2, SCORE, several)))
+    together = list(candidates.make_candidates(workshop, parent, Order(2, score, several)))
     assert len(together) == len(several)
     for made, piece in zip(together, candidates.in_order(parent, several)):
-        (alone,) = candidates.make_candidates(workshop, parent, Order(2, SCORE, (piece,)))
+        (alone,) = candidates.make_candidates(workshop, parent, Order(2, score, (piece,)))
         assert made.key == alone.key == piece.key and made.error_pct == alone.error_pct
         same_states(made.progress, alone.progress)
     assert all(torch.equal(v, before[k]) for k, v in parent.state_dict().items()), "the parent was changed"
@@ -90,14 +93,48 @@ def test_scoring_measures_the_statistics_of_the_pruned_network(name):
 
 
 @pytest.mark.parametrize("name", TORCH_NETWORKS)
-def test_rung_by_rung_is_in_one_go(name):
+def test_with_their_own_statistics_images_are_judged_as_torch_trains_on_them(name):
+    workshop, parent = workshop_and_parent(name)
+    images = workshop.judged(2, 20)
+    for piece in pieces(parent):
+        (made,) = candidates.make_candidates(workshop, parent, Order(2, GLANCE, (piece,)))
+        model = surgery.slice_channels(parent, {piece.group: piece.keep}).train()
+        training.without_dropout(model)
+        with torch.no_grad():
+            logits = model(NORMAL(images.pixels))
+        wrong = int((logits.argmax(1) != images.labels).sum())
+        assert made.error_pct == 100 * wrong / 20 and not made.progress["model"]
+        assert made.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, images.labels)), rel=0.01)
+
+
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
+def test_the_layers_before_the_first_pruned_one_stay_as_they_are(name):
+    """To the bit, with their statistics; a layer behind them learns as if nothing stood still."""
+    workshop, parent = workshop_and_parent(name)
+    before = parent.state_dict()
+    for piece in pieces(parent)[1:]:
+        first = candidates._first_change(parent, piece)
+        (made,) = candidates.make_candidates(workshop, parent, Order(2, FROZEN[1], (piece,)))
+        (free,) = candidates.make_candidates(workshop, parent, Order(2, FULL, (piece,)))
+        early = {m for layer in parent.layers[:first] for m in parent.modules_of(layer)}
+        names = {f"{path}.{key}" for path, module in parent.named_modules() if module in early
+                 for key in module.state_dict()}
+        assert names and all(torch.equal(made.progress["model"][key], before[key]) for key in names)
+        assert first == 0 or any(not torch.equal(free.progress["model"][key], before[key]) for key in names)
+        last = [key for key in before if key.endswith("weight")][-1]
+        assert not torch.equal(made.progress["model"][last], before[last])
+
+
+@pytest.mark.parametrize("name", TORCH_NETWORKS)
+@pytest.mark.parametrize("rungs", [(SCORE, SHORT, FULL), (GLANCE, *FROZEN)], ids=["halving", "quick"])
+def test_rung_by_rung_is_in_one_go(name, rungs):
     workshop, parent = workshop_and_parent(name)
     for piece in pieces(parent)[:3]:
         at, climbed = piece, None
-        for rung in (SCORE, SHORT, FULL):
+        for rung in rungs:
             (climbed,) = candidates.make_candidates(workshop, parent, Order(2, rung, (at,)))
             at = Piece(piece.group, piece.number, piece.keep, climbed.progress)
-        (at_once,) = candidates.make_candidates(workshop, parent, Order(2, FULL, (piece,)))
+        (at_once,) = candidates.make_candidates(workshop, parent, Order(2, rungs[-1], (piece,)))
         assert climbed.error_pct == at_once.error_pct
         same_states(climbed.progress, at_once.progress)
 

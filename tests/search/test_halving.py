@@ -81,3 +81,9 @@ def test_ladders():
     assert [r.going_on(21) for r in rungs[:-1]] == [3, 1] and [r.going_on(10) for r in rungs[:-1]] == [2, 1]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 2)] == [("score", 0), ("full", 2)]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 0)] == [("score", 0), ("full", 0)]
+    score, short, full = halving.ladder("quick", 100)
+    assert score.own_statistics and score.images < rungs[0].images and short.frozen and full.frozen
+    assert [(r.name, r.batches, r.share, r.least) for r in (score, short, full)] == [
+        (r.name, r.batches, r.share, r.least) for r in rungs]
+    score, full = halving.ladder("quick", 0)
+    assert not score.recalibration and full.recalibration, "nothing else measures the statistics of the result"

@@ -21,6 +21,7 @@ from utils.learning.data import Images
 from utils.learning.device import Device
 from utils.learning.settings import Recipe
 from utils.pruning.scores import DATA_BATCHES, Scores, channel_scores
+from utils.pruning.tail import Tail
 from utils.search.halving import Rung
 from utils.search.netadapt import Key
 
@@ -113,7 +114,8 @@ def number_of(network: Network, group: str) -> int:
 def make_candidates(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
     """Yield the result of every piece as soon as it is done. ``parent``, on the device, is not changed."""
     rung = order.rung
-    if rung.recalibration and not rung.batches and all(p.progress is None for p in order.pieces):
+    anew = rung.recalibration or rung.own_statistics
+    if anew and not rung.batches and all(p.progress is None for p in order.pieces):
         yield from _scored(workshop, parent, order)
         return
     judged = workshop.judged(order.step, rung.images)
@@ -140,15 +142,16 @@ def rebuilt(parent: TorchNet, piece: Piece, device: Device) -> TorchNet:
 def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order, judged: Images) -> Made:
     """Fine-tune on the remaining batches up to the rung, and judge."""
     model, before = rebuilt(parent, piece, workshop.device), piece.progress or {"batches": 0}
+    learning = Tail(model, _first_change(parent, piece)) if order.rung.frozen else model
     optimizer = training.sgd(model, workshop.recipe)
     if "optimizer" in before:
         optimizer.load_state_dict(before["optimizer"])
     batches = workshop.source.batches(before["batches"], order.rung.batches, workshop.seed, order.step, piece.number)
-    loss = training.fit(model, optimizer, batches, workshop.device)
+    loss = training.fit(learning, optimizer, batches, workshop.device)
     sound = math.isfinite(loss) and all(bool(torch.isfinite(p).all()) for p in model.parameters())
     error, mean_loss = workshop.judge(model, judged) if sound else (float("nan"), float("nan"))
-    return Made(piece.key, error, mean_loss, {"batches": order.rung.batches, "model": _copied(model.state_dict()),
-                                              "optimizer": _copied(optimizer.state_dict())})
+    return Made(piece.key, error, mean_loss, {"batches": order.rung.batches, "model": copied(model.state_dict()),
+                                              "optimizer": copied(optimizer.state_dict())})
 
 
 # --- batch norm measured anew, layers shared -------------------------------------------------------------------
@@ -164,7 +167,7 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
     """Measure every candidate's batch-norm statistics anew (EagleEye, arXiv 2007.02491) and judge it.
 
     The layers before the first pruned one are the parent's. Their activations and statistics are computed once, for all
-    candidates that share them.
+    candidates that share them. With ``Rung.own_statistics`` the judged images are also those that are measured on.
     """
     device, judged = workshop.device, workshop.judged(order.step, order.rung.images)
     normalise = workshop.source.normalisation.on(judged.labels.device)
@@ -173,6 +176,9 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
     measured = [{image.name: x} for x in workshop.recalibrating(order.step, order.rung.recalibration)]
     seen = [{image.name: normalise(judged.pixels[i:i + training.EVAL_BATCH])}
             for i in range(0, len(judged), training.EVAL_BATCH)]
+    own = order.rung.own_statistics
+    if own:
+        measured, seen = seen, []
     here = 0
     for piece in in_order(parent, order.pieces):
         cut = _first_change(parent, piece)
@@ -182,9 +188,9 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
         candidate = device.place(surgery.slice_channels(shared, {piece.group: piece.keep}))
         end = len(candidate.layers)
         with device.autocast():
-            _, logits = _advance(candidate, measured, seen, cut, end)
-        yield Made(piece.key, *_judged(logits, judged),
-                   {"batches": 0, "model": _copied(dict(candidate.named_buffers()))})
+            ends = _advance(candidate, measured, seen, cut, end)
+        yield Made(piece.key, *_judged(ends[0 if own else 1], judged),
+                   {"batches": 0, "model": {} if own else copied(dict(candidate.named_buffers()))})
 
 
 Values = list[dict[str, Tensor]]  # per batch, the live tensors by name
@@ -222,10 +228,10 @@ def _only(values: dict[str, Tensor]) -> Tensor:
     return value
 
 
-def _copied(tree: Any) -> Any:
+def copied(tree: Any) -> Any:
     """The same dicts and lists, with tensors copied to the CPU: a progress is sent to workers and stored in files."""
     if isinstance(tree, Tensor):
         return tree.detach().cpu().clone()
     if isinstance(tree, dict):
-        return {key: _copied(value) for key, value in tree.items()}
-    return [_copied(value) for value in tree] if isinstance(tree, (list, tuple)) else tree
+        return {key: copied(value) for key, value in tree.items()}
+    return [copied(value) for value in tree] if isinstance(tree, (list, tuple)) else tree

@@ -5,13 +5,14 @@ sees errors, and nothing of torch, files or data.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
 from utils.search.netadapt import Candidate, Key, Proposal
 
 RECALIBRATION = 10  # batches on which batch-norm statistics are measured anew
 JUDGED = 2000  # held-out images that all rungs but the last judge on
+SCORED = 1000  # of these, that the first rung of the quick search judges on
 SHORT = 0.2  # part of the short-term fine-tuning before the middle rung
 
 
@@ -21,6 +22,8 @@ class Rung:
     batches: int  # of fine-tuning, in total, before a candidate is judged
     images: Optional[int] = None  # held-out images to judge on; None: all
     recalibration: int = 0  # batches to measure batch-norm statistics anew on, before any fine-tuning
+    own_statistics: bool = False  # the batch norms use the statistics of the judged images, and nothing is kept
+    frozen: bool = False  # the layers before the first pruned one do not learn
     share: float = 0.0  # part of the step's candidates that goes on to the next rung
     least: int = 1  # number that goes on, at least
 
@@ -29,17 +32,24 @@ class Rung:
         return min(max(round(self.share * candidates), self.least), candidates)
 
 
+SEARCHES = ("quick", "halving", "full")
+
+
 def ladder(search: str, batches: int) -> tuple[Rung, ...]:
-    """The rungs of ``--search``, where ``batches`` is the whole short-term fine-tuning.
+    """The rungs of a search, one of SEARCHES, where ``batches`` is the whole short-term fine-tuning.
 
     ``full`` is NetAdapt's own way (arXiv 1804.03230, section 3.3): every candidate gets the whole of it.
     """
     if search == "full":
         return (Rung("full", batches),)
+    score = Rung("score", 0, JUDGED, RECALIBRATION, share=0.15, least=2)
+    tuned = Rung("full", batches, None, RECALIBRATION)
+    if search == "quick":
+        score = replace(score, images=SCORED, recalibration=0, own_statistics=True)
+        tuned = replace(tuned, recalibration=0 if batches else RECALIBRATION, frozen=True)
     short = round(SHORT * batches)
-    middle = (Rung("short", short, JUDGED, RECALIBRATION),) if short else ()
-    return (Rung("score", 0, JUDGED, RECALIBRATION, share=0.15, least=2), *middle,
-            Rung("full", batches, None, RECALIBRATION))
+    middle = (replace(tuned, name="short", batches=short, images=JUDGED),) if short else ()
+    return (score, *middle, tuned)
 
 
 @dataclass(frozen=True)
