@@ -106,6 +106,7 @@ def main() -> None:
         return
     print(f"{enough}\n\n{judges.table(nets)}\n\n{judges.spread(nets)}")
     print("\n".join(judges.close_calls(nets, removed, way) for way in CLOSE_BY for removed in judges.LATENCIES))
+    print("\n".join(judges.glance(nets, removed) for removed in judges.LATENCIES))
     with beside_a_result(path.with_suffix(".png")):
         plot_judges(path.with_suffix(".png"), nets, f"{subjects.network.short_name}: {len(nets)} networks")
 
@@ -206,8 +207,8 @@ def bench_of(network: Network, content: Optional[dict[str, Any]], base_path: Opt
 def row_of(bench: Bench, subjects: Subjects, way: str, name: str, seed: int, machine: str) -> Row:
     began, how, widths = time.monotonic(), WAYS[way], subjects.widths(name)
     if how.epochs:
-        model, losses = taught(Lesson(subjects.network, widths, FROM_SCRATCH, how.epochs), bench.source(how.part),
-                               bench.device, seed)
+        lesson = Lesson(subjects.network, widths, FROM_SCRATCH, how.epochs, until=how.epochs)
+        model, _, losses = taught(lesson, bench.source(how.part), bench.device, seed)
     else:
         model, losses = from_base(bench, widths, how.batches, seed)
     if not all(map(math.isfinite, losses)):

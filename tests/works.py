@@ -59,7 +59,7 @@ WORKS = {
                   ("checkpoints/pruned.t7", "nbr_channels/pruned.pickle", "history/pruned.jsonl"),
                   pictures=("history/pruned.png",)),
     "trade": Work(("prune.py", *RUN, "--base_model=base", "--perf_table=table", "--pruning_fact=0.4", "--method=trade",
-                   "--scratch_epochs=1", "--save_file=traded"),
+                   "--scratch_epochs=2", "--save_file=traded"),
                   ("images", "checkpoints/base.t7", "perf_tables/table.pickle", "perf_tables/table.json"),
                   ("checkpoints/traded.t7", "nbr_channels/traded.pickle", "history/traded.jsonl"),
                   pictures=("history/traded.png",)),

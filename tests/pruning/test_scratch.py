@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from utils.learning.device import Device, settle
 from utils.learning.settings import Data, Recipe
 from utils.pruning.candidates import Workshop
 from utils.pruning.crew import Crew
-from utils.pruning.scratch import Lesson, last_loss
+from utils.pruning.scratch import Lesson, learned
 
 NETWORK = describe("res", depth=10, width=0.25, img_size=8)
 RECIPE = Recipe(0.05, 0.9, 5e-4, 32)
@@ -33,14 +34,22 @@ def test_the_loss_is_that_of_a_training_of_its_own(workshop, script):
     first, last = map(float, re.findall(r"loss ([\d.]+)", said))
     assert first > last
     for epochs, loss in ((2, last), (1, first)):
-        found = last_loss(workshop, Lesson(NETWORK, NETWORK.full_widths, RECIPE, epochs))
-        assert f"{found:.4f}" == f"{loss:.4f}"
+        found = learned(workshop, Lesson(NETWORK, NETWORK.full_widths, RECIPE, epochs, until=epochs))
+        assert f"{found.loss:.4f}" == f"{loss:.4f}" and found.progress is None
 
 
 def test_every_network_gets_its_own_loss_and_one_that_diverges_is_useless(workshop):
     wild = Recipe(1e9, 0.9, 5e-4, 32)
-    lessons = [Lesson(NETWORK, NETWORK.full_widths, RECIPE, 1),
-               Lesson(NETWORK, {**NETWORK.full_widths, "Conv_1_0_1": 0}, RECIPE, 1),
-               Lesson(NETWORK, NETWORK.full_widths, wild, 2), Lesson(NETWORK, NETWORK.full_widths, RECIPE, 1)]
-    found = dict(Crew(workshop).taught(lessons))
+    full, without = NETWORK.full_widths, {**NETWORK.full_widths, "Conv_1_0_1": 0}
+    lessons = [Lesson(NETWORK, full, RECIPE, 1, 1), Lesson(NETWORK, without, RECIPE, 1, 1),
+               Lesson(NETWORK, full, wild, 3, 2), Lesson(NETWORK, full, RECIPE, 1, 1)]
+    found = {number: end.loss for number, end in Crew(workshop).taught(lessons) if end.progress is None}
     assert found[0] == found[3] != found[1] and found[2] == math.inf and set(found) == {0, 1, 2, 3}
+
+
+def test_a_lesson_that_goes_on_ends_as_one_in_one_go(workshop):
+    whole = Lesson(NETWORK, NETWORK.full_widths, RECIPE, epochs=3, until=3)
+    first = learned(workshop, replace(whole, until=1))
+    assert first.progress and len(first.progress["losses"]) == 1
+    assert learned(workshop, replace(whole, progress=first.progress)) == learned(workshop, whole)
+    assert first.loss > learned(workshop, whole).loss

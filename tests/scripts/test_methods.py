@@ -92,16 +92,19 @@ def test_the_knapsack_in_steps_ends_the_same_resumed_and_at_one_step_is_as_befor
 
 
 def test_trading_says_what_it_judged_and_ends_the_same_from_scratch_in_workers_and_resumed(priced, script):
-    """The journal of a whole run, cut behind its second network, is what a killed run leaves."""
-    flags = [*PRUNE, "--method=trade", "--scratch_epochs=1"]
+    """The journal of a whole run, cut behind its second network, is what a killed run leaves: after the first epoch of
+    networks that go on or not."""
+    flags = [*PRUNE, "--method=trade", "--scratch_epochs=2"]
     said = script(*flags, check=True).stdout
     history = (priced / "history/pruned.jsonl").read_text()
     networks = [r for r in map(json.loads, history.splitlines()) if r["event"] == "network"]
-    best = min(networks, key=lambda r: trade.figure(r["loss"], r["parameters"]))
+    glanced, judged = ([r for r in networks if r["epochs"] == epochs] for epochs in (1, 2))
+    best = min(judged, key=lambda r: trade.figure(r["loss"], r["parameters"]))
     assert best["widths"] == meets_its_target(priced, 0.3)["widths"]
     assert all(r["parameters"] == TINY.parameter_count(r["widths"]) and r["latency_s"] == latency_s(
         TINY, r["widths"], proportional_table(TINY)) for r in networks)
-    assert f"training loss {best['loss']:.4f} after 1 epochs" in said and len(networks) > 3
+    assert f"training loss {best['loss']:.4f} after 2 epochs" in said
+    assert len(glanced) > len(judged) > 2 and "after 1 epoch;" in said
     script(*flags, "--jobs=2", "--save_file=there", check=True)
     there = [json.loads(line) for line in (priced / "history/there.jsonl").read_text().splitlines()]
     assert sorted(map(json.dumps, (r for r in there if r["event"] == "network"))) == sorted(map(json.dumps, networks))

@@ -48,6 +48,7 @@ def test_more_parameters_are_worth_some_loss():
     assert trade.figure(1.0, 1) == 1.0
     assert trade.figure(1.0, 1000) - trade.figure(1.0, 2000) == pytest.approx(0.12 * math.log(2))
     assert trade.figure(math.inf, 1000) == math.inf
+    assert trade.figure(1.0, 1000, 0.25) - trade.figure(1.0, 2000, 0.25) == pytest.approx(0.25 * math.log(2))
 
 
 @pytest.mark.parametrize("part", [0.6, 0.4])
@@ -113,6 +114,43 @@ def test_networks_alike_are_judged_once():
     assert trade._unlike([near, gone, far, gone], space, known, 9) == [gone, far]
     assert trade._unlike([near, gone, far], space, known, 1) == [gone]
     assert full != one
+
+
+def test_after_a_first_glance_only_the_best_are_judged():
+    """The glance is wrong about the best, but not by much: the judge decides. Its figures are never mixed with the
+    judge's."""
+    space, full, cost, budget_s = asked(0.4)
+    glanced, judged = [], []
+
+    def parameters(n):
+        return -float(space.network.parameter_count(n))
+
+    def glance(networks):
+        glanced.append(networks)
+        return [parameters(n) - 1e9 for n in networks]
+
+    def judge(networks):
+        judged.append(networks)
+        return [-parameters(n) for n in networks]
+
+    found = trade.search(space, full, cost, budget_s, judge, glance)
+    assert all(len(few) == trade.FINALISTS for few in judged)
+    begun, *others = judged  # by two networks: there is nothing to decide
+    assert len(others) == len(glanced) >= 1
+    for seen, few in zip(glanced, others):
+        assert sorted(map(parameters, few)) == sorted(map(parameters, seen))[:trade.FINALISTS]
+    assert found == min((n for few in judged for n in few), key=lambda n: -parameters(n))
+
+
+def test_where_all_that_went_on_are_useless_the_next_best_do():
+    def judge(networks):
+        return [math.inf if n["a"] < 3 else float(n["a"]) for n in networks]
+
+    networks = [{"a": a} for a in (4, 1, 0, 3, 2, 5)]
+    found = trade._judged(networks, judge, lambda networks: [math.inf if n["a"] == 1 else n["a"] for n in networks])
+    assert [value for _, value in found] == [4, math.inf, math.inf, 3, math.inf, math.inf]
+    assert [n for n, _ in found] == networks
+    assert trade._judged(networks[:2], judge, None) == [({"a": 4}, 4), ({"a": 1}, math.inf)]
 
 
 def test_useless_networks_are_never_chosen_and_said_where_there_are_no_others():

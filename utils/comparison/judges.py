@@ -6,9 +6,11 @@ A judge is a number per network, of which less is better: a count, a latency, an
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Callable, Optional
 
 from utils.comparison import ranks
+from utils.search import trade
 
 LATENCIES, NEAR = (0.4, 0.6), 0.07  # parts of the latency that are removed; a network is near them within so much
 HOPELESS_PCT, CLOSE_PCT = 20.0, 1.0  # errors that are left out near a latency; how far from the best is close to it
@@ -154,6 +156,26 @@ def close_calls(nets: Sequence[Net], removed: float, way: str) -> str:
             f"{WAYS[way].words} {_correlation(loss, errors)}, of the loss with the parameters known "
             f"{ranks.partial(loss, errors, parameters):.2f}. Of the pairs that both order differently, the loss is "
             f"right in {right}, the parameters in {wrong}")
+
+
+def glance(nets: Sequence[Net], removed: float) -> str:
+    """What --method=trade loses where only those that are best after one epoch get all three: of every choice of
+    trade.JUDGED networks near a latency."""
+    nets, way = hopeful(nets, removed), "scratch_3"
+    logs = [math.log(n.parameters) for n in nets]
+    first, last = ([n.rows[way].losses[i] - capacity * log for n, log in zip(nets, logs)]
+                   for i, capacity in ((0, trade.FIRST_CAPACITY), (-1, trade.CAPACITY)))
+    draws = [sorted(drawn, key=first.__getitem__) for drawn in combinations(range(len(nets)), trade.JUDGED)]
+    words = f"{removed:.0%} removed: a first glance at {trade.JUDGED} networks leaves {trade.FINALISTS}"
+    if not draws:
+        return f"{words}; there are {len(nets)} networks"
+    quick, slow = ([min(some, key=last.__getitem__) for some in found]
+                   for found in ([drawn[:trade.FINALISTS] for drawn in draws], draws))
+    best = [min(nets[i].error_pct for i in drawn) for drawn in draws]
+    lost = [sum(nets[i].error_pct - b for i, b in zip(chosen, best)) / len(draws) for chosen in (quick, slow)]
+    same = sum(a == b for a, b in zip(quick, slow)) / len(draws)
+    return (f"{words}. Of {len(draws):,} choices, {same:.1%} end with the same network as without. The network is "
+            f"worse than the best by {lost[0]:.3f} points (mean), without a glance by {lost[1]:.3f}")
 
 
 def spread(nets: Sequence[Net]) -> str:

@@ -29,7 +29,7 @@ from utils.pruning.plots import plot_pruning
 from utils.pruning.run import Run
 from utils.pruning.run_files import RunFiles
 from utils.pruning.settings import Prices, Pruning
-from utils.pruning.trading import judge_of
+from utils.pruning.trading import judges_of
 from utils.search import baselines, halving, netadapt, trade
 from utils.search.costs import LATENCY, Cost
 
@@ -293,8 +293,8 @@ def _adopt(method: str, run: Run, chosen: Widths, cost: Cost, budget_s: float, f
 def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
     """Prune to the widths that learn fastest from scratch, of those that trading finds."""
     network = run.model.network
-    judge = judge_of(network, asked.scratch_recipe, asked.scratch_epochs, cost, run.crew, run.log, run.learned)
-    chosen = trade.search(asked.space_of(network), run.model.widths, cost, budget_s, judge)
+    judges = judges_of(network, asked.scratch_recipe, asked.scratch_epochs, cost, run.crew, run.log, run.losses)
+    chosen = trade.search(asked.space_of(network), run.model.widths, cost, budget_s, *judges)
     _adopt(asked.method, run, chosen, cost, budget_s)
 
 

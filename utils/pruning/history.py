@@ -25,7 +25,7 @@ from utils.search.netadapt import Candidate, Key, Proposal, Step
 
 FORMAT = 1
 Trials = dict[tuple[Key, str], tuple[float, float]]  # (error in %, loss) by candidate and name of its rung
-Learned = dict[str, float]  # training losses of networks, by key_of their widths
+Losses = dict[tuple[str, int], float]  # training losses of networks, by key_of their widths and the number of epochs
 
 
 def trial(step: int, rung: Rung, candidate: Candidate) -> Record:
@@ -46,17 +46,17 @@ def key_of(widths: Widths) -> str:
     return json.dumps(widths, sort_keys=True)
 
 
-def judged(network: Network, widths: Widths, latency_s: float, loss: float) -> Record:
-    """A network that was trained from scratch for a few epochs; a loss of None: it became NaN."""
+def judged(network: Network, widths: Widths, latency_s: float, epochs: int, loss: float) -> Record:
+    """A network that was trained from scratch for so many epochs; a loss of None: it became NaN."""
     return {"event": "network", "step": 1, "widths": dict(widths), "latency_s": latency_s,
-            "parameters": network.parameter_count(widths), "macs": network.multiply_adds(widths),
+            "parameters": network.parameter_count(widths), "macs": network.multiply_adds(widths), "epochs": epochs,
             "loss": loss if math.isfinite(loss) else None}
 
 
-def learned_in(records: Iterable[Mapping[str, Any]]) -> Learned:
-    """The training losses in these records."""
-    return {key_of(r["widths"]): math.inf if r["loss"] is None else r["loss"]
-            for r in records if r["event"] == "network"}
+def losses_in(records: Iterable[Mapping[str, Any]]) -> Losses:
+    """The training losses in these records, but for those of older versions."""
+    return {(key_of(r["widths"]), r["epochs"]): math.inf if r["loss"] is None else r["loss"]
+            for r in records if r["event"] == "network" and "epochs" in r}
 
 
 def adopted(step: Step) -> Record:

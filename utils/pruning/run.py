@@ -14,7 +14,7 @@ from utils.learning import checkpoint
 from utils.pruning import candidates, history
 from utils.pruning.crew import Crew
 from utils.pruning.evaluation import Evaluation, Judged
-from utils.pruning.history import Learned, Trials
+from utils.pruning.history import Losses, Trials
 from utils.pruning.run_files import RunFiles
 from utils.pruning.scores import Scores
 from utils.pruning.store import CandidateStore
@@ -40,7 +40,7 @@ class Run:
     table_costs_history: list[float]  # predicted seconds, likewise
     prune_history: list[Record] = field(default_factory=list)  # the step records of the journal
     trials: Trials = field(default_factory=dict)  # of the step in hand
-    learned: Learned = field(default_factory=dict)  # of --method=trade
+    losses: Losses = field(default_factory=dict)  # of --method=trade
     evaluation: Optional[Evaluation] = None  # of the step in hand, once it is asked for
     scores: Optional[Scores] = None  # of the channels now, made when first needed
     store: CandidateStore = field(init=False)
@@ -54,7 +54,7 @@ class Run:
             self.model = self.crew.workshop.device.place(checkpoint.build(content, self.files.current))
             self.prune_history, self.error_history = content["prune_history"], content["error_history"]
             self.table_costs_history = content["table_costs_history"]
-        self.trials, self.learned = history.trials_in(done), history.learned_in(done)
+        self.trials, self.losses = history.trials_in(done), history.losses_in(done)
         self.store.read(len(self.prune_history) + 1)
 
     def evaluate(self, step: int, proposals: Sequence[Proposal]) -> list[Candidate]:

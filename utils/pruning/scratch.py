@@ -7,6 +7,7 @@ its error on held-out images, and tells more of the error after a whole training
 
 import math
 from dataclasses import dataclass
+from typing import Any, Optional
 
 import torch
 
@@ -15,7 +16,9 @@ from model.torch_net import TorchNet
 from utils.learning import training
 from utils.learning.device import Device
 from utils.learning.settings import Recipe, Schedule
-from utils.pruning.candidates import Workshop
+from utils.pruning.candidates import Workshop, copied
+
+Progress = dict[str, Any]  # of a lesson: "losses" of the epochs that are done, "model", "optimizer"
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,21 @@ class Lesson:
     widths: Widths
     recipe: Recipe
     epochs: int
+    until: int  # the epoch after which the lesson ends, at most ``epochs``; it may go on later
+    progress: Optional[Progress] = None  # of the same lesson, where it goes on
 
 
-def taught(lesson: Lesson, source: training.BatchSource, device: Device, seed: int) -> tuple[TorchNet, list[float]]:
-    """The network, trained on the images of ``source``, and the mean training loss of every epoch.
+@dataclass(frozen=True)
+class Learned:
+    """What became of a lesson."""
+
+    loss: float  # mean of the last epoch; inf where it is no number
+    progress: Optional[Progress]  # None where the lesson cannot go on
+
+
+def taught(lesson: Lesson, source: training.BatchSource, device: Device,
+           seed: int) -> tuple[TorchNet, torch.optim.Optimizer, list[float]]:
+    """The network, trained on the images of ``source``, its optimizer, and the mean training loss of every epoch.
 
     The training ends with the first loss that is no number.
     """
@@ -37,16 +51,23 @@ def taught(lesson: Lesson, source: training.BatchSource, device: Device, seed: i
     model = device.place(TorchNet(lesson.network, lesson.widths))
     schedule, optimizer = Schedule(lesson.epochs, "cosine", (), 1.0), training.sgd(model, lesson.recipe)
     losses: list[float] = []
-    for epoch in range(lesson.epochs):
+    if lesson.progress is not None:
+        model.load_state_dict(lesson.progress["model"])
+        optimizer.load_state_dict(lesson.progress["optimizer"])
+        losses += lesson.progress["losses"]
+    for epoch in range(len(losses), lesson.until):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(lesson.recipe.learning_rate, epoch)
         losses.append(training.fit(model, optimizer, source.epoch(seed, epoch), device))
         if not math.isfinite(losses[-1]):
             break
-    return model, losses
+    return model, optimizer, losses
 
 
-def last_loss(workshop: Workshop, lesson: Lesson) -> float:
-    """The mean training loss of the last epoch; inf where it is no number. The device may run out of memory."""
-    loss = taught(lesson, workshop.source, workshop.device, workshop.seed)[1][-1]
-    return loss if math.isfinite(loss) else math.inf
+def learned(workshop: Workshop, lesson: Lesson) -> Learned:
+    """The last loss, and what is needed to go on. The device may run out of memory."""
+    model, optimizer, losses = taught(lesson, workshop.source, workshop.device, workshop.seed)
+    if not math.isfinite(losses[-1]):
+        return Learned(math.inf, None)
+    going_on = {"losses": losses, "model": copied(model.state_dict()), "optimizer": copied(optimizer.state_dict())}
+    return Learned(losses[-1], going_on if lesson.until < lesson.epochs else None)

@@ -1,33 +1,52 @@
-"""The judge of --method=trade: it trains networks from scratch, except those that an interrupted run has trained."""
+"""The judges of --method=trade: they train networks from scratch, except those that an interrupted run has trained."""
 
 import time
 from collections.abc import Sequence
+from typing import Optional
 
 from model.network import Network, Widths
 from utils.common.journal import Journal
 from utils.learning.settings import Recipe
 from utils.pruning import history
 from utils.pruning.crew import Crew
-from utils.pruning.history import Learned
-from utils.pruning.scratch import Lesson
+from utils.pruning.history import Losses
+from utils.pruning.scratch import Lesson, Progress
 from utils.search import trade
 from utils.search.costs import Cost
 
 
-def judge_of(network: Network, recipe: Recipe, epochs: int, cost: Cost, crew: Crew, log: Journal,
-             known: Learned) -> trade.Judge:
-    """A judge that writes every loss into the journal at once. known: losses by widths; it grows."""
+def judges_of(network: Network, recipe: Recipe, epochs: int, cost: Cost, crew: Crew, log: Journal,
+              known: Losses) -> tuple[trade.Judge, Optional[trade.Judge]]:
+    """The judge after all epochs, and the one after the first; None where that is all.
 
-    def judge(networks: Sequence[Widths]) -> list[float]:
-        waiting = [w for w in networks if history.key_of(w) not in known]
-        began, done = time.monotonic(), 0
-        for number, loss in crew.taught([Lesson(network, w, recipe, epochs) for w in waiting]):
-            widths, done = waiting[number], done + 1
-            log.append(history.judged(network, widths, cost(widths), loss))
-            known[history.key_of(widths)] = loss
+    Both write every loss into the journal at once. known: the losses so far; it grows.
+    """
+    going_on: dict[str, Progress] = {}  # of networks in the middle of their training, by key_of their widths
+
+    def after(until: int, capacity: float, networks: Sequence[Widths]) -> list[float]:
+        keys = [history.key_of(w) for w in networks]
+        waiting = [(key, w) for key, w in zip(keys, networks) if (key, until) not in known]
+        lessons = [Lesson(network, w, recipe, epochs, until, going_on.get(key)) for key, w in waiting]
+        began, done, words = time.monotonic(), 0, "1 epoch" if until == 1 else f"{until} epochs"
+        for number, learned in crew.taught(lessons):
+            (key, widths), done = waiting[number], done + 1
+            log.append(history.judged(network, widths, cost(widths), until, learned.loss))
+            known[key, until] = learned.loss
+            if learned.progress:
+                going_on[key] = learned.progress
             left = (time.monotonic() - began) / done * (len(waiting) - done)
             print(f" network {done} of {len(waiting)}: {cost.unit.words(cost(widths))}, "
-                  f"{network.parameter_count(widths):,} parameters; training loss {loss:.4f} after {epochs} epochs; "
-                  f"about {left / 60:.1f} min left in this round", flush=True)
-        return [trade.figure(known[history.key_of(w)], network.parameter_count(w)) for w in networks]
-    return judge
+                  f"{network.parameter_count(widths):,} parameters; training loss {learned.loss:.4f} after {words}; "
+                  f"about {left / 60:.1f} min left for these", flush=True)
+        return [trade.figure(known[key, until], network.parameter_count(w), capacity)
+                for key, w in zip(keys, networks)]
+
+    def whole(networks: Sequence[Widths]) -> list[float]:
+        figures = after(epochs, trade.CAPACITY, networks)
+        going_on.clear()  # those that go on have done so
+        return figures
+
+    def glance(networks: Sequence[Widths]) -> list[float]:
+        return after(1, trade.FIRST_CAPACITY, networks)
+
+    return whole, glance if epochs > 1 else None

@@ -8,6 +8,7 @@ Here every network that is judged uses the whole budget.
 2. The neighbours of the best network so far are made: one group gets another width, or goes, or comes back. What this
    frees is spent on the other groups; what it costs they pay. They are traded until the worth grows no further.
 3. The judge sees the neighbours worth most. If one of them is better, it is the best network, and 2. follows again.
+   A first glance, which costs less, leaves only the best of them to the judge (successive halving, arXiv 1502.07943).
 
 What a network learned in a few epochs understates what a larger one can learn in many: ``figure`` makes up for it.
 """
@@ -16,7 +17,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
-from typing import Callable
+from typing import Callable, Optional
 
 import numpy as np
 
@@ -31,20 +32,26 @@ PARTS = (0, 0.25, 0.5, 0.75, 1)  # of its full width that a group gets in a neig
 JUDGED = 6  # neighbours that the judge sees in a round
 ROUNDS = 4  # at most
 VIEWS = 2  # of ``problems``, that neighbours are made and ranked by
+FINALISTS = 2  # of a round's networks, that the judge sees after the first glance
 CAPACITY = 0.12  # of training loss, that e times as many parameters are worth
+FIRST_CAPACITY = 0.25  # the same, after the first epoch
 UNLIKE = 0.75  # parts of their full widths by which groups differ, in sum, for a network to be judged beside another
 
 Judge = Callable[[Sequence[Widths]], Sequence[float]]  # a figure for every network, the less the better; inf: useless
 Key = tuple[int, ...]  # the widths of a network's groups, in its order
 
 
-def search(space: Space, widths: Widths, latency: Latency, budget_s: float, judge: Judge) -> dict[str, int]:
-    """The network within the budget that the judge likes best. Raises NoWayOn if no widths meet the budget."""
+def search(space: Space, widths: Widths, latency: Latency, budget_s: float, judge: Judge,
+           glance: Optional[Judge] = None) -> dict[str, int]:
+    """The network within the budget that the judge likes best. Raises NoWayOn if no widths meet the budget.
+
+    glance: a judge that costs less, whose figures are only compared with each other.
+    """
     sacks, known = problems(space, widths, latency, budget_s), dict[Key, float]()
 
     def look(networks: Sequence[Widths]) -> Key:
-        keys = [tuple(w[g.name] for g in space.groups) for w in networks]
-        known.update(zip(keys, judge(networks)))
+        for network, value in _judged(networks, judge, glance):
+            known[tuple(network[g.name] for g in space.groups)] = value
         return min(known, key=lambda key: known[key])  # of equals, the first
 
     def named(key: Key) -> dict[str, int]:
@@ -61,12 +68,31 @@ def search(space: Space, widths: Widths, latency: Latency, budget_s: float, judg
     return named(best)
 
 
-def figure(loss: float, parameters: int) -> float:
+def _judged(networks: Sequence[Widths], judge: Judge, glance: Optional[Judge]) -> list[tuple[Widths, float]]:
+    """The networks with their figures, inf for those that got no further than a glance.
+
+    If all that went on are useless, the next best go on.
+    """
+    if glance is None or len(networks) <= FINALISTS:
+        return list(zip(networks, judge(networks)))
+    glances = glance(networks)
+    ranked = sorted((i for i, value in enumerate(glances) if value < math.inf), key=lambda i: glances[i])
+    figures = [math.inf] * len(networks)
+    for start in range(0, len(ranked), FINALISTS):
+        going = sorted(ranked[start:start + FINALISTS])
+        for i, value in zip(going, judge([networks[i] for i in going])):
+            figures[i] = value
+        if min(figures) < math.inf:
+            break
+    return list(zip(networks, figures))
+
+
+def figure(loss: float, parameters: int, capacity: float = CAPACITY) -> float:
     """What a network is chosen by, the less the better, from its training loss after a few epochs.
 
     ``benchmarks/judge.py`` shows which parts the two should have (results/README.md, "Which judge?").
     """
-    return loss - CAPACITY * math.log(parameters)
+    return loss - capacity * math.log(parameters)
 
 
 def first(space: Space, widths: Widths, latency: Latency, budget_s: float) -> list[dict[str, int]]:
