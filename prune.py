@@ -95,8 +95,9 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
                        help="netadapt: step by step, trying candidates; trade: trades channels of groups for those of "
                             "others at the asked latency, judged by training from scratch for a few epochs; the others "
                             "choose all widths at once; uniform: every group by the same factor; uniform_filled: the "
-                            "same, in multiples of 1, 4, 8 or 16, then filled up to the latency; random: a part of a "
-                            "random group, again and again; params, macs: the widths with the most parameters, or "
+                            "same, in multiples of 1, 4, 8 or 16, then filled up to the latency; blocks: fewer "
+                            "blocks in every stage, and every group by the same factor; random: a part of a random "
+                            "group, again and again; params, macs: the widths with the most parameters, or "
                             "multiply-accumulate operations, within the latency; knapsack: the channels that are worth "
                             "most within the latency")
     group.add_argument("--pruning_method", choices=SCORES,

@@ -133,6 +133,8 @@ CHOSEN_16_1 = {
     ("uniform_filled", 0.4): [8, 9, 16, 10, 16, 16, 16, 64, 32, 64],
     ("params", 0.4): [16, 0, 16, 0, 32, 32, 32, 64, 64, 64],
     ("macs", 0.4): [16, 0, 16, 0, 32, 32, 32, 64, 64, 64],
+    ("blocks", 0.4): [16, 0, 16, 0, 32, 32, 32, 64, 64, 64],
+    ("blocks", 0.6): [16, 0, 16, 0, 0, 32, 0, 64, 64, 64],
     ("uniform", 0.6): [5, 5, 5, 5, 9, 9, 9, 18, 18, 18],
     ("uniform_filled", 0.6): [4, 4, 4, 4, 12, 16, 13, 41, 32, 32],
     ("params", 0.6): [11, 0, 16, 0, 0, 32, 16, 64, 64, 64],
@@ -150,7 +152,7 @@ def test_the_networks_of_the_results_are_chosen(method, part):
 
 @pytest.mark.parametrize("method, used, parameters", [
     ("uniform", 0.818, 575_799), ("uniform_filled", 1.0, 1_161_060), ("params", 1.0, 1_782_388),
-    ("macs", 0.998, 576_966)])
+    ("macs", 0.998, 576_966), ("blocks", 0.972, 1_766_874)])
 def test_what_the_methods_make_of_a_deeper_network(method, used, parameters):
     network, cost = published(40, 2.0, "res-40-2")
     budget_s = 0.4 * cost(network.full_widths)

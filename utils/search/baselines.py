@@ -12,12 +12,13 @@ from math import lcm
 from typing import Callable, Optional
 
 from model.network import Widths
+from utils.search import blocks
+from utils.search.blocks import FACTORS, scaled
 from utils.search.costs import COUNTS, Latency
 from utils.search.knapsack import ChannelWorth, CountWorth, Knapsack, Saliency, filled, solved
 from utils.search.netadapt import out_of_reach
 from utils.search.space import Space
 
-FACTORS = 1000  # uniform scales in steps of 1 / FACTORS
 ROUNDINGS = (1, 4, 8, 16)  # uniform_filled tries widths that are multiples of each
 PARTS = 16  # random takes 1 / PARTS of a group's full width at a time
 
@@ -26,7 +27,7 @@ def uniform(space: Space, widths: Widths, latency: Latency, budget_s: float) -> 
     """Scale every prunable group by the largest factor that meets the budget; at least 1 channel of each stays."""
     found = _largest_factor(space, widths, latency, budget_s)
     if found is None:
-        raise out_of_reach("uniform", latency, _scaled(space, widths, 0), budget_s)
+        raise out_of_reach("uniform", latency, scaled(space, widths, 0), budget_s)
     return found
 
 
@@ -43,7 +44,7 @@ def uniform_filled(space: Space, widths: Widths, latency: Latency, budget_s: flo
               for rounding in ROUNDINGS]
     found = [filled(sack, start) for start in starts if start]
     if not found:
-        raise out_of_reach("uniform_filled", latency, _scaled(space, widths, 0), budget_s)
+        raise out_of_reach("uniform_filled", latency, scaled(space, widths, 0), budget_s)
     return max(found, key=count)
 
 
@@ -81,6 +82,7 @@ def most(count: str, space: Space, widths: Widths, latency: Latency, budget_s: f
 BY_LATENCY: dict[str, Callable[[Space, Widths, Latency, float, int], dict[str, int]]] = {  # the last one is a seed
     "uniform": lambda space, widths, latency, budget_s, seed: uniform(space, widths, latency, budget_s),
     "uniform_filled": lambda space, widths, latency, budget_s, seed: uniform_filled(space, widths, latency, budget_s),
+    "blocks": lambda space, widths, latency, budget_s, seed: blocks.best(space, widths, latency, budget_s),
     "random": at_random,
     "params": lambda space, widths, latency, budget_s, seed: most("params", space, widths, latency, budget_s),
     "macs": lambda space, widths, latency, budget_s, seed: most("macs", space, widths, latency, budget_s),
@@ -105,14 +107,10 @@ def default_floor(method: str) -> float:
 
 # --- steps -----------------------------------------------------------------------------------------------------
 
-def _scaled(space: Space, widths: Widths, factor: int) -> dict[str, int]:
-    return {g: space.at_most(w, w * factor / FACTORS) if space.group[g].prunable else w for g, w in widths.items()}
-
-
 def _largest_factor(space: Space, widths: Widths, latency: Latency, budget_s: float) -> Optional[dict[str, int]]:
     """The widths scaled by the largest factor that meets the budget; None if none does."""
-    scaled = (_scaled(space, widths, factor) for factor in range(FACTORS, -1, -1))
-    return next((found for found in scaled if latency(found) <= budget_s), None)
+    networks = (scaled(space, widths, factor) for factor in range(FACTORS, -1, -1))
+    return next((found for found in networks if latency(found) <= budget_s), None)
 
 
 def _prunable(space: Space) -> tuple[str, ...]:
