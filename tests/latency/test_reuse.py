@@ -132,6 +132,29 @@ def test_what_was_filled_in_is_no_measurement(tmp_path):
         reuse.entries(WIDE, [tmp_path / "t.pickle"], NOW)
 
 
+@pytest.mark.parametrize("network", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_of_an_array_that_was_filled_in_those_count_that_its_note_tells(tmp_path, network):
+    told = {"No_Stride_3": "3->16 640->5", "FC": "320->10"}
+    arrays = write_dense(tmp_path / "t.pickle", WIDE, sampling={"measured": 3, "entries": told})
+    found = by_key(network, reuse.entries(network, [tmp_path / "t.pickle"], NOW))
+    assert found["No_Stride_3"].pop((3, 16)) == arrays["No_Stride_3"][2, 15]
+    assert found["FC"] == {(320, 10): arrays["FC"][319, 0]}
+    assert found["No_Stride_3"] == ({(640, 5): arrays["No_Stride_3"][639, 4]} if network is WIDE else {})
+
+
+def test_a_narrower_array_that_was_filled_in_gives_what_it_has(tmp_path):
+    arrays = write_dense(tmp_path / "t.pickle", NARROW, sampling={"entries": {"No_Stride_3": "3->16 640->640"}})
+    found = by_key(WIDE, reuse.entries(WIDE, [tmp_path / "t.pickle"], NOW))
+    assert found == {"No_Stride_3": {(3, 16): arrays["No_Stride_3"][2, 15]}}
+
+
+@pytest.mark.parametrize("words", ["3-16", "3->x", "3->16->5", 3, ["3->16"], "9" * 30 + "->1"])
+def test_a_note_that_tells_it_in_other_words_is_named(tmp_path, words):
+    write_dense(tmp_path / "t.pickle", WIDE, sampling={"entries": {"FC": words}})
+    with pytest.raises(UserError, match="t.json: sampling, entries, FC: expected pairs such as 3->16"):
+        reuse.entries(WIDE, [tmp_path / "t.pickle"], NOW)
+
+
 def test_a_table_that_is_absent_or_broken_is_named(tmp_path):
     with pytest.raises(UserError, match="t.pickle: no such file"):
         reuse.entries(WIDE, [tmp_path / "t.pickle"], NOW)

@@ -313,6 +313,10 @@ def test_few_entries_of_a_wideresnet_give_arrays_that_earlier_programs_read(scri
     assert all(v.dtype == np.float64 and (v > 0).all() for v in plain.values())
     about = json.loads((tmp_path / "perf_tables/few.json").read_text())["sampling"]
     assert about["measured"] < about["of"] == 3016 and about["rounds"] == 2
+    assert sum(len(pairs.split()) for pairs in about["entries"].values()) == about["measured"]
+    again = script(*FEW, "--depth=10", "--width=0.5", "--img_size=8", "--reuse", "few", "--save_file=again", check=True)
+    assert f"perf_tables/few.pickle: {about['measured']} entries of {len(network.tables)} operators are reused" in (
+        again.stderr)
 
 
 def test_what_few_entries_cannot_do_is_refused(nets, script, tmp_path):

@@ -141,6 +141,8 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
                 measure.session(source, runner, care, begun, lines).run()
                 fill = partial(_filled, work.entries, sample)
             table, more = report.finish(care, begun, fill, about_tool.get("visit_statistic"))
+            if "sampling" in more and network.names_tables:  # its arrays do not tell what was measured
+                more["sampling"]["entries"] = report.by_key(begun.work, range(begun.work.first_entry, len(begun.work)))
             kept = note.stamped({**begun.header, **about_tool, "operators": tables.operators(network),
                                  "how": f"compute_table.py --mode={mode}", "entries": len(begun.work.wanted),
                                  "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
 from model.network import Network
+from model.timed import Table
 from utils.common.errors import UserError
 from utils.latency import points
 from utils.latency.entries import Entries
@@ -37,7 +39,7 @@ def entries(network: Network, paths: Sequence[Path], now: Note) -> dict[int, flo
             if words.get(table.key) != table.operator or table.key not in measured:
                 continue
             plane, shared = Plane(table), shared + 1
-            numbers, seconds = _of_operator(plane, measured[table.key], "sampling" in note)
+            numbers, seconds = _of_operator(plane, measured[table.key], _told(path, note, table.key))
             offered += len(numbers)
             for number, value in zip(numbers.tolist(), seconds.tolist()):
                 found.setdefault(int(start) + number, value)
@@ -47,17 +49,45 @@ def entries(network: Network, paths: Sequence[Path], now: Note) -> dict[int, flo
     return found
 
 
-def _of_operator(plane: Plane, measured, filled_in: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers within the plane and their seconds, as another table has measured them."""
+def _told(path: Path, note: Note, key: str) -> Optional[np.ndarray]:
+    """What a note says of the entries of an array that were measured, [entries, (cin, cout)]; None: all were."""
+    if "sampling" not in note:
+        return None
+    words = plain_dict(plain_dict(note["sampling"]).get("entries")).get(key, "")  # older versions do not say
+    try:
+        return np.array([[int(n) for n in pair.split("->")] for pair in words.split()], np.int64).reshape(-1, 2)
+    except (AttributeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path.with_suffix('.json')}: sampling, entries, {key}: expected pairs such as 3->16 between "
+                        f"spaces, found {str(words)[:40]!r}; leave the table out of --reuse") from error
+
+
+def _of_operator(plane: Plane, measured, told: Optional[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers within the plane and their seconds, as another table has measured them. told: of an array, its measured
+    entries, [entries, (cin, cout)]; None: all."""
     if isinstance(measured, Operator):
         of = measured.measured()
         return _within(plane, of["cin"], of["cout"], of["seconds"])
-    if filled_in or measured.shape[0] < plane.table.rows or measured.shape[1] < plane.table.columns:
-        return np.zeros(0, np.int64), np.zeros(0)  # nobody knows which of its entries were measured; or it is narrower
-    first = points.first(plane)
-    numbers = np.union1d(first, points.more(plane, USUAL_TILE, first.tolist(), points.PLANE, 0))
+    if told is not None:
+        numbers = _numbers(plane.table, told)
+    elif measured.shape[0] < plane.table.rows or measured.shape[1] < plane.table.columns:
+        return np.zeros(0, np.int64), np.zeros(0)  # it is narrower
+    else:
+        first = points.first(plane)
+        numbers = np.union1d(first, points.more(plane, USUAL_TILE, first.tolist(), points.PLANE, 0))
     rows, columns = numbers // plane.table.columns, numbers % plane.table.columns
-    return numbers, measured[rows, columns]
+    here = (rows < measured.shape[0]) & (columns < measured.shape[1])
+    return numbers[here], measured[rows[here], columns[here]]
+
+
+def _numbers(table: Table, told: np.ndarray) -> np.ndarray:
+    """Of those among these entries, [entries, (cin, cout)], that the table has."""
+    found = set()
+    for cin, cout in told.tolist():
+        row, column = table.index(cin, cout)
+        number = row * table.columns + column
+        if 0 <= row < table.rows and 0 <= column < table.columns and table.entry(number) == (cin, cout):
+            found.add(number)
+    return np.array(sorted(found), np.int64)
 
 
 def _within(plane: Plane, cin: np.ndarray, cout: np.ndarray,
