@@ -20,8 +20,8 @@ from utils.search import halving
 from utils.search.halving import Rung
 
 SCORE, SHORT, FULL = Rung("score", 0, 20, 3), Rung("short", 2, 20, 3), Rung("full", 5, None, 3)
-GLANCE = Rung("score", 0, 20, own_statistics=True)  # of the quick search, and what follows it
-FROZEN = tuple(Rung(rung.name, rung.batches, rung.images, frozen=True) for rung in (SHORT, FULL))
+GLANCE = Rung("score", 0, 20, own=20)  # of the quick search, and what follows it
+FROZEN = tuple(Rung(rung.name, rung.batches, rung.images, own=20, frozen=True) for rung in (SHORT, FULL))
 
 
 def workshop_and_parent(name, precision="fp32"):
@@ -100,10 +100,19 @@ def test_with_their_own_statistics_images_are_judged_as_torch_trains_on_them(nam
         (made,) = candidates.make_candidates(workshop, parent, Order(2, GLANCE, (piece,)))
         model = surgery.slice_channels(parent, {piece.group: piece.keep}).train()
         training.without_dropout(model)
+        for module in model.modules():
+            if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                training.measure_anew(module)
         with torch.no_grad():
             logits = model(NORMAL(images.pixels))
         wrong = int((logits.argmax(1) != images.labels).sum())
-        assert made.error_pct == 100 * wrong / 20 and not made.progress["model"]
+        assert made.error_pct == 100 * wrong / 20
+        measured = dict(model.named_buffers())
+        for key, value in made.progress["model"].items():
+            torch.testing.assert_close(value, measured[key], rtol=1e-2, atol=1e-3)
+        late = model.layers[candidates._first_change(parent, piece):]
+        assert len(made.progress["model"]) == sum(len(list(norm.buffers())) for layer in late
+                                                  for norm in model.batch_norms(layer))
         assert made.loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, images.labels)), rel=0.01)
 
 

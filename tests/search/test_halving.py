@@ -82,7 +82,7 @@ def test_ladders():
     assert [(r.name, r.batches) for r in halving.ladder("halving", 2)] == [("score", 0), ("full", 2)]
     assert [(r.name, r.batches) for r in halving.ladder("halving", 0)] == [("score", 0), ("full", 0)]
     score, short, full = halving.ladder("quick", 100)
-    assert score.own_statistics and score.images < rungs[0].images and short.frozen and full.frozen
+    assert score.own == score.images < rungs[0].images and short.frozen and full.frozen
     assert [(r.name, r.batches, r.share, r.least) for r in (score, short, full)] == [
         (r.name, r.batches, r.share, r.least) for r in rungs]
     score, full = halving.ladder("quick", 0)

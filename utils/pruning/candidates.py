@@ -114,14 +114,14 @@ def number_of(network: Network, group: str) -> int:
 def make_candidates(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made]:
     """Yield the result of every piece as soon as it is done. ``parent``, on the device, is not changed."""
     rung = order.rung
-    anew = rung.recalibration or rung.own_statistics
+    anew = rung.recalibration or rung.own
     if anew and not rung.batches and all(p.progress is None for p in order.pieces):
         yield from _scored(workshop, parent, order)
         return
     judged = workshop.judged(order.step, rung.images)
     for piece in order.pieces:
         progress = piece.progress
-        if progress is None and rung.recalibration:
+        if progress is None and anew:
             progress = _recalibrated(workshop, parent, piece, order)
         yield _tuned(workshop, parent, replace(piece, progress=progress or {"batches": 0, "model": {}}), order, judged)
 
@@ -158,7 +158,7 @@ def _tuned(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order, jud
 
 def _recalibrated(workshop: Workshop, parent: TorchNet, piece: Piece, order: Order) -> Progress:
     """The progress of one candidate after ``_scored``, made without the others."""
-    alone = Order(order.step, Rung("alone", 0, 0, order.rung.recalibration), (piece,))
+    alone = Order(order.step, Rung("alone", 0, 0, order.rung.recalibration, order.rung.own), (piece,))
     return next(_scored(workshop, parent, alone)).progress
 
 
@@ -167,18 +167,21 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
     """Measure every candidate's batch-norm statistics anew (EagleEye, arXiv 2007.02491) and judge it.
 
     The layers before the first pruned one are the parent's. Their activations and statistics are computed once, for all
-    candidates that share them. With ``Rung.own_statistics`` the judged images are also those that are measured on.
+    candidates that share them. Where the judged images are those that are measured on, they pass once, and the layers
+    before the pruned one keep their statistics.
     """
     device, judged = workshop.device, workshop.judged(order.step, order.rung.images)
     normalise = workshop.source.normalisation.on(judged.labels.device)
     shared = copy.deepcopy(parent)
     (image,) = parent.network.inputs
-    measured = [{image.name: x} for x in workshop.recalibrating(order.step, order.rung.recalibration)]
-    seen = [{image.name: normalise(judged.pixels[i:i + training.EVAL_BATCH])}
-            for i in range(0, len(judged), training.EVAL_BATCH)]
-    own = order.rung.own_statistics
-    if own:
-        measured, seen = seen, []
+    seen = [{image.name: normalise(x)} for x in judged.pixels.split(training.EVAL_BATCH)]
+    if order.rung.own is None:
+        measured = [{image.name: x} for x in workshop.recalibrating(order.step, order.rung.recalibration)]
+    else:
+        pixels = workshop.judged(order.step, order.rung.own).pixels
+        measured = [{image.name: normalise(x)} for x in pixels.split(training.EVAL_BATCH)]
+    once = order.rung.own == order.rung.images
+    seen = [] if once else seen
     here = 0
     for piece in in_order(parent, order.pieces):
         cut = _first_change(parent, piece)
@@ -189,8 +192,15 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
         end = len(candidate.layers)
         with device.autocast():
             ends = _advance(candidate, measured, seen, cut, end)
-        yield Made(piece.key, *_judged(ends[0 if own else 1], judged),
-                   {"batches": 0, "model": {} if own else copied(dict(candidate.named_buffers()))})
+        yield Made(piece.key, *_judged(ends[0 if once else 1], judged),
+                   {"batches": 0, "model": copied(_statistics(candidate, 0 if order.rung.own is None else cut))})
+
+
+def _statistics(model: TorchNet, first: int) -> dict[str, Tensor]:
+    """What the batch norms measured in the layers from number ``first`` on, by name."""
+    late = {norm for layer in model.layers[first:] for norm in model.batch_norms(layer)}
+    return {f"{path}.{name}": value for path, module in model.named_modules() if module in late
+            for name, value in module.named_buffers()}
 
 
 Values = list[dict[str, Tensor]]  # per batch, the live tensors by name

@@ -22,7 +22,7 @@ class Rung:
     batches: int  # of fine-tuning, in total, before a candidate is judged
     images: Optional[int] = None  # held-out images to judge on; None: all
     recalibration: int = 0  # batches to measure batch-norm statistics anew on, before any fine-tuning
-    own_statistics: bool = False  # the batch norms use the statistics of the judged images, and nothing is kept
+    own: Optional[int] = None  # held-out images to measure them on instead; where they are judged, in the same pass
     frozen: bool = False  # the layers before the first pruned one do not learn
     share: float = 0.0  # part of the step's candidates that goes on to the next rung
     least: int = 1  # number that goes on, at least
@@ -45,8 +45,8 @@ def ladder(search: str, batches: int) -> tuple[Rung, ...]:
     score = Rung("score", 0, JUDGED, RECALIBRATION, share=0.15, least=2)
     tuned = Rung("full", batches, None, RECALIBRATION)
     if search == "quick":
-        score = replace(score, images=SCORED, recalibration=0, own_statistics=True)
-        tuned = replace(tuned, recalibration=0 if batches else RECALIBRATION, frozen=True)
+        score = replace(score, images=SCORED, recalibration=0, own=SCORED)
+        tuned = replace(tuned, recalibration=0, own=SCORED, frozen=True) if batches else tuned
     short = round(SHORT * batches)
     middle = (replace(tuned, name="short", batches=short, images=JUDGED),) if short else ()
     return (score, *middle, tuned)
