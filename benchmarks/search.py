@@ -80,6 +80,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--short_term_fine_tune", type=cli.within(int, 1, 1_000_000), default=100,
                         help="as in prune.py")
     parser.add_argument("--batch_size", type=cli.within(int, 2, 1_000_000), default=128, help="as in prune.py")
+    parser.add_argument("--searches", nargs="+", choices=halving.SEARCHES, default=list(halving.SEARCHES[:2]),
+                        help="those of prune.py whose step is timed")
     parser.add_argument("--device", default="auto", help="as in prune.py")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                         help="precision of the fast side")
@@ -177,7 +179,7 @@ def plainly(model: nn.Module, name: str) -> nn.Module:
 
 
 def step_seconds(parent: TorchNet, workshop: Workshop, latency: Latency, settings: netadapt.Settings,
-                 short_term_fine_tune: int, jobs: int = 1) -> float:
+                 short_term_fine_tune: int, search: str, jobs: int = 1) -> float:
     """Seconds of one whole step of prune.py, with its files but without the start of the workers."""
     devices.settle(workshop.device, workshop.threads)
     with inside_a_new_folder(), contextlib.redirect_stdout(sys.stderr), crew_of(workshop, jobs) as crew:
@@ -187,7 +189,7 @@ def step_seconds(parent: TorchNet, workshop: Workshop, latency: Latency, setting
         journal.begin(files.journal, {})
         initial_s = latency(parent.widths)
         with journal.Journal(files.journal) as log:
-            run = Run(files, log, crew, halving.ladder("halving", short_term_fine_tune), "ratio", LATENCY,
+            run = Run(files, log, crew, halving.ladder(search, short_term_fine_tune), "ratio", LATENCY,
                       {"epoch": 0, "holdout_prop": 0.1, "flags": {}}, parent, [90.0], [initial_s])
             began = time.perf_counter()
             state = netadapt.State(parent.widths, 90.0, initial_s)
@@ -241,28 +243,28 @@ def main() -> None:
     seconds = rounds(sizes, parent, proposals, workshop)
     step = partial(step_seconds, parent, latency=latency, settings=settings,
                    short_term_fine_tune=args.short_term_fine_tune)
-    steps = {"default": step(workshop)}
+    steps = {search: step(workshop, search=search) for search in args.searches}
     if not args.no_workers:
-        alone = replace(workshop, threads=1)
-        steps["one_worker_of_one_thread"] = step(alone)
-        steps["two_workers_of_one_thread"] = step(alone, jobs=2)
+        alone, search = replace(workshop, threads=1), args.searches[0]
+        steps["one_worker_of_one_thread"] = step(alone, search=search)
+        steps["two_workers_of_one_thread"] = step(alone, search=search, jobs=2)
     devices.settle(device, threads)
     for name, again in rounds(sizes, parent, proposals, workshop).items():
         seconds[name] += again
-    found = report(sizes, seconds, steps, len(proposals), device, threads)
+    found = report(sizes, seconds, steps, args.searches, len(proposals), device, threads)
     if args.json:
         print(json.dumps({"made_by": made_by(), **found}))
     else:
         print_report(network.short_name, found)
 
 
-def report(sizes: Sizes, seconds: dict[str, list[float]], steps: dict[str, float], candidates: int, device: Device,
-           threads: int) -> dict[str, Any]:
+def report(sizes: Sizes, seconds: dict[str, list[float]], steps: dict[str, float], searches: Sequence[str],
+           candidates: int, device: Device, threads: int) -> dict[str, Any]:
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     plain = sizes.short_term_fine_tune * middle["plain_batch"] + HELD_OUT * middle["plain_image"]
     return {"device": device.name, "precision": device.precision, "threads": threads, "candidates": candidates,
             "seconds": seconds, "plain_candidate_s": plain, "plain_step_s": plain * candidates,
-            "steps_s": steps, "step_ratio": plain * candidates / steps["default"],
+            "steps_s": steps, "step_ratios": {search: plain * candidates / steps[search] for search in searches},
             "plain_images_per_s": sizes.batch_size / middle["plain_training"],
             "images_per_s": sizes.batch_size / middle["training"],
             "training_ratio": middle["plain_training"] / middle["training"]}
@@ -275,13 +277,13 @@ def print_report(name: str, found: dict[str, Any]) -> None:
           f"{n} candidates a step\n"
           f"plain candidate              {found['plain_candidate_s']:9.1f} s   (a batch {spread['plain_batch']})\n"
           f"plain step                   {found['plain_step_s']:9.1f} s\n"
-          f"default, a candidate         {steps['default'] / n:9.1f} s\n"
-          f"default step                 {steps['default']:9.1f} s   {found['step_ratio']:.1f} times as fast\n"
-          f"plain training               {found['plain_images_per_s']:9.1f} images/s   "
+          + "".join(f"--search={search:<10} a step  {steps[search]:9.1f} s   {steps[search] / n:.1f} s a candidate, "
+                    f"{ratio:.1f} times as fast\n" for search, ratio in found["step_ratios"].items())
+          + f"plain training               {found['plain_images_per_s']:9.1f} images/s   "
           f"(a batch {spread['plain_training']})\n"
           f"train.py                     {found['images_per_s']:9.1f} images/s   (a batch {spread['training']}), "
           f"{found['training_ratio']:.2f} times as fast")
-    if len(steps) > 1:
+    if "two_workers_of_one_thread" in steps:
         one, two = steps["one_worker_of_one_thread"], steps["two_workers_of_one_thread"]
         print(f"a step by 1 worker, 1 thread {one:9.1f} s\n"
               f"by 2 workers, 1 thread each  {two:9.1f} s   {one / two:.2f} times as fast")

@@ -3,9 +3,9 @@
     python benchmarks/search_quality.py --base_model=res-16-1 --perf_table=res-16-1-avx512 --data_loc=DIR
 
 Prunes with each, once for every seed, with the same kernels and in coarse steps (--init_red_fact=10). Then it repeats
-the steps of the first full run: the full search with another seed, and the fast searches, judge the candidates of the
-same parent. This shows how far two full runs agree that differ in their seed only. After an interruption the same
-command goes on. Prints the tables of results/README.md and writes search-quality.json.
+the steps of the first run of --repeat: the full search with two seeds, and the fast searches, judge the candidates of
+the same parent. This shows how far two full searches agree that differ in their seed only. After an interruption the
+same command goes on. Prints the tables of results/README.md and writes search-quality.json.
 """
 
 import argparse
@@ -15,7 +15,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -51,8 +53,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--init_red_fact", type=float, default=10.0, help="as in prune.py")
     parser.add_argument("--short_term_fine_tune", type=int, default=100, help="as in prune.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each, of every search")
-    parser.add_argument("--full_seeds", type=int, nargs="+",
-                        help="those of the full search, if it takes too long for all")
+    parser.add_argument("--searches", nargs="+", choices=halving.SEARCHES, default=list(halving.SEARCHES),
+                        help="that prune, each as often")
+    parser.add_argument("--repeat", choices=halving.SEARCHES, default="full",
+                        help="search of --searches whose first run's steps are repeated")
+    parser.add_argument("--steps", type=int, nargs="+", help="of that run (default: all)")
     parser.add_argument("--more", type=named, nargs="*", default=[], metavar="NAME:FLAGS",
                         help="further searches, e.g. half:--layer_fraction=0.5")
     parser.add_argument("--resume", action="store_true",
@@ -70,16 +75,18 @@ def named(text: str) -> tuple[str, str]:
 
 def main() -> None:
     args = get_parser().parse_args()
-    searches = {**{name: f"--search={name}" for name in halving.SEARCHES}, **dict(args.more)}
-    full_seeds = args.full_seeds or args.seeds
+    searches = {**{name: f"--search={name}" for name in args.searches}, **dict(args.more)}
+    if args.repeat not in searches:
+        raise UserError(f"--repeat={args.repeat}: expected one of --searches {' '.join(args.searches)}")
     asked = [f"--{flag}={getattr(args, flag)}" for flag in ("base_model", "perf_table", "data_loc", "pruning_fact",
                                                             "init_red_fact", "short_term_fine_tune")]
-    runs = {name: [pruned(name, [*flags.split(), *asked], seed)
-                   for seed in (full_seeds if name == "full" else args.seeds)] for name, flags in searches.items()}
+    runs = {name: [pruned(name, [*flags.split(), *asked], seed) for seed in args.seeds]
+            for name, flags in searches.items()}
     base_path = locate(args.base_model, "checkpoints", ".t7")
     report = {"made_by": made_by(), "flags": {k: v for k, v in vars(args).items() if k not in ("data_loc", "resume")},
               "threads": torch.get_num_threads(), "runs": runs,
-              "steps": walk(base_path, args.data_loc, full_seeds[0], args.short_term_fine_tune)}
+              "steps": walk(base_path, args.data_loc, args.repeat, args.seeds[0], args.short_term_fine_tune,
+                            args.steps)}
     for name, ends in runs.items():
         print(f"\n{name}: {spread([e['held_out_error_pct'] for e in ends])} held-out, "
               f"{spread([e['test_error_pct'] for e in ends])} test; steps {[e['steps'] for e in ends]}, "
@@ -111,9 +118,11 @@ def pruned(name: str, flags: Sequence[str], seed: int) -> dict:
 
 # --- the same step, judged again -------------------------------------------------------------------------------
 
-def walk(base_path: Path, data_loc: str, seed: int, short_term_fine_tune: int) -> list:
-    """For every step of the first full run: its errors, those with another seed, and those of the fast searches."""
-    header, records = journal.read(Path(f"history/quality-full-{seed}.jsonl"))
+def walk(base_path: Path, data_loc: str, repeat: str, seed: int, short_term_fine_tune: int,
+         numbers: Optional[Sequence[int]]) -> list:
+    """For the steps with these numbers (None: all) of the first run of a search: the errors by the full search, those
+    with another seed, and those of the fast searches."""
+    header, records = journal.read(Path(f"history/quality-{repeat}-{seed}.jsonl"))
     base = checkpoint.load(base_path)
     parent = checkpoint.build(base, base_path)
     images = data.load_for(parent.network, base_path, Data(header["flags"]["dataset"], data_loc, workers=2))
@@ -121,36 +130,39 @@ def walk(base_path: Path, data_loc: str, seed: int, short_term_fine_tune: int) -
     parent = workshop.device.place(parent)
     other = replace(workshop, seed=workshop.seed + OTHER_SEED)
     rungs = {name: halving.ladder(name, short_term_fine_tune) for name in halving.SEARCHES}
-    about = {"history": header, "seed": other.seed,
-             "rungs": {name: [asdict(rung) for rung in rungs[name]] for name in FAST}}
     path = Path("search-quality.steps.jsonl")
+    done = resumed(path, {"history": header, "seed": other.seed,
+                          "rungs": {name: [asdict(rung) for rung in rungs[name]] for name in FAST}})
+    before = workshop.error_pct(parent, workshop.held_out)
+    for record in (r for r in records if r["event"] == "step"):
+        step, first = record["step"], [r for r in records if r["event"] == "candidate" and r["step"] == record["step"]]
+        if step not in done and (numbers is None or step in numbers):
+            proposals = [proposal_of(r) for r in first]
+            by = partial(climbed, parent=parent, step=step, proposals=proposals, before=before)
+            full = ([r["error_pct"] for r in first] if repeat == "full" else
+                    [c.error_pct for c in by(workshop, rungs=rungs["full"])[-1]])
+            done[step] = {"step": step, "groups": [p.group for p in proposals],
+                          "gains_s": [p.useful_s for p in proposals], "before_pct": before, "full": full,
+                          "full_again": errors(by(other, rungs=rungs["full"])[-1]),
+                          **{name: [errors(rung) for rung in by(workshop, rungs=rungs[name])] for name in FAST}}
+            with journal.Journal(path) as log:
+                log.append(done[step])
+        parent, error = adopted(workshop, parent, record, rungs[repeat])
+        if error != record["error_pct"]:
+            print(f"step {step}: rebuilt with {error:.2f}% error, was {record['error_pct']:.2f}%")
+        before = record["error_pct"]
+    return [done[step] for step in sorted(done)]
+
+
+def resumed(path: Path, about) -> dict:
+    """{number: step} of the file, which begins with ``about``; it is begun where there is none."""
     if not path.exists():
         journal.begin(path, about)
     began, done = journal.read(path)
     if began != about:
         raise UserError(f"{path}: of another search than {about['history']['base_model']}'s with these flags; "
                         "remove it")
-    before, steps = workshop.error_pct(parent, workshop.held_out), []
-    for record in (r for r in records if r["event"] == "step"):
-        first = [candidate_of(r) for r in records if r["event"] == "candidate" and r["step"] == record["step"]]
-        proposals = [c.proposal for c in first]
-        if len(steps) < len(done):
-            steps.append(done[len(steps)])
-        else:
-            steps.append({"step": record["step"], "groups": [p.group for p in proposals],
-                          "gains_s": [p.useful_s for p in proposals], "before_pct": before,
-                          "full": [c.error_pct for c in first],
-                          "full_again": errors(climbed(other, parent, record["step"], proposals, rungs["full"],
-                                                       before)[-1]),
-                          **{name: [errors(rung) for rung in climbed(workshop, parent, record["step"], proposals,
-                                                                     rungs[name], before)] for name in FAST}})
-            with journal.Journal(path) as log:
-                log.append(steps[-1])
-        parent, error = adopted(workshop, parent, record, rungs["full"])
-        if error != record["error_pct"]:
-            print(f"step {record['step']}: rebuilt with {error:.2f}% error, was {record['error_pct']:.2f}%")
-        before = record["error_pct"]
-    return steps
+    return {step["step"]: step for step in done}
 
 
 def workshop_of(base, images: data.Dataset, flags) -> candidates.Workshop:
@@ -165,10 +177,6 @@ def workshop_of(base, images: data.Dataset, flags) -> candidates.Workshop:
 
 def proposal_of(record) -> Proposal:
     return Proposal(**{f.name: record[f.name] for f in fields(Proposal) if f.name in record})
-
-
-def candidate_of(record) -> Candidate:
-    return Candidate(proposal_of(record), record["error_pct"], record["growth_pct"])
 
 
 def piece_of(parent, proposal: Proposal, progress=None) -> candidates.Piece:
