@@ -135,8 +135,8 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
                        help="last: remove a block's branch only if no narrower width gains enough, NetAdapt's own "
                             "rule; always: a step also tries every block without it, if that gains enough")
     group.add_argument("--search", choices=halving.SEARCHES, default="halving",
-                       help="halving: judge all candidates cheaply, the better ones more thoroughly; quick: the same, on "
-                            "fewer images, and only the layers that a change reaches are fine-tuned; full: give every "
+                       help="halving: judge all candidates cheaply, the better ones more thoroughly; quick: on fewer "
+                            "images, and only layers from the changed one on are fine-tuned; full: give every "
                             "candidate the whole short-term fine-tuning, NetAdapt's own way")
     group.add_argument("--layer_fraction", type=cli.part, default=1.0,
                        help="part of a step's proposals that is tried, drawn at random")
