@@ -142,7 +142,8 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
                        help="part of a step's proposals that is tried, drawn at random")
     group = parser.add_argument_group("search (trade)")
     group.add_argument("--scratch_epochs", type=cli.within(int, 1, 1_000_000), default=3,
-                       help="epochs from scratch, after which the network with the least training loss is the best")
+                       help="epochs from scratch, after which networks are compared; all but the best two of a round "
+                            "get only the first")
     group.add_argument("--scratch_rate", type=cli.within(float, 1e-9, 1e3), default=0.1,
                        help="learning rate of the first of these epochs, as --learning_rate of train.py")
 

@@ -285,7 +285,8 @@ def print_report(name: str, found: dict[str, Any]) -> None:
           f"{found['training_ratio']:.2f} times as fast")
     if "two_workers_of_one_thread" in steps:
         one, two = steps["one_worker_of_one_thread"], steps["two_workers_of_one_thread"]
-        print(f"a step by 1 worker, 1 thread {one:9.1f} s\n"
+        print(f"--search={next(iter(found['step_ratios']))}\n"
+              f"a step by 1 worker, 1 thread {one:9.1f} s\n"
               f"by 2 workers, 1 thread each  {two:9.1f} s   {one / two:.2f} times as fast")
 
 

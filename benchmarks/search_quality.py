@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Optional
@@ -132,7 +132,7 @@ def walk(base_path: Path, data_loc: str, repeat: str, seed: int, short_term_fine
     rungs = {name: halving.ladder(name, short_term_fine_tune) for name in halving.SEARCHES}
     path = Path("search-quality.steps.jsonl")
     done = resumed(path, {"history": header, "seed": other.seed,
-                          "rungs": {name: [asdict(rung) for rung in rungs[name]] for name in FAST}})
+                          "rungs": {name: [rung.as_record() for rung in rungs[name]] for name in FAST}})
     before = workshop.error_pct(parent, workshop.held_out)
     for record in (r for r in records if r["event"] == "step"):
         step, first = record["step"], [r for r in records if r["event"] == "candidate" and r["step"] == record["step"]]
@@ -151,6 +151,8 @@ def walk(base_path: Path, data_loc: str, repeat: str, seed: int, short_term_fine
         if error != record["error_pct"]:
             print(f"step {step}: rebuilt with {error:.2f}% error, was {record['error_pct']:.2f}%")
         before = record["error_pct"]
+    if not done:
+        raise UserError(f"--steps: none of them is a step of history/quality-{repeat}-{seed}.jsonl")
     return [done[step] for step in sorted(done)]
 
 
@@ -189,7 +191,7 @@ def climbed(workshop, parent, step: int, proposals, rungs, before: float) -> lis
     progress, judged = {}, []
 
     def judge(rung, going):
-        start = before if rung.images is None else workshop.error_pct(parent, workshop.judged(step, rung.images))
+        start = before if rung.images is None else candidates.judge_parent(workshop, parent, step, rung)[0]
         pieces = tuple(piece_of(parent, p, progress.get(p.key)) for p in going)
         made = {m.key: m for m in candidates.make_candidates(workshop, parent, candidates.Order(step, rung, pieces))}
         progress.update({key: m.progress for key, m in made.items()})

@@ -148,7 +148,8 @@ def test_a_narrower_array_that_was_filled_in_gives_what_it_has(tmp_path):
     assert found == {"No_Stride_3": {(3, 16): arrays["No_Stride_3"][2, 15]}}
 
 
-@pytest.mark.parametrize("words", ["3-16", "3->x", "3->16->5", 3, ["3->16"], "9" * 30 + "->1"])
+@pytest.mark.parametrize("words", ["3-16", "3->x", "3->16->5", "1->2->3 4->5->6", "3 16", 3,
+                                   ["3->16"], "9" * 30 + "->1"])
 def test_a_note_that_tells_it_in_other_words_is_named(tmp_path, words):
     write_dense(tmp_path / "t.pickle", WIDE, sampling={"entries": {"FC": words}})
     with pytest.raises(UserError, match="t.json: sampling, entries, FC: expected pairs such as 3->16"):

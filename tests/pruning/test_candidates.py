@@ -167,6 +167,32 @@ def test_the_judged_images_are_of_all_classes_and_a_steps_own():
     assert workshop.judged(1, 50) is workshop.judged(1, None) is workshop.held_out
 
 
+def test_a_sample_is_in_batches_of_about_the_same_size(monkeypatch):
+    """Of images in the order of their classes, as folders have them, and where the last batch would have one image."""
+    workshop, _ = workshop_and_parent("depthwise")
+    monkeypatch.setattr(training, "EVAL_BATCH", 49)
+    batches = workshop.sample(1, 1000)
+    assert [len(batch) for batch in batches] == [25, 25]
+    order = [pixels.tolist() for batch in batches for pixels in batch.pixels]
+    assert sorted(order) == sorted(workshop.held_out.pixels.tolist()) and order != workshop.held_out.pixels.tolist()
+    (few,) = workshop.sample(1, 20)
+    assert torch.equal(few.pixels, workshop.judged(1, 20).pixels)
+
+
+def test_the_parent_is_judged_as_its_candidates_are():
+    workshop, parent = workshop_and_parent("res-10-1")
+    plain = workshop.judge(parent, workshop.judged(2, 20))
+    assert candidates.judge_parent(workshop, parent, 2, SCORE) == plain
+    before = copy.deepcopy(parent.state_dict())
+    own = candidates.judge_parent(workshop, parent, 2, GLANCE)
+    assert all(torch.equal(v, before[k]) for k, v in parent.state_dict().items())
+    model = copy.deepcopy(parent).train()
+    with torch.no_grad():
+        logits = model(NORMAL(workshop.judged(2, 20).pixels))
+    expected = float(torch.nn.functional.cross_entropy(logits, workshop.judged(2, 20).labels))
+    assert own[1] == pytest.approx(expected, rel=1e-3) and own[1] != pytest.approx(plain[1], rel=1e-3)
+
+
 def test_workers_make_the_same(tmp_path):
     workshop, parent = workshop_and_parent("depthwise")
     several = pieces(parent)

@@ -317,6 +317,8 @@ def test_few_entries_of_a_wideresnet_give_arrays_that_earlier_programs_read(scri
     again = script(*FEW, "--depth=10", "--width=0.5", "--img_size=8", "--reuse", "few", "--save_file=again", check=True)
     assert f"perf_tables/few.pickle: {about['measured']} entries of {len(network.tables)} operators are reused" in (
         again.stderr)
+    about = json.loads((tmp_path / "perf_tables/again.json").read_text())["sampling"]
+    assert sum(len(pairs.split()) for pairs in about["entries"].values()) == about["measured"] >= about["reused"] > 0
 
 
 def test_what_few_entries_cannot_do_is_refused(nets, script, tmp_path):

@@ -122,6 +122,31 @@ def test_trading_says_what_it_judged_and_ends_the_same_from_scratch_in_workers_a
     refused(script(*flags, "--scratch_rate=0.2", "--resume"), "--scratch_rate was")
 
 
+def test_the_quick_search_ends_the_same_in_workers_and_resumed(priced, script):
+    """The journal of a whole run, cut within its first step, is what a killed run leaves; its candidates are lost."""
+    flags = [*PRUNE, "--search=quick", "--init_red_fact=2", "--short_term_fine_tune=5"]
+    script(*flags, check=True)
+    start, *records, _ = map(json.loads, (priced / "history/pruned.jsonl").read_text().splitlines())
+    meets_its_target(priced, 0.3)
+    assert [rung["images"] for rung in start["rungs"]] == [1000, 2000, None] and start["rungs"][1]["frozen"]
+    assert {r["rung"] for r in records if r["event"] == "candidate"} == {"score", "short", "full"}
+    script(*flags, "--jobs=2", "--save_file=there", check=True)
+    there = [json.loads(line) for line in (priced / "history/there.jsonl").read_text().splitlines()]
+    assert [r for r in there if r["event"] == "step"] == [r for r in records if r["event"] == "step"]
+    for name in ("checkpoints/pruned.t7", "history/pruned.jsonl", "nbr_channels/pruned.pickle"):
+        (priced / name).unlink()
+    trials = [{"event": "trial", "step": 1, "rung": "score", "error_pct": r["errors_pct"]["score"], "loss": None,
+               **{k: r[k] for k in ("group", "width", "proposed_width", "gain_s", "missing_s")}}
+              for r in records if r["event"] == "candidate" and r["step"] == 1]
+    (priced / "history/pruned.unfinished.jsonl").write_text("".join(map(journal.line, [start, *trials])))
+    again = script(*flags, "--resume", check=True).stdout
+    assert "step 1, short" in again
+    now = [json.loads(line) for line in (priced / "history/pruned.jsonl").read_text().splitlines()]
+    assert [r for r in now if r["event"] == "step"] == [r for r in records if r["event"] == "step"]
+    refused(script(*PRUNE, "--search=halving", "--init_red_fact=2", "--short_term_fine_tune=5", "--resume",
+                   "--save_file=pruned"), "--search was")
+
+
 def test_a_plan_of_a_method_without_data_is_what_it_does(priced, script):
     flags = ["--method=params", "--floor=1"]
     before = contents(priced)

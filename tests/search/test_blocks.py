@@ -1,10 +1,11 @@
 """Fewer blocks in every stage and one factor for all widths: stages, and the best of all choices."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from tests.helpers import TORCH_NETWORKS, in_steps, published
+from tests.helpers import TORCH_NETWORKS, TOY, TOY_WIDTHS, in_steps, published, toy_latency
 from utils.search import blocks
 from utils.search.netadapt import NoWayOn
 from utils.search.space import Space
@@ -64,3 +65,24 @@ def test_every_network_keeps_its_rules(name):
     assert all(found[g.name] == g.width for g in space.groups if not g.prunable)
     with pytest.raises(NoWayOn, match="--method=blocks: .* lower --pruning_fact"):
         blocks.best(space, full, cost, 0.0)
+
+
+def test_where_the_blocks_may_not_all_go():
+    """Two branches without a skip: one of them has to stay."""
+    space = Space(replace(TOY, groups=tuple(replace(g, removable=g.name in "ab") for g in TOY.groups)))
+    assert blocks.stages(space, TOY_WIDTHS)
+    found = blocks.best(space, TOY_WIDTHS, toy_latency, 6.0)
+    assert toy_latency(found) <= 6.0 and space.lives(found)
+    with pytest.raises(NoWayOn, match="--method=blocks: the least predicted latency is"):
+        blocks.best(space, TOY_WIDTHS, toy_latency, 1e-3)
+
+
+def test_of_very_many_choices_some_are_left_out(monkeypatch):
+    network, cost = published()
+    full = network.full_widths
+    assert len(blocks._choices(Space(network), full)) == 27
+    monkeypatch.setattr(blocks, "MOST_CHOICES", 12)
+    some = blocks._choices(Space(network), full)
+    assert len(some) == 12 and {} in some
+    found = blocks.best(Space(network), full, cost, 0.6 * cost(full))
+    assert cost(found) <= 0.6 * cost(full)

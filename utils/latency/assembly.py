@@ -1,7 +1,7 @@
 """Build a latency table: choose what to measure, begin or resume the journal, write the table and its note."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,8 +141,6 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
                 measure.session(source, runner, care, begun, lines).run()
                 fill = partial(_filled, work.entries, sample)
             table, more = report.finish(care, begun, fill, about_tool.get("visit_statistic"))
-            if "sampling" in more and network.names_tables:  # its arrays do not tell what was measured
-                more["sampling"]["entries"] = report.by_key(begun.work, range(begun.work.first_entry, len(begun.work)))
             kept = note.stamped({**begun.header, **about_tool, "operators": tables.operators(network),
                                  "how": f"compute_table.py --mode={mode}", "entries": len(begun.work.wanted),
                                  "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})
@@ -186,7 +184,18 @@ def _filled(entries: Entries, sample: Optional[sampling.Sample],
     if sample is None:
         return entries.arrays(seconds), {}
     table, about = sampling.fill(entries.network, sample, seconds)
-    return table, {"sampling": about}
+    return table, {"sampling": {**about, **_told(entries, sample.numbers)}}
+
+
+def _told(entries: Entries, measured: Iterable[int]) -> Record:
+    """For the note of a table whose arrays do not tell which entries were measured: {key: "cin->cout cin->cout ..."}.
+    measured: their numbers."""
+    found: dict[str, list[str]] = {}
+    if entries.network.names_tables:
+        for number in measured:
+            table, cin, cout = entries[int(number)]
+            found.setdefault(table.key, []).append(f"{cin}->{cout}")
+    return {"entries": {key: " ".join(pairs) for key, pairs in found.items()}} if found else {}
 
 
 def _in_rounds(asked: Measuring, goal: Goal, source: Source, runner: Runner, care: Care, begun: measure.Begun,
@@ -194,6 +203,7 @@ def _in_rounds(asked: Measuring, goal: Goal, source: Source, runner: Runner, car
     """Measure few entries in rounds: what is known then, and how a table comes from it."""
     measurement = few.Measurement(begun, care, goal, asked.networks(), source, runner, lines, asked.multiple_of)
     known, reason = measurement.run(reused)
+    measured = measurement.planes.all({key: one.numbers for key, one in known.operators.items()})
     about = {**known.about(), **measurement.about(), "stopped_by": reason, "max_error": goal.max_error,
-             "minutes": goal.minutes}
+             "minutes": goal.minutes, **_told(begun.work.entries, measured)}
     return known.operators, lambda _: (known.table, {"sampling": about})

@@ -1,5 +1,6 @@
 """Entries that other tables have measured, on the same device with the same tool: they need not be measured again."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from utils.latency.note import Note, differences, plain_dict
 from utils.latency.points import Plane
 from utils.latency.table_files import read_measured
 
+PAIRS = re.compile(r"(\d{1,9}->\d{1,9}( \d{1,9}->\d{1,9})*)?")  # cin->cout, in a note
 USUAL_TILE = 16  # at whose multiples a dense table is read
 
 
@@ -54,11 +56,10 @@ def _told(path: Path, note: Note, key: str) -> Optional[np.ndarray]:
     if "sampling" not in note:
         return None
     words = plain_dict(plain_dict(note["sampling"]).get("entries")).get(key, "")  # older versions do not say
-    try:
-        return np.array([[int(n) for n in pair.split("->")] for pair in words.split()], np.int64).reshape(-1, 2)
-    except (AttributeError, ValueError, OverflowError) as error:
+    if not isinstance(words, str) or not PAIRS.fullmatch(words):
         raise UserError(f"{path.with_suffix('.json')}: sampling, entries, {key}: expected pairs such as 3->16 between "
-                        f"spaces, found {str(words)[:40]!r}; leave the table out of --reuse") from error
+                        f"spaces, found {str(words)[:40]!r}; leave the table out of --reuse")
+    return np.array([[int(n) for n in pair.split("->")] for pair in words.split()], np.int64).reshape(-1, 2)
 
 
 def _of_operator(plane: Plane, measured, told: Optional[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

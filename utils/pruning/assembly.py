@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -151,7 +151,7 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
               "model answers; that tells nothing of your images. Name them with --data_loc or --dataset", flush=True)
     workshop = _workshop(asked, base, images, device)
     rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
-    header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [asdict(rung) for rung in rungs],
+    header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [rung.as_record() for rung in rungs],
               "flags": {k: v for k, v in flags.items() if k not in FREE_FLAGS}}
     content, done = run_files.begin_or_go_on(files, header, going_on=going_on)
     model, test, unit = device.place(base.model), _labelled(asked, base, images.test, device), prices.cost.unit

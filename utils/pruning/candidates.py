@@ -52,6 +52,13 @@ class Workshop:
         order = torch.randperm(len(self.held_out), generator=training.seeded((self.seed, step)))
         return self.held_out[order[:count].to(self.held_out.labels.device)]
 
+    def sample(self, step: int, count: int) -> list[Images]:
+        """``count`` of the held-out images, or all where there are fewer, in random order and in batches of about the
+        same size: every batch tells as much of the statistics as another. Those of ``judged``, if there are more."""
+        order = torch.randperm(len(self.held_out), generator=training.seeded((self.seed, step)))
+        batches = order[:count].tensor_split(math.ceil(min(count, len(order)) / training.EVAL_BATCH))
+        return [self.held_out[batch.to(self.held_out.labels.device)] for batch in batches]
+
     def error_pct(self, model: TorchNet, images: Images) -> float:
         return self.judge(model, images)[0]
 
@@ -170,18 +177,8 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
     candidates that share them. Where the judged images are those that are measured on, they pass once, and the layers
     before the pruned one keep their statistics.
     """
-    device, judged = workshop.device, workshop.judged(order.step, order.rung.images)
-    normalise = workshop.source.normalisation.on(judged.labels.device)
+    device, (measured, seen, labels) = workshop.device, _inputs(workshop, parent, order.step, order.rung)
     shared = copy.deepcopy(parent)
-    (image,) = parent.network.inputs
-    seen = [{image.name: normalise(x)} for x in judged.pixels.split(training.EVAL_BATCH)]
-    if order.rung.own is None:
-        measured = [{image.name: x} for x in workshop.recalibrating(order.step, order.rung.recalibration)]
-    else:
-        pixels = workshop.judged(order.step, order.rung.own).pixels
-        measured = [{image.name: normalise(x)} for x in pixels.split(training.EVAL_BATCH)]
-    once = order.rung.own == order.rung.images
-    seen = [] if once else seen
     here = 0
     for piece in in_order(parent, order.pieces):
         cut = _first_change(parent, piece)
@@ -191,9 +188,35 @@ def _scored(workshop: Workshop, parent: TorchNet, order: Order) -> Iterator[Made
         candidate = device.place(surgery.slice_channels(shared, {piece.group: piece.keep}))
         end = len(candidate.layers)
         with device.autocast():
-            ends = _advance(candidate, measured, seen, cut, end)
-        yield Made(piece.key, *_judged(ends[0 if once else 1], judged),
+            logits = _logits(_advance(candidate, measured, seen, cut, end))
+        yield Made(piece.key, *_judged(logits, labels),
                    {"batches": 0, "model": copied(_statistics(candidate, 0 if order.rung.own is None else cut))})
+
+
+@torch.inference_mode()
+def judge_parent(workshop: Workshop, parent: TorchNet, step: int, rung: Rung) -> tuple[float, float]:
+    """(error in %, loss) of the parent, on the images of the rung and with the kind of statistics that candidates have.
+    """
+    if not rung.measures_what_it_judges:
+        return workshop.judge(parent, workshop.judged(step, rung.images))
+    measured, seen, labels = _inputs(workshop, parent, step, rung)
+    with workshop.device.autocast():
+        return _judged(_logits(_advance(copy.deepcopy(parent), measured, seen, 0, len(parent.layers))), labels)
+
+
+def _inputs(workshop: Workshop, parent: TorchNet, step: int, rung: Rung) -> "tuple[Values, Values, Tensor]":
+    """The images to measure statistics on and those to judge, in batches, and the labels of the latter. Where both are
+    the same, none are left to judge: they pass once."""
+    normalise = workshop.source.normalisation.on(workshop.held_out.labels.device)
+    (image,) = parent.network.inputs
+    batches = workshop.sample(step, rung.own) if rung.own else []
+    if rung.measures_what_it_judges:
+        return [{image.name: normalise(b.pixels)} for b in batches], [], torch.cat([b.labels for b in batches])
+    own = [normalise(batch.pixels) for batch in batches]
+    measured = own or workshop.recalibrating(step, rung.recalibration)
+    judged = workshop.judged(step, rung.images)
+    seen = judged.pixels.split(training.EVAL_BATCH) if len(judged) else ()
+    return ([{image.name: x} for x in measured], [{image.name: normalise(x)} for x in seen], judged.labels)
 
 
 def _statistics(model: TorchNet, first: int) -> dict[str, Tensor]:
@@ -224,13 +247,18 @@ def _first_change(parent: TorchNet, piece: Piece) -> int:
     return next(i for i, (a, b) in enumerate(zip(parent.layers, layers)) if a != b)
 
 
-def _judged(values: Values, images: Images) -> tuple[float, float]:
+def _logits(ends: tuple[Values, Values]) -> list[Tensor]:
+    """Those of the images that are judged, in batches: the second ones, or the first where there are no others."""
+    measured, seen = ends
+    return [_only(out) for out in seen or measured]
+
+
+def _judged(logits: Sequence[Tensor], labels: Tensor) -> tuple[float, float]:
     """(error in %, loss) of the logits of images in batches; NaN without images."""
-    if not len(images):
+    if not len(labels):
         return float("nan"), float("nan")
-    logits = torch.cat([_only(out) for out in values])
-    wrong, loss = training.wrong_and_loss(logits.double(), images.labels)
-    return 100.0 * int(wrong) / len(images), float(loss) / len(images)
+    wrong, loss = training.wrong_and_loss(torch.cat(list(logits)).double(), labels)
+    return 100.0 * int(wrong) / len(labels), float(loss) / len(labels)
 
 
 def _only(values: dict[str, Tensor]) -> Tensor:

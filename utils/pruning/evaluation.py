@@ -8,7 +8,7 @@ from model import surgery
 from model.torch_net import TorchNet
 from utils.common.journal import Journal
 from utils.pruning import history
-from utils.pruning.candidates import Piece, Progress, Workshop, number_of
+from utils.pruning.candidates import Piece, Progress, Workshop, judge_parent, number_of
 from utils.pruning.crew import Make
 from utils.pruning.history import Trials
 from utils.pruning.scores import Scores
@@ -76,8 +76,7 @@ class Evaluation:
     def _parent(self, rung: Rung) -> Judged:
         """The parent's error and loss on the images of the rung, with which candidates are compared."""
         if rung.images not in self.parents:
-            judged = self.workshop.judged(self.step, rung.images)
-            self.parents[rung.images] = self.workshop.judge(self.parent, judged)
+            self.parents[rung.images] = judge_parent(self.workshop, self.parent, self.step, rung)
         return self.parents[rung.images]
 
     def _piece(self, proposal: Proposal, rung: Rung) -> Piece:

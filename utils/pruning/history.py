@@ -120,8 +120,9 @@ def is_record(record: Any) -> bool:
     """Whether this is a line that a run writes after its first."""
     if not isinstance(record, dict) or record.get("event") not in ("trial", "network", "candidate", "step", "end"):
         return False
-    if record["event"] == "network" and not (isinstance(record.get("widths"), dict) and (
-            record.get("loss", "") is None or isinstance(record.get("loss"), (int, float)))):
+    if record["event"] == "network" and not (
+            isinstance(record.get("widths"), dict) and isinstance(record.get("epochs", 0), int) and (
+                record.get("loss", "") is None or isinstance(record.get("loss"), (int, float)))):
         return False
     number = isinstance(record.get("step"), int) or record["event"] == "end"
     return number and (record["event"] != "trial" or (

@@ -17,7 +17,7 @@ class Pruning:
 
     method: str  # "netadapt", "trade", or one of search/baselines.py
     pruning_method: str  # one of SCORES
-    search: str  # of netadapt: "halving" or "full"
+    search: str  # of netadapt: one of halving.SEARCHES
     settings: Settings
     short_term_fine_tune: int  # batches for a candidate
     long_term_fine_tune: int  # batches at the end

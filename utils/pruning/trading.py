@@ -42,11 +42,10 @@ def judges_of(network: Network, recipe: Recipe, epochs: int, cost: Cost, crew: C
                 for key, w in zip(keys, networks)]
 
     def whole(networks: Sequence[Widths]) -> list[float]:
-        figures = after(epochs, trade.CAPACITY, networks)
-        going_on.clear()  # those that go on have done so
-        return figures
+        return after(epochs, trade.CAPACITY, networks)
 
     def glance(networks: Sequence[Widths]) -> list[float]:
+        going_on.clear()  # of the round before
         return after(1, trade.FIRST_CAPACITY, networks)
 
     return whole, glance if epochs > 1 else None

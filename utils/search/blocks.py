@@ -4,6 +4,7 @@ A *block* is a branch that can go as a whole. The blocks whose outputs meet in t
 """
 
 from itertools import product
+from math import prod
 
 from model.network import Widths
 from utils.search.costs import COUNTS, Latency
@@ -12,6 +13,7 @@ from utils.search.space import Space
 
 FACTORS = 1000  # of widths: a factor is so many thousandths
 STEP = 10  # between the factors that are tried for every choice of blocks
+MOST_CHOICES = 2000  # of numbers of blocks; where there are more, every other number of the deepest stage is left out
 
 Block = tuple[str, ...]  # its removable groups
 
@@ -19,20 +21,36 @@ Block = tuple[str, ...]  # its removable groups
 def best(space: Space, widths: Widths, latency: Latency, budget_s: float) -> dict[str, int]:
     """The first blocks of every stage, and one factor for all widths; at least one channel of each group stays.
 
-    For every choice of numbers of blocks, the factor is the largest that meets the budget. Of these networks, the one
-    with the most parameters counts. Raises NoWayOn if none meets the budget.
+    For every choice of numbers of blocks, the factor is the largest hundredth that meets the budget. Of these networks,
+    the one with the most parameters counts. Raises NoWayOn if none meets the budget.
     """
-    every, parameters, found = stages(space, widths), COUNTS["params"](space.network), []
-    networks = [scaled(space, widths, factor) for factor in range(FACTORS, -1, -STEP)]
-    for counts in product(*(range(len(stage), -1, -1) for stage in every)):
-        gone = {g: 0 for stage, count in zip(every, counts) for block in stage[count:] for g in block}
-        if space.lives({**widths, **gone}):
-            fitting = (network for n in networks if latency(network := {**n, **gone}) <= budget_s)
-            found += [network for network in [next(fitting, None)] if network]
-    if not found:
-        least = {g: 0 for stage in every for block in stage for g in block}
-        raise out_of_reach("blocks", latency, {**networks[-1], **least}, budget_s)
-    return max(found, key=parameters)
+    parameters, found, most = COUNTS["params"](space.network), None, -1.0
+    scales = [scaled(space, widths, factor) for factor in range(FACTORS, -1, -STEP)]
+    choices = _choices(space, widths)
+    for gone in sorted(choices, key=lambda gone: -parameters({**widths, **gone})):
+        for network in ({**scale, **gone} for scale in scales):
+            count = parameters(network)
+            if count <= most:  # narrower ones have even fewer
+                break
+            if latency(network) <= budget_s:
+                found, most = network, count
+                break
+    if found is None:
+        least = min(({**scales[-1], **gone} for gone in choices), key=latency)
+        raise out_of_reach("blocks", latency, least, budget_s)
+    return found
+
+
+def _choices(space: Space, widths: Widths) -> list[dict[str, int]]:
+    """Every choice of numbers of blocks that is a network: the groups that are gone, all 0."""
+    every = stages(space, widths)
+    counts = [list(range(len(stage), -1, -1)) for stage in every]
+    while prod(map(len, counts)) > MOST_CHOICES:
+        deepest = max(range(len(counts)), key=lambda i: len(counts[i]))
+        counts[deepest] = counts[deepest][::2]
+    found = ({g: 0 for stage, count in zip(every, kept) for block in stage[count:] for g in block}
+             for kept in product(*counts))
+    return [gone for gone in found if space.lives({**widths, **gone})]
 
 
 def stages(space: Space, widths: Widths) -> list[list[Block]]:

@@ -5,8 +5,8 @@ sees errors, and nothing of torch, files or data.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Callable, Optional
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Callable, Optional
 
 from utils.search.netadapt import Candidate, Key, Proposal
 
@@ -22,16 +22,25 @@ class Rung:
     batches: int  # of fine-tuning, in total, before a candidate is judged
     images: Optional[int] = None  # held-out images to judge on; None: all
     recalibration: int = 0  # batches to measure batch-norm statistics anew on, before any fine-tuning
-    own: Optional[int] = None  # held-out images to measure them on instead; where they are judged, in the same pass
+    own: Optional[int] = None  # held-out images to measure them on instead
     frozen: bool = False  # the layers before the first pruned one do not learn
     share: float = 0.0  # part of the step's candidates that goes on to the next rung
     least: int = 1  # number that goes on, at least
+
+    @property
+    def measures_what_it_judges(self) -> bool:
+        """Whether the batch norms use the statistics of the very images that are judged."""
+        return self.own is not None and self.own == self.images
+
+    def as_record(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if NEWER.get(k, ...) != v}
 
     def going_on(self, candidates: int) -> int:
         """How many of a step's candidates leave this rung for the next one."""
         return min(max(round(self.share * candidates), self.least), candidates)
 
 
+NEWER = {"own": None, "frozen": False}  # left out of a rung's record at these values: older runs do not have them
 SEARCHES = ("quick", "halving", "full")
 
 
