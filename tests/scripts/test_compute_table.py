@@ -314,9 +314,12 @@ def test_few_entries_of_a_wideresnet_give_arrays_that_earlier_programs_read(scri
     about = json.loads((tmp_path / "perf_tables/few.json").read_text())["sampling"]
     assert about["measured"] < about["of"] == 3016 and about["rounds"] == 2
     assert sum(len(pairs.split()) for pairs in about["entries"].values()) == about["measured"]
-    again = script(*FEW, "--depth=10", "--width=0.5", "--img_size=8", "--reuse", "few", "--save_file=again", check=True)
+    again = script(*FEW, "--depth=10", "--width=0.5", "--img_size=8", "--reuse", "few", "--save_file=again")
     assert f"perf_tables/few.pickle: {about['measured']} entries of {len(network.tables)} operators are reused" in (
         again.stderr)
+    if again.returncode:  # other programs came or went between the two
+        refused(again, "--reuse: the entries of these tables take", "leave --reuse out")
+        pytest.skip("the machine's speed changed by more than a table may be scaled")
     about = json.loads((tmp_path / "perf_tables/again.json").read_text())["sampling"]
     assert sum(len(pairs.split()) for pairs in about["entries"].values()) == about["measured"] >= about["reused"] > 0
 
