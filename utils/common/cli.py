@@ -108,7 +108,7 @@ def add_run_flags(parser: argparse.ArgumentParser, *, resume: str) -> None:
                        help="random seed; the same seed gives the same result")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     group.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                       help="precision of convolutions; auto: bf16 if the processor has instructions for it, else fp32")
+                       help="precision of convolutions; auto: bf16 where it is faster, else fp32")
     group.add_argument("--resume", action="store_true", help=resume)
 
 
