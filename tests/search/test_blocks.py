@@ -39,7 +39,7 @@ def test_a_block_goes_as_a_whole_whichever_of_its_groups_goes_first(name):
     assert bool(found) == bool(removable)
 
 
-@pytest.mark.parametrize("part, counts", [(0.6, (0, 2, 2)), (0.4, (0, 0, 2))])
+@pytest.mark.parametrize("part, counts", [(0.6, (0, 2, 2)), (0.5, (0, 1, 2)), (0.4, (0, 0, 2))])
 def test_it_is_the_best_of_all_choices(part, counts):
     network, cost = published()
     full, budget_s = network.full_widths, part * cost(network.full_widths)

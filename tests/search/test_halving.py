@@ -87,3 +87,11 @@ def test_ladders():
         (r.name, r.batches, r.share, r.least) for r in rungs]
     score, full = halving.ladder("quick", 0)
     assert not score.recalibration and full.recalibration, "nothing else measures the statistics of the result"
+
+
+def test_the_record_of_a_rung_is_that_of_older_runs_which_go_on():
+    of_older = {"name", "batches", "images", "recalibration", "share", "least"}
+    for name in ("full", "halving"):
+        assert all(rung.as_record().keys() == of_older for rung in halving.ladder(name, 100))
+    assert [set(rung.as_record()) - of_older for rung in halving.ladder("quick", 100)] == [
+        {"own"}, {"own", "frozen"}, {"own", "frozen"}]
