@@ -16,6 +16,7 @@ from utils.pruning import candidates
 from utils.pruning.candidates import Order, Piece, Workshop
 from utils.pruning.crew import Crew
 from utils.pruning.scores import filter_norms
+from utils.pruning.store import CandidateStore
 from utils.search import halving
 from utils.search.halving import Rung
 
@@ -241,3 +242,18 @@ def test_bf16_is_fp32_within_tolerance(name):
     assert losses[2] == pytest.approx(losses[0], rel=0.02)
     assert abs(losses[3] - losses[1]) <= 4.0
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_what_a_glance_measured_is_kept_and_gone_on_with(tmp_path):
+    """The statistics of the layers from the changed one on; those of a layer of another shape are not taken."""
+    workshop, parent = workshop_and_parent("res-10-1")
+    for piece in [p for p in pieces(parent) if len(p.keep)]:
+        (made,) = candidates.make_candidates(workshop, parent, Order(1, GLANCE, (piece,)))
+        store = CandidateStore(tmp_path, parent.network)
+        store.keep(1, piece.key, made.progress)
+        widths = {**parent.widths, piece.group: len(piece.keep)}
+        kept = store.progress(piece.key, parent.network.weight_shapes(widths), 2)
+        assert kept is not None
+        same_states(kept, made.progress)
+        other = {**widths, piece.group: len(piece.keep) + 1}
+        assert store.progress(piece.key, parent.network.weight_shapes(other), 2) is None

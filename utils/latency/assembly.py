@@ -188,14 +188,11 @@ def _filled(entries: Entries, sample: Optional[sampling.Sample],
 
 
 def _told(entries: Entries, measured: Iterable[int]) -> Record:
-    """For the note of a table whose arrays do not tell which entries were measured: {key: "cin->cout cin->cout ..."}.
-    measured: their numbers."""
-    found: dict[str, list[str]] = {}
-    if entries.network.names_tables:
-        for number in measured:
-            table, cin, cout = entries[int(number)]
-            found.setdefault(table.key, []).append(f"{cin}->{cout}")
-    return {"entries": {key: " ".join(pairs) for key, pairs in found.items()}} if found else {}
+    """For the note of a table whose arrays do not tell which entries were measured. measured: their numbers."""
+    if not entries.network.names_tables:
+        return {}
+    found = (entries[int(number)] for number in measured)
+    return {"entries": report.in_words((table.key, cin, cout) for table, cin, cout in found)}
 
 
 def _in_rounds(asked: Measuring, goal: Goal, source: Source, runner: Runner, care: Care, begun: measure.Begun,

@@ -123,10 +123,14 @@ def _some(entries: Mapping[str, str]) -> str:
 
 
 def by_key(work: Work, items: Iterable[int]) -> dict[str, str]:
-    """Entries by their tables: {key: "cin->cout cin->cout ..."}."""
+    """Items by their tables, as ``in_words``."""
+    return in_words(work.label(int(item)) for item in items)
+
+
+def in_words(labels: Iterable[Sequence[Any]]) -> dict[str, str]:
+    """Entries (key, cin, cout) by their tables: {key: "cin->cout cin->cout ..."}."""
     found: dict[str, list[str]] = {}
-    for item in items:
-        key, cin, cout = work.label(int(item))
+    for key, cin, cout in labels:
         found.setdefault(key, []).append(f"{cin}->{cout}")
     return {key: " ".join(entries) for key, entries in found.items()}
 

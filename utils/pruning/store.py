@@ -89,5 +89,4 @@ def _fits(progress: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     found = {k: v for k, v in progress["model"].items() if not str(k).endswith("num_batches_tracked")}
     statistics = {k for k in shapes if "running_" in k}
     whole = set(found) == set(shapes) or progress["batches"] == 0 and set(found) <= statistics
-    return whole and (
-            all(isinstance(v, torch.Tensor) and shapes[k] == tuple(v.shape) for k, v in found.items()))
+    return whole and all(isinstance(v, torch.Tensor) and shapes[k] == tuple(v.shape) for k, v in found.items())
