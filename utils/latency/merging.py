@@ -11,7 +11,8 @@ import numpy as np
 
 from utils.common.errors import UserError
 from utils.latency.large import Operator, Operators, refitted
-from utils.latency.note import COMPARED, Note, correction_in, probe_in, reported_differences, stamped
+from utils.latency.note import COMPARED, Note, correction_in, network_in, probe_in, reported_differences, stamped
+from utils.latency.references import noted_of, references_in
 from utils.latency.table_files import LatencyTable
 
 MOST_APART = 100.0  # the factor between two boards' tables of one network
@@ -100,7 +101,7 @@ def merged_note(notes: Sequence[Note], paths: Sequence[Path], about: dict[str, A
 
 
 def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
-    """The values that all notes share, and the means of their corrections and of their probes, if all have them."""
+    """The values that all notes share, and the means of their corrections, probes and references, if all have them."""
     first, found = notes[0], {}
     for key in ("network", *(k for k in COMPARED if k != "num_images")):
         if key in first and all(note.get(key) == first[key] for note in notes):
@@ -117,4 +118,5 @@ def _in_common(notes: Sequence[Note]) -> dict[str, Any]:
     probes = [s for s in map(probe_in, notes) if s]
     if len(probes) == len(notes):
         found["probe"] = {"usual_s": float(np.mean(probes))}
-    return found
+    network = network_in(found)
+    return {**found, **(noted_of([references_in(note, network) for note in notes]) if network else {})}

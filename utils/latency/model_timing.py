@@ -110,11 +110,16 @@ class Timings:
 
 
 def about_probe(ratio: float) -> str:
-    """The ratio in words."""
+    """The probe's ratio in words."""
+    return about_ratio(ratio, "the probe takes")
+
+
+def about_ratio(ratio: float, what_takes: str) -> str:
+    """In words, a time now over that when the table was measured."""
     if alike(ratio):
-        return f"the probe takes {ratio - 1:+.1%} compared with when the table was measured"
-    return (f"the probe takes {ratio:.2f} times as long as when the table was measured: another machine, or a busy "
-            "one; measure the table anew")
+        return f"{what_takes} {ratio - 1:+.1%} compared with when the table was measured"
+    return (f"{what_takes} {ratio:.2f} times as long as when the table was measured: another machine, or a busy one; "
+            "measure the table anew")
 
 
 def _ms(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from model.network import Widths
-from utils.latency import board
+from utils.latency import board, references
 from utils.latency.correction import fit_correction
 from utils.latency.measure import Begun, Work
 from utils.latency.sensors import Throttling
@@ -41,7 +41,9 @@ def finish(care: Care, begun: Begun, fill: Fill,
     about.update(filled)
     here = np.flatnonzero(np.isfinite(networks).all(1))  # the others were not reached in time
     if len(here):
-        about["correction"] = _correction(work, [work.networks[int(i)] for i in here], table, networks[here].min(1))
+        timed, lowest = [work.networks[int(i)] for i in here], networks[here].min(1)
+        about["correction"] = _correction(work, timed, table, lowest)
+        about.update(references.noted(timed, lowest, work.copies))
     return table, about
 
 

@@ -1,8 +1,9 @@
 """Compare a table's predictions with the times of random whole networks, measured as carefully as tables.
 
-A machine's speed changes by some percent from one hour to the next, with its clock and with other programs. So the
-probe, an entry of the table, is timed too, and the predictions are scaled to the machine's present speed. The
-predictions without this scaling are reported as well.
+A machine's speed changes by some percent from one hour to the next, with its clock and with other programs. So some
+whole networks that were timed when the table was measured are timed again (references.py), and the predictions are
+scaled to the machine's present speed. Tables without them have the probe for it, an entry of the table. The predictions
+without this scaling are reported as well.
 """
 
 import tempfile
@@ -15,8 +16,9 @@ import numpy as np
 
 from model.network import Network, Widths
 from utils.latency.entries import probe_entry
-from utils.latency.model_timing import about_probe
+from utils.latency.model_timing import about_probe, about_ratio
 from utils.latency.note import Note, at_todays_speed, correction_in, probe_in
+from utils.latency.references import references_in
 from utils.latency.runners import Runner, patiently
 from utils.latency.table_files import LatencyTable
 from utils.latency.tables import corrected, latency_s
@@ -34,11 +36,12 @@ class Validation:
     second_s: np.ndarray  # measured once more
     ratio: Optional[float]  # the probe now over the probe while the table was measured; None: not known
     unsettled: int  # networks whose visits differ too much, or whose visits all met a slow machine
+    of_references: Optional[float] = None  # the references now over then; None: not known
 
     @property
     def slower(self) -> float:
         """By how much the machine is slower now; 1 if that is not known, or the machine is another one."""
-        return at_todays_speed(1.0, self.ratio)
+        return at_todays_speed(1.0, self.ratio if self.of_references is None else self.of_references)
 
     @property
     def measured_s(self) -> np.ndarray:
@@ -60,7 +63,8 @@ class Validation:
         return {"networks": [{"predicted_s": float(p), "measured_s": float(m)}
                              for p, m in zip(self.predicted_s, self.measured_s)],
                 **self._summary(self.predicted_s),
-                "probe_now_over_then": self.ratio, "without_probe": self._summary(self.table_s),
+                "probe_now_over_then": self.ratio, "references_now_over_then": self.of_references,
+                "without_probe": self._summary(self.table_s),
                 "uncorrected": self._summary(self.sums_s * self.slower),
                 "unsettled_networks": self.unsettled,
                 "floor": {"mean_abs_error": float(self.floor.mean()), "max_abs_error": float(self.floor.max())}}
@@ -77,9 +81,14 @@ class Validation:
             yield (f"a noisy machine: {self.unsettled} of {len(self.first_s)} networks did not settle (--spread, "
                    "--drift); validate again when it is quiet")
         yield f"without the correction in the note: {_summary_words(self._summary(self.sums_s * self.slower))}"
-        probe = about_probe(self.ratio) if self.ratio else "the probe is not compared: the table was measured otherwise"
-        yield f"{probe}; without it: {_summary_words(self._summary(self.table_s))}"
+        yield f"{self._speed()}; without that: {_summary_words(self._summary(self.table_s))}"
         yield f"validate: {_summary_words(self._summary(self.predicted_s))}"
+
+    def _speed(self) -> str:
+        """The machine's speed now, in words."""
+        if self.of_references is not None:
+            return about_ratio(self.of_references, "whole networks of the build take")
+        return about_probe(self.ratio) if self.ratio else "the probe is not compared: the table was measured otherwise"
 
     def _summary(self, predicted_s: np.ndarray) -> dict[str, Any]:
         error = np.abs(predicted_s / self.measured_s - 1)
@@ -106,15 +115,19 @@ def validate(network: Network, table: LatencyTable, note: Note, networks: Sequen
     sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
                      for t in (table, corrected(network, table, correction_in(note))))
     then_s = probe_in(note) if same_machine else None
-    visits = Visits(2 * len(networks), care.max_visits, then_s or np.inf)
+    known = references_in(note if same_machine else {}, network)
+    again, count = known.copies * len(known.networks), len(networks)
+    visits = Visits(2 * count + again, care.max_visits, then_s or np.inf)
     with tempfile.TemporaryDirectory() as folder:
-        paths = 2 * _write(Path(folder), network, networks, num_images)
+        written = _write(Path(folder), network, [*networks, *known.networks], num_images)
+        paths = 2 * written[:count] + [path for path in written[count:] for _ in range(known.copies)]
         probe = patiently(lambda: variant(num_images, *probe_entry(network)), runner, "probe")
         Session(care, visits, lambda item: patiently(lambda: paths[item], runner, paths[item].name), probe).run(
             "timing whole networks")
-    first, second = np.split(visits.result(care), 2)
+    first, second, others = np.split(visits.result(care), (count, 2 * count))
     return Validation(table_s, sums, first, second, visits.usual_s / then_s if then_s else None,
-                      int(visits.unsettled(care).reshape(2, -1).any(0).sum()))
+                      int(visits.unsettled(care)[:2 * count].reshape(2, -1).any(0).sum()),
+                      known.now_over_then(others.reshape(-1, known.copies)) if again else None)
 
 
 def _write(folder: Path, network: Network, networks: Sequence[Widths], num_images: int) -> list[Path]:
