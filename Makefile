@@ -47,9 +47,9 @@ demo: .venv/installed
 		--learning_rate=0.05 --lr_type=cosine --save_file=digits
 	@echo "\n--- 2. measure every layer at every width on this machine"
 	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=build --save_file=here
-	@echo "\n--- 3. prune 40% of the latency, uniformly and with NetAdapt; retrain from scratch, export, measure"
+	@echo "\n--- 3. prune 40% of the latency, uniformly, with NetAdapt and by trading; retrain from scratch, export, measure"
 	cd demo && ../$(PY) ../compare.py --base_model=digits --perf_table=here --pruning_facts 0.4 --seeds 0 \
-		--methods unpruned uniform netadapt --prune_flags="--batch_size=32 $(STEPS)" \
+		--methods unpruned uniform netadapt 'trade --scratch_epochs=3' --prune_flags="--batch_size=32 $(STEPS)" \
 		--train_flags="--epochs=$(EPOCHS) --batch_size=32 --learning_rate=0.05 --lr_type=cosine" --save_file=digits
 	@echo "\n--- 4. hold the table's predictions to random networks, timed on this machine"
 	cd demo && ../$(PY) ../compute_table.py $(NETWORK) --mode=validate --perf_table=here --num_networks=$(JUDGED) \

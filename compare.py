@@ -47,7 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pruning_facts", type=cli.fraction, nargs="+", default=[0.4],
                         help="parts of the latency to remove")
     parser.add_argument("--methods", type=shlex.split, nargs="+",
-                        default=[[m] for m in ("netadapt", "uniform", "random", "knapsack", "grid", "unpruned")],
+                        default=[[m] for m in ("trade", "netadapt", "params", "knapsack", "uniform", "grid",
+                                               "unpruned")],
                         help="what to compare: methods of prune.py, each with or without its own flags; grid; "
                              "unpruned")
     parser.add_argument("--seeds", type=cli.within(int, 0, 2 ** 32 - 1), nargs="+", default=[0, 1, 2],

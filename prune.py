@@ -20,10 +20,13 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.network import Network, Widths
 from utils.common import cli
@@ -34,9 +37,9 @@ from utils.common.workers import outlive_ray
 from utils.latency import tables
 from utils.latency.note import origin_in
 from utils.latency.table_files import read_pair, table_path
-from utils.learning.settings import Compute, Recipe
+from utils.learning.settings import Compute, Data, Recipe
 from utils.pruning.settings import SCORES, Prices, Pruning
-from utils.search import baselines, halving, netadapt, pricing
+from utils.search import baselines, defaults, halving, netadapt, pricing, trade
 from utils.search.costs import COUNTS, LATENCY, Cost, Unit
 from utils.search.netadapt import Settings
 from utils.search.space import Space
@@ -46,8 +49,10 @@ if TYPE_CHECKING:  # these import torch, which main loads only where it is neede
     from utils.pruning.run_files import RunFiles
 
 
+Flags = Mapping[str, Any]  # of the command line, by name
+
 # left out of a run's flags at these values: older runs do not have them
-NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0, "knapsack_steps": 1, "scratch_epochs": 3,
+NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0, "knapsack_steps": 1, "scratch_epochs": None,
                "scratch_rate": 0.1}
 
 
@@ -64,12 +69,7 @@ def get_parser() -> argparse.ArgumentParser:
     cli.add_network_flags(parser, defaults=False)
     add_method_flags(parser)
     add_search_flags(parser)
-    group = parser.add_argument_group("fine-tuning")
-    group.add_argument("--short_term_fine_tune", type=cli.within(int, 0, 1_000_000), default=100,
-                       help="batches per candidate")
-    group.add_argument("--long_term_fine_tune", type=cli.within(int, 0, 10_000_000), default=0,
-                       help="batches at the end")
-    cli.optimiser_flags(group, learning_rate=8e-4, rate_help="learning rate of SGD")
+    add_training_flags(parser)
     cli.add_data_flags(parser, defaults=False)
     cli.add_run_flags(parser, resume="go on after an interruption; repeats only unfinished candidates")
     group = parser.add_argument_group("workers")
@@ -83,23 +83,25 @@ def get_parser() -> argparse.ArgumentParser:
                             "of this machine")
     group = parser.add_argument_group("look before you prune")
     group.add_argument("--plan", action="store_true",
-                       help="print the total latency and the first step's proposals, or the widths that another "
-                            "method chooses, and write nothing; knapsack and trade need images and have no plan")
+                       help="print the total latency and the proposals of NetAdapt's first step, or the widths that "
+                            "the --method chooses or begins with, and write nothing; knapsack needs images and has no "
+                            "plan")
     group.add_argument("--json", action="store_true", help="with --plan: as JSON")
     return parser
 
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
-    group.add_argument("--method", choices=("netadapt", "trade", *baselines.METHODS), default="netadapt",
-                       help="netadapt: step by step, trying candidates; trade: trades channels of groups for those of "
-                            "others at the asked latency, judged by training from scratch for a few epochs; the others "
-                            "choose all widths at once; uniform: every group by the same factor; uniform_filled: the "
-                            "same, in multiples of 1, 4, 8 or 16, then filled up to the latency; blocks: fewer "
-                            "blocks in every stage, and every group by the same factor; random: a part of a random "
-                            "group, again and again; params, macs: the widths with the most parameters, or "
+    group.add_argument("--method", choices=("trade", "netadapt", *baselines.METHODS),
+                       help="trade: trades channels of groups for those of others at the asked latency, judged by "
+                            "training from scratch for a few epochs; netadapt: step by step, trying candidates; the "
+                            "others choose all widths at once; uniform: every group by the same factor; "
+                            "uniform_filled: the same, in multiples of 1, 4, 8 or 16, then filled up to the latency; "
+                            "blocks: fewer blocks in every stage, and every group by the same factor; random: a part "
+                            "of a random group, again and again; params, macs: the widths with the most parameters, or "
                             "multiply-accumulate operations, within the latency; knapsack: the channels that are worth "
-                            "most within the latency")
+                            "most within the latency (default: trade; netadapt with a flag of its search or of "
+                            "fine-tuning, or where train.py did not train the base model from scratch)")
     group.add_argument("--pruning_method", choices=SCORES,
                        help="score of a channel: l2: norm of its filters; fisher, taylor: change of the loss without "
                             "it, to second or first order; bn: scale of its batch norm; random: a random number "
@@ -119,53 +121,64 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_search_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search (netadapt)")
-    group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9), default=20.0,
-                       help="the first step has to gain pruning_fact * total / init_red_fact")
-    group.add_argument("--decay_rate", type=cli.within(float, 1e-9, 1), default=0.98,
-                       help="factor on that gain from step to step")
+    usual = defaults.NETADAPT
+    group.add_argument("--init_red_fact", type=cli.within(float, 1e-3, 1e9),
+                       help="the first step has to gain pruning_fact * total / init_red_fact (default: "
+                            f"{usual['init_red_fact']:g})")
+    group.add_argument("--decay_rate", type=cli.within(float, 1e-9, 1),
+                       help=f"factor on that gain from step to step (default: {usual['decay_rate']:g})")
     group.add_argument("--allow_small_prunings", action="store_true",
                        help="remove a whole block even if that gains less than a step asks for")
-    group.add_argument("--criterion", choices=tuple(netadapt.CRITERIA), default="ratio",
+    group.add_argument("--criterion", choices=tuple(netadapt.CRITERIA),
                        help="the chosen candidate has the least: ratio: error growth per second gained; loss: loss "
-                            "growth per second gained; error: error")
-    group.add_argument("--reach", type=cli.within(float, 1, 1e6), default=1.0,
+                            f"growth per second gained; error: error (default: {usual['criterion']})")
+    group.add_argument("--reach", type=cli.within(float, 1, 1e6),
                        help="a proposal may gain up to so many times what is asked for, to reach the end of a latency "
-                            "step; 1: always the largest width that gains enough, NetAdapt's own rule")
-    group.add_argument("--removals", choices=netadapt.REMOVALS, default="last",
+                            "step; 1: always the largest width that gains enough, NetAdapt's own rule (default: "
+                            f"{usual['reach']:g})")
+    group.add_argument("--removals", choices=netadapt.REMOVALS,
                        help="last: remove a block's branch only if no narrower width gains enough, NetAdapt's own "
-                            "rule; always: a step also tries every block without it, if that gains enough")
-    group.add_argument("--search", choices=halving.SEARCHES, default="halving",
+                            "rule; always: a step also tries every block without it, if that gains enough (default: "
+                            f"{usual['removals']})")
+    group.add_argument("--search", choices=halving.SEARCHES,
                        help="halving: judge all candidates cheaply, the better ones more thoroughly; quick: on fewer "
                             "images, and only layers from the changed one on are fine-tuned; full: give every "
-                            "candidate the whole short-term fine-tuning, NetAdapt's own way")
-    group.add_argument("--layer_fraction", type=cli.part, default=1.0,
-                       help="part of a step's proposals that is tried, drawn at random")
+                            "candidate the whole short-term fine-tuning, NetAdapt's own way (default: "
+                            f"{usual['search']})")
+    group.add_argument("--layer_fraction", type=cli.part,
+                       help="part of a step's proposals that is tried, drawn at random (default: "
+                            f"{usual['layer_fraction']:g})")
     group = parser.add_argument_group("search (trade)")
-    group.add_argument("--scratch_epochs", type=cli.within(int, 1, 1_000_000), default=3,
+    group.add_argument("--scratch_epochs", type=cli.within(int, 1, 1_000_000),
                        help="epochs from scratch, after which networks are compared; all but the best two of a round "
-                            "get only the first")
-    group.add_argument("--scratch_rate", type=cli.within(float, 1e-9, 1e3), default=0.1,
-                       help="learning rate of the first of these epochs, as --learning_rate of train.py")
+                            "get only a third of them (default: 3; more of few images)")
+    group.add_argument("--scratch_rate", type=cli.within(float, 1e-9, 1e3),
+                       help="learning rate of the first of these epochs, as --learning_rate of train.py (default: that "
+                            "of the base model's training)")
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument("--short_term_fine_tune", type=cli.within(int, 0, 1_000_000),
+                       help=f"batches per candidate (default: {defaults.NETADAPT['short_term_fine_tune']})")
+    group.add_argument("--long_term_fine_tune", type=cli.within(int, 0, 10_000_000),
+                       help="batches at the end (default: none)")
+    cli.optimiser_flags(group, learning_rate=None,
+                        rate_help=f"learning rate of SGD (default: {defaults.NETADAPT['learning_rate']:g})",
+                        later="; trade: that of the base model's training")
 
 
 def main() -> None:
     args = get_parser().parse_args()
-    settings = Settings(args.pruning_fact, args.init_red_fact, args.decay_rate, args.allow_small_prunings,
-                        args.criterion, args.reach, args.removals, args.layer_fraction, args.seed)
-    keep = tuple(filter(None, args.keep.split(",")))
-    floor = baselines.default_floor(args.method) if args.floor is None else args.floor
-    space_of = partial(Space, keep=keep, multiple_of=args.multiple_of, floor=floor)
-    show = partial(plan if args.method == "netadapt" else partial(plan_at_once, args.method), settings=settings,
-                   as_json=args.json)
     wanted = {"net": args.net, "depth": args.depth, "width": args.width}
     base_path = locate(args.base_model, "checkpoints", ".t7") if args.base_model else None
-    if args.plan and args.method in (*baselines.BY_WORTH, "trade"):
+    if args.plan and args.method in baselines.BY_WORTH:
         raise UserError(f"--plan reads no images, and --method={args.method} needs them")
     if args.plan and not (base_path and base_path.exists()):
         if base_path:
             print(f"note: {base_path} is missing; planning for the network of the flags", file=sys.stderr)
         network = cli.describe_or_fail(**{**wanted, "net": args.net or cli.DEFAULT_NET})
-        show(space_of(network).checked(), network.full_widths, priced(args.perf_table, network))
+        show_plan(network, network.full_widths, vars(args))
         return
     if not args.save_file and not args.plan:
         raise UserError("--save_file is needed (only --plan goes without)")
@@ -177,28 +190,62 @@ def main() -> None:
         outlive_ray()
 
     from utils.learning import checkpoint, device  # torch takes seconds to load: first what does not need it
+    from utils.learning.data import RANDOM
     from utils.pruning import assembly, run_files
     with device.memory_errors():
         files = None if args.plan else run_files.files_of(save_name(args.save_file))
         base = assembly.open_base(base_path, wanted)
         if files is None:
-            show(space_of(base.network).checked(), base.model.widths, priced(args.perf_table, base.network))
+            show_plan(base.network, base.model.widths, vars(args))
             return
         data = checkpoint.data_of(base.content, args.dataset, args.data_loc, args.workers, args.holdout_prop)
-        pruning = Pruning(args.method, args.pruning_method or baselines.default_scores(args.method), args.search,
-                          settings, args.short_term_fine_tune, args.long_term_fine_tune,
-                          Recipe(args.learning_rate, args.momentum, args.weight_decay, args.batch_size), data,
-                          Compute(args.device, args.precision, args.threads, args.seed), keep, args.multiple_of,
-                          args.jobs, args.backend, floor, args.knapsack_steps, args.scratch_epochs, args.scratch_rate)
-        given = {**vars(args), "pruning_method": pruning.pruning_method, "floor": floor,
-                 "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
-        flags = {k: v for k, v in given.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
+        training = defaults.training_of(base.content)
+        method, why = defaults.method(vars(args), run_files.method_begun_with(files) if args.resume else None,
+                                      trained=training is not None and data.dataset != RANDOM)
+        if why:
+            print(f"--method={method}: {why}")
+        asked = defaults.filled(vars(args), method, training or defaults.FROM_SCRATCH)
         prices = priced(args.perf_table, base.network)
-        pruned = assembly.prune(pruning, base, prices, files, flags, going_on=args.resume)
-    if pruned:
-        report(base.network, base.model.widths, pruned, prices.cost.unit, files)
-    else:
+        pruned = assembly.prune(pruning_of(asked, data), base, prices, files, flags_of(asked, data),
+                                going_on=args.resume)
+    if not pruned:
         print(f"{files.checkpoint}: finished already")
+        return
+    report(base.network, base.model.widths, pruned, prices.cost.unit, files)
+    if method != "netadapt":
+        print("the weights were cut and not fine-tuned. Retrain them with the flags of the base model's training:\n"
+              f"python train.py {shlex.join(cli.network_flags(base.network))} --channels={args.save_file} "
+              "--save_file=NAME")
+
+
+def pruning_of(flags: Flags, data: Data) -> Pruning:
+    """The run that the flags ask for, each of which has its value."""
+    compute = Compute(flags["device"], flags["precision"], flags["threads"], flags["seed"])
+    return Pruning(settings=settings_of(flags), recipe=Recipe(**named(Recipe, flags)), data=data, compute=compute,
+                   keep=kept(flags), **{name: flags[name] for name in (
+                       "method", "pruning_method", "search", "short_term_fine_tune", "long_term_fine_tune",
+                       "multiple_of", "jobs", "backend", "floor", "knapsack_steps", "scratch_epochs",
+                       "scratch_rate")})
+
+
+def flags_of(flags: Flags, data: Data) -> dict[str, Any]:
+    """The flags as a run's files have them."""
+    found = {**flags, "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
+    return {k: v for k, v in found.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
+
+
+def settings_of(flags: Flags) -> Settings:
+    return Settings(**named(Settings, flags))
+
+
+def named(kind: type, flags: Flags) -> dict[str, Any]:
+    """The flags that a dataclass has fields for."""
+    return {field.name: flags[field.name] for field in fields(kind)}
+
+
+def kept(flags: Flags) -> tuple[str, ...]:
+    """Patterns of the layers that are left alone."""
+    return tuple(filter(None, flags["keep"].split(",")))
 
 
 def priced(name: str, network: Network) -> Prices:
@@ -213,6 +260,14 @@ def priced(name: str, network: Network) -> Prices:
     table = tables.read_table(path, network)
     found = pricing.priced(network, tables.prices(network, table), tables.memory_prices(network, table), table.cached_s)
     return Prices(Cost(found), path.name, sha256_of(table.all()), about_table(path, network))
+
+
+def show_plan(network: Network, widths: Widths, given: Flags) -> None:
+    """Print NetAdapt's first step, or the widths that another method chooses."""
+    flags = defaults.filled(given, given["method"] or "netadapt", None)
+    space = Space(network, kept(flags), flags["multiple_of"], flags["floor"]).checked()
+    show = plan if flags["method"] == "netadapt" else partial(plan_at_once, flags["method"])
+    show(space, widths, priced(flags["perf_table"], network), settings_of(flags), as_json=flags["json"])
 
 
 def plan(space: Space, widths: Widths, prices: Prices, settings: Settings, *, as_json: bool) -> None:
@@ -241,18 +296,21 @@ def plan(space: Space, widths: Widths, prices: Prices, settings: Settings, *, as
 
 def plan_at_once(method: str, space: Space, widths: Widths, prices: Prices, settings: Settings, *,
                  as_json: bool) -> None:
-    """Print the widths that a method chooses which tries no candidates; needs no data, writes nothing."""
+    """Print the widths that a method chooses without images, or begins with; needs no data, writes nothing."""
     network, latency, unit = space.network, prices.cost, prices.cost.unit
     total = latency(widths)
-    chosen = baselines.BY_LATENCY[method](space, widths, latency, netadapt.budget_s(settings, total), settings.seed)
+    budget_s = netadapt.budget_s(settings, total)
+    chosen = (trade.first(space, widths, latency, budget_s)[0] if method == "trade" else
+              baselines.BY_LATENCY[method](space, widths, latency, budget_s, settings.seed))
     counts = {name: (network.parameter_count(w), network.multiply_adds(w), latency(w))
               for name, w in (("before", widths), ("after", chosen))}
     if as_json:
         print(json.dumps({"total_latency_s": total, "latency_s": latency(chosen), "widths": chosen,
                           "parameters": counts["after"][0], "macs": counts["after"][1]}))
         return
+    begins = " begins with these widths, and trains networks to find better ones" if method == "trade" else ""
     print(f"{network.title}; {prices.about}\n"
-          f"--method={method}, asked for {unit.words(netadapt.budget_s(settings, total))}\n\n"
+          f"--method={method}{begins}; asked for {unit.words(budget_s)}\n\n"
           f"{'group':<14}{'before':>12}{'after':>12}")
     for group in (g.name for g in space.groups if g.prunable):
         print(f"{group:<14}{widths[group]:>12}{chosen[group] or 'removed':>12}")

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.helpers import PRUNE, ROOT, TINY, contents, environment, proportional_table, refused
+from tests.helpers import PRUNE, ROOT, TINY, TRAIN, contents, environment, proportional_table, refused
 from utils.common import journal
 from utils.common.pickles import read_pickle
 from utils.latency import plots
@@ -58,8 +58,6 @@ def test_methods_refuse_what_they_cannot_do(priced, script):
     refused(script("prune.py", "--plan", "--method=knapsack", "--perf_table=table", "--pruning_fact=0.3"),
             "--plan reads no images")
     refused(script(*PRUNE, "--method=params", "--pruning_fact=0.999", "--floor=0.5"), "--method=params", "--floor")
-    refused(script("prune.py", "--plan", "--method=trade", "--perf_table=table", "--pruning_fact=0.3"),
-            "--plan reads no images, and --method=trade needs them")
     refused(script(*PRUNE, "--method=trade", "--pruning_fact=0.999"), "--method=trade: ", "lower --pruning_fact")
     assert contents(priced) == before
 
@@ -89,6 +87,41 @@ def test_the_knapsack_in_steps_ends_the_same_resumed_and_at_one_step_is_as_befor
     assert again["prune_history"] == first["prune_history"]
     alone = script(*PRUNE, "--method=knapsack", "--knapsack_steps=1", check=True).stdout
     assert "before any fine-tuning" in alone and len(meets_its_target(priced, 0.3)["prune_history"]) == 1
+
+
+def test_the_default_trades_as_the_base_was_trained_unless_a_flag_or_a_run_says_otherwise(priced, script):
+    """A run that goes on keeps its method; a flag of NetAdapt's search or of fine-tuning means NetAdapt."""
+    plain = ["prune.py", "--base_model=base", "--perf_table=table", "--save_file=pruned", "--pruning_fact=0.3"]
+    script(*TRAIN, "--learning_rate=0.05", "--batch_size=32", "--weight_decay=1e-3", check=True)
+    said = script(*plain, "--scratch_epochs=1", check=True).stdout
+    assert said.startswith("--method=trade: the default\n") and "training loss" in said
+    assert said.endswith("python train.py --net=res --depth=10 --width=0.125 --channels=pruned --save_file=NAME\n")
+    assert meets_its_target(priced, 0.3)["prune_history"][0]["method"] == "trade"
+    flags = json.loads((priced / "history/pruned.jsonl").read_text().splitlines()[0])["flags"]
+    assert (flags["method"], flags["scratch_rate"], flags["batch_size"], flags["weight_decay"], flags["momentum"]) == (
+        "trade", 0.05, 32, 1e-3, 0.9)
+    assert "finished already" in script(*plain, "--scratch_epochs=1", "--resume", check=True).stdout
+    said = script(*plain, "--init_red_fact=2", "--short_term_fine_tune=1", check=True).stdout
+    assert said.startswith("--method=netadapt: --init_red_fact is a flag of it\n") and "step 1: " in said
+    flags = json.loads((priced / "history/pruned.jsonl").read_text().splitlines()[0])["flags"]
+    assert flags["method"] == "netadapt" and flags["batch_size"] == 128
+    script(*plain, "--method=uniform", check=True)
+    again = script(*plain, "--resume", check=True).stdout
+    assert again == "--method=uniform: as the run began\ncheckpoints/pruned.t7: finished already\n"
+    script("train.py", "--init=base", "--dataset=digits", "--epochs=1", "--save_file=tuned", check=True)
+    said = script(*plain, "--base_model=tuned", "--save_file=other", "--pruning_fact=0.02", check=True).stdout
+    assert said.startswith("--method=netadapt: --method=trade, the default, cannot repeat a training that ")
+
+
+def test_a_plan_is_of_netadapt_or_of_the_method(priced, script):
+    plan = ["prune.py", "--plan", "--base_model=base", "--perf_table=table", "--pruning_fact=0.3"]
+    assert script(*plan, check=True).stdout == script(*plan, "--method=netadapt", check=True).stdout
+    assert "the first step has to gain" in script(*plan, check=True).stdout
+    said = script(*plan, "--method=trade", check=True).stdout
+    assert "--method=trade begins with these widths, and trains networks to find better ones; asked for " in said
+    begins, most = (json.loads(script(*plan, f"--method={method}", "--json", check=True).stdout)
+                    for method in ("trade", "params"))
+    assert begins == most and begins["latency_s"] <= 0.7 * begins["total_latency_s"]
 
 
 def test_trading_says_what_it_judged_and_ends_the_same_from_scratch_in_workers_and_resumed(priced, script):
@@ -215,5 +248,5 @@ def test_netadapt_by_macs_resumes_and_a_table_of_that_name_is_said(ready, script
     assert "total multiply-accumulate operations " in plan and "gain (M MACs)" in plan
     refused(script("prune.py", "--base_model=base", "--perf_table=params", "--save_file=x", "--pruning_fact=0.99",
                    "--method=uniform"), "the least trainable parameters is ", "k parameters, asked for")
-    refused(script("prune.py", "--base_model=base", "--perf_table=params", "--save_file=x", "--pruning_fact=0.9999"),
-            "--method=netadapt: the least trainable parameters is ", "k parameters, asked for")
+    refused(script("prune.py", "--base_model=base", "--perf_table=params", "--save_file=x", "--pruning_fact=0.9999",
+                   "--method=netadapt"), "--method=netadapt: the least trainable parameters is ", "k parameters, asked")

@@ -75,6 +75,15 @@ def add_network_flags(parser: argparse.ArgumentParser, *, defaults: bool = True)
                             help=argparse.SUPPRESS)
 
 
+def network_flags(network: Network) -> list[str]:
+    """The flags of train.py that name a network; a description is taken to be in its folder."""
+    arguments = network.arguments
+    if "description" in arguments:
+        return [f"--net={NETWORKS}/{arguments['net']}.json"]
+    return ([f"--{k}={arguments[k]}" for k in ("net", "depth", "width") if k in arguments]
+            + ([f"--img_size={arguments['img_size']}"] if arguments.get("img_size", 32) != 32 else []))
+
+
 def add_size_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--img_size", type=within(int, 4, 4096),
                         help="side of the images, pixels (default: 32, or the description's)")
@@ -182,12 +191,17 @@ def within(kind: type, low: float, high: float) -> Callable[[str], float]:
     return number
 
 
-def optimiser_flags(group, *, learning_rate: float, rate_help: str) -> None:
-    """Flags of SGD, the same in training and fine-tuning."""
+def optimiser_flags(group, *, learning_rate: Optional[float], rate_help: str, later: str = "") -> None:
+    """Flags of SGD, the same in training and fine-tuning.
+
+    later: words for the defaults of all but the rate, if they are chosen after parsing; the flags are then None.
+    """
     group.add_argument("--learning_rate", type=within(float, 1e-12, 1e6), default=learning_rate, help=rate_help)
-    group.add_argument("--momentum", type=within(float, 0, 1), default=0.9, help="momentum")
-    group.add_argument("--weight_decay", "--wd", type=within(float, 0, 1e3), default=5e-4, help="L2 penalty")
-    group.add_argument("--batch_size", type=within(int, 2, 1_000_000), default=128, help="images per batch")
+    for names, kind, usual, words in ((["--momentum"], within(float, 0, 1), 0.9, "momentum"),
+                                      (["--weight_decay", "--wd"], within(float, 0, 1e3), 5e-4, "L2 penalty"),
+                                      (["--batch_size"], within(int, 2, 1_000_000), 128, "images per batch")):
+        group.add_argument(*names, type=kind, default=None if later else usual,
+                           help=words + (f" (default: {usual}{later})" if later else ""))
 
 
 def fraction(text: str) -> float:

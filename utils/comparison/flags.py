@@ -10,9 +10,9 @@ from utils.common.files import locate
 from utils.comparison.jobs import parser_of
 from utils.comparison.settings import TRAINED_ONLY
 from utils.learning import device
-from utils.search import baselines
+from utils.search import baselines, defaults
 
-METHODS = ("netadapt", "trade", *baselines.METHODS, *TRAINED_ONLY)
+METHODS = ("trade", "netadapt", *baselines.METHODS, *TRAINED_ONLY)
 # flags that a comparison sets itself
 OURS = ("net", "depth", "width", "img_size", "init", "channels", "dataset", "data_loc", "holdout_prop", "seed",
         "threads", "save_file",
@@ -61,8 +61,7 @@ def _own_flags(method: str, flags: Sequence[str], prune_flags: Sequence[str]) ->
     """The flags that a method changes in prune.py, in a standard spelling and order: two spellings are one method."""
     def meant(given: Sequence[str]) -> dict[str, Any]:
         found = vars(parser_of("prune.py").parse_args([*NEEDED["prune.py"], *given]))
-        return {**found, "pruning_method": found["pruning_method"] or baselines.default_scores(method),
-                "floor": baselines.default_floor(method) if found["floor"] is None else found["floor"]}
+        return defaults.filled(found, method, None)
 
     before = meant(prune_flags)
     changed = {k: str(v).removesuffix(".0") for k, v in meant([*prune_flags, *flags]).items() if v != before[k]}

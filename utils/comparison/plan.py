@@ -90,13 +90,10 @@ def tasks_of(asked: Comparison, base: Base) -> Iterator[Task]:
 
 def job_of(asked: Comparison, base: Base, folder: Path, task: Task) -> Job:
     """The commands that make a network: prune, retrain from scratch, export."""
-    name, arguments = task.name, task.network.arguments
+    name = task.name
     data = [f"--dataset={asked.dataset}", f"--data_loc={Path(asked.data_loc).expanduser().resolve()}"]
     run = [f"--seed={task.seed}", f"--threads={asked.threads}", "--resume"]
-    net = ([f"--net={cli.NETWORKS}/{arguments['net']}.json"] if "description" in arguments else
-           [f"--{k}={arguments[k]}" for k in ("net", "depth", "width") if k in arguments]
-           + ([f"--img_size={arguments['img_size']}"] if arguments.get("img_size", 32) != 32 else []))
-    train = ["train.py", *net, *data, *run, *asked.train_flags,
+    train = ["train.py", *cli.network_flags(task.network), *data, *run, *asked.train_flags,
              f"--holdout_prop={base.content['holdout_prop'] or HOLDOUT_PROP}", f"--save_file={name}",
              *([f"--teacher={asked.teacher}"] if asked.teacher else [])]  # absolute: commands run elsewhere
     todo = []

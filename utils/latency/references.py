@@ -45,9 +45,10 @@ def references_in(note: Note, network: Network) -> References:
     """Those in a table's note; none where it lacks them, or was edited into something else."""
     found = plain_dict(note.get("references"))
     copies, listed = found.get("copies"), found.get("networks")
-    sound = type(copies) is int and 0 < copies <= 100 and isinstance(listed, list)
-    pairs = list(_sound(network, listed[:MOST])) if sound else []
-    return References(tuple(widths for widths, _ in pairs), np.array([s for _, s in pairs]), copies if sound else 1)
+    if type(copies) is not int or not 0 < copies <= 100 or not isinstance(listed, list):
+        return References((), np.zeros(0), 1)
+    pairs = list(_sound(network, listed[:MOST]))
+    return References(tuple(widths for widths, _ in pairs), np.array([s for _, s in pairs]), copies)
 
 
 def _sound(network: Network, listed: Sequence[Any]) -> Iterator[tuple[Widths, float]]:

@@ -1,5 +1,6 @@
 """A pruning run from beginning to end: check everything first, then begin or resume the run."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from utils.pruning.plots import plot_pruning
 from utils.pruning.run import Run
 from utils.pruning.run_files import RunFiles
 from utils.pruning.settings import Prices, Pruning
-from utils.pruning.trading import judges_of
+from utils.pruning.trading import epochs_of, judges_of
 from utils.search import baselines, halving, netadapt, trade
 from utils.search.costs import LATENCY, Cost
 
@@ -121,7 +122,7 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
         raise UserError(f"--save_file={flags['save_file']}: would overwrite the base model; choose another name")
     if asked.method == "trade" and asked.data.dataset == data.RANDOM:
         raise UserError("--method=trade: trains networks, and no images were named; name them with --data_loc or "
-                        "--dataset")
+                        "--dataset, or use --method=netadapt")
     _note_what_it_knows(asked, base)
     check_reachable(asked, base, prices)
     for file in (files.checkpoint, files.history, files.channels):
@@ -170,7 +171,7 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
             if asked.method == "netadapt":
                 _search(run, asked, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history and asked.method == "trade":
-                _trade(asked, run, origin["target_latency_s"], prices.cost)
+                _trade(asked, run, origin["target_latency_s"], prices.cost, base.content["epoch"])
             elif asked.method in baselines.BY_WORTH:
                 _prune_by_worth(asked, run, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history:
@@ -290,10 +291,11 @@ def _adopt(method: str, run: Run, chosen: Widths, cost: Cost, budget_s: float, f
           flush=True)
 
 
-def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
+def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost, base_epochs: int) -> None:
     """Prune to the widths that learn fastest from scratch, of those that trading finds."""
-    network = run.model.network
-    judges = judges_of(network, asked.scratch_recipe, asked.scratch_epochs, cost, run.crew, run.log, run.losses)
+    network, source = run.model.network, run.crew.workshop.source
+    epochs = asked.scratch_epochs or epochs_of(math.ceil(len(source.images) / source.batch_size), base_epochs)
+    judges = judges_of(network, asked.scratch_recipe, epochs, cost, run.crew, run.log, run.losses)
     chosen = trade.search(asked.space_of(network), run.model.widths, cost, budget_s, *judges)
     _adopt(asked.method, run, chosen, cost, budget_s)
 

@@ -55,6 +55,13 @@ def flags_begun_with(files: RunFiles) -> dict[str, Any]:
     return found[0]["flags"] if found and isinstance(found[0].get("flags"), dict) else {}
 
 
+def method_begun_with(files: RunFiles) -> Optional[str]:
+    """The method of an unfinished run, or else of a finished one; None where there is none."""
+    if files.journal.exists() or not files.checkpoint.exists():
+        return flags_begun_with(files).get("method")
+    return checkpoint.load(files.checkpoint)["flags"].get("method")
+
+
 def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[Optional[dict[str, Any]], list[Record]]:
     """Begin or resume a run's journal; returns (checkpoint after the last step or None, trials done since).
 

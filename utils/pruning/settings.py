@@ -1,6 +1,7 @@
 """Settings of a pruning run, as plain values: the script makes them from its flags before it loads torch."""
 
 from dataclasses import dataclass, replace
+from typing import Optional
 
 from model.network import Network
 from utils.learning.settings import Compute, Data, Recipe
@@ -30,7 +31,7 @@ class Pruning:
     backend: str  # "local" or "ray"
     floor: float = 0.0  # part of its width that a residual stream keeps, of the knapsack and its kind
     knapsack_steps: int = 1  # of the knapsack; with several, fine-tuning follows each
-    scratch_epochs: int = 3  # of trade: after which a network is judged
+    scratch_epochs: Optional[int] = None  # of trade: after which a network is judged; None: what suits the images
     scratch_rate: float = 0.1  # of trade: learning rate of the first of them
 
     @property

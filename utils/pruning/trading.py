@@ -1,5 +1,6 @@
 """The judges of --method=trade: they train networks from scratch, except those that an interrupted run has trained."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Optional
@@ -14,10 +15,22 @@ from utils.pruning.scratch import Lesson, Progress
 from utils.search import trade
 from utils.search.costs import Cost
 
+EPOCHS, BATCHES = 3, 1000  # from scratch, at least, before networks are compared; three epochs of CIFAR-10 have both
+GLANCE = 3  # parts of these epochs, of which the first glance takes one
+
+
+def epochs_of(batches: int, most: int) -> int:
+    """Epochs from scratch after which networks are compared.
+
+    batches: of an epoch; most: epochs that the base model learned. An epoch of few images teaches little, so there are
+    more of them.
+    """
+    return max(EPOCHS, min(math.ceil(BATCHES / batches), most))
+
 
 def judges_of(network: Network, recipe: Recipe, epochs: int, cost: Cost, crew: Crew, log: Journal,
               known: Losses) -> tuple[trade.Judge, Optional[trade.Judge]]:
-    """The judge after all epochs, and the one after the first; None where that is all.
+    """The judge after all epochs, and the one after a third of them; None where there is but one epoch.
 
     Both write every loss into the journal at once. known: the losses so far; it grows.
     """
@@ -46,6 +59,6 @@ def judges_of(network: Network, recipe: Recipe, epochs: int, cost: Cost, crew: C
 
     def glance(networks: Sequence[Widths]) -> list[float]:
         going_on.clear()  # of the round before
-        return after(1, trade.FIRST_CAPACITY, networks)
+        return after(max(epochs // GLANCE, 1), trade.FIRST_CAPACITY, networks)
 
     return whole, glance if epochs > 1 else None

@@ -1,0 +1,53 @@
+"""What prune.py does where no flag says."""
+
+import pytest
+
+from utils.comparison.jobs import parser_of
+from utils.search.defaults import FROM_SCRATCH, NETADAPT, filled, method, training_of
+
+NEEDED = ["--perf_table=x", "--pruning_fact=0.5"]
+
+
+def given(*flags):
+    return vars(parser_of("prune.py").parse_args([*NEEDED, *flags]))
+
+
+@pytest.mark.parametrize("flags, begun, trained, found", [
+    ([], None, True, "trade"), ([], None, False, "netadapt"), ([], "uniform", True, "uniform"),
+    (["--init_red_fact=20"], None, True, "netadapt"), (["--search=halving"], None, True, "netadapt"),
+    (["--allow_small_prunings"], None, True, "netadapt"), (["--pruning_method=l2"], None, True, "netadapt"),
+    (["--long_term_fine_tune=0"], None, True, "netadapt"), (["--learning_rate=8e-4"], None, True, "netadapt"),
+    (["--batch_size=8", "--floor=0.5", "--seed=3"], None, True, "trade"),
+    (["--method=trade", "--search=full"], "netadapt", False, "trade"), (["--search=full"], "trade", False, "trade")])
+def test_the_method(flags, begun, trained, found):
+    name, why = method(given(*flags), begun, trained=trained)
+    assert name == found and bool(why) == ("--method=trade" not in flags)
+
+
+def test_every_flag_of_netadapt_is_one_and_has_its_value():
+    assert {name: given()[name] for name in NETADAPT} == {**dict.fromkeys(NETADAPT), "allow_small_prunings": False}
+    found = filled(given(), "netadapt", None)
+    assert {name: found[name] for name in NETADAPT} == NETADAPT
+    assert (found["momentum"], found["weight_decay"], found["batch_size"]) == (0.9, 5e-4, 128)
+    assert found["pruning_method"] == "l2" and found["floor"] == 0 and found["scratch_epochs"] is None
+    assert filled(given("--reach=6", "--batch_size=8"), "netadapt", None)["reach"] == 6
+    assert filled(given(), "knapsack", None)["pruning_method"] == "taylor"
+
+
+def test_trade_repeats_the_training_of_the_base_model():
+    training = {**FROM_SCRATCH, "learning_rate": 0.05, "batch_size": 32}
+    found = filled(given("--weight_decay=1e-3"), "trade", training)
+    assert (found["scratch_rate"], found["batch_size"], found["weight_decay"], found["floor"]) == (0.05, 32, 1e-3, 0.25)
+    assert filled(given("--scratch_rate=0.3"), "trade", training)["scratch_rate"] == 0.3
+    unknown = filled(given("--batch_size=16"), "trade", None)  # what a comparison compares two spellings by
+    assert unknown["batch_size"] == 16 and unknown["momentum"] is None and unknown["scratch_rate"] is None
+
+
+def test_how_a_network_was_trained_is_known_where_train_py_did_it_from_scratch():
+    trained = {"epoch": 20, "flags": {"learning_rate": 0.05, "batch_size": 32, "momentum": 0.0, "epochs": 20}}
+    assert training_of(trained) == {"learning_rate": 0.05, "momentum": 0.0, "weight_decay": 5e-4, "batch_size": 32}
+    assert training_of({"epoch": 0, "flags": {}}) is None
+    assert training_of({"epoch": 5, "flags": {"init": "other", "learning_rate": 0.01}}) is None
+    assert training_of({"epoch": 5, "flags": {"learning_rate": 8e-4}, "prune_history": []}) == FROM_SCRATCH
+    edited = {"learning_rate": "x", "batch_size": 3.5, "momentum": -1.0}
+    assert training_of({"epoch": 5, "flags": edited}) == FROM_SCRATCH
