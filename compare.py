@@ -47,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pruning_facts", type=cli.fraction, nargs="+", default=[0.4],
                         help="parts of the latency to remove")
     parser.add_argument("--methods", type=shlex.split, nargs="+",
-                        default=[[m] for m in ("trade", "netadapt", "params", "knapsack", "uniform", "grid",
+                        default=[[m] for m in ("trade", "netadapt", "params", "knapsack", "uniform", "random", "grid",
                                                "unpruned")],
                         help="what to compare: methods of prune.py, each with or without its own flags; grid; "
                              "unpruned")

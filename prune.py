@@ -1,14 +1,14 @@
-"""Prune a trained network until it meets a latency, by NetAdapt or by a simpler method to compare it with.
+"""Prune a trained network until it meets a latency, by trading channels, by NetAdapt or by a simpler method.
 
     python prune.py --save_file='res-40-2-pruned' --pruning_fact=0.4 --base_model='res-40-2' --perf_table='res-40-2'
-    python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # only print the first proposals
+    python prune.py --plan --pruning_fact=0.4 --perf_table='res-40-2' [--json]     # only print what groups could gain
     python prune.py --plan --method=uniform --pruning_fact=0.4 --perf_table='res-40-2'     # or the widths of a method
 
 The script reads the network checkpoints/BASE_MODEL.t7 and the latency table perf_tables/PERF_TABLE.pickle. It writes:
 
     checkpoints/SAVE_FILE.t7          the pruned network
     nbr_channels/SAVE_FILE.pickle     the channels left in every convolution, to retrain the network from scratch
-    history/SAVE_FILE.jsonl           every candidate network that the search tried, and why it got no further
+    history/SAVE_FILE.jsonl           every network that the search tried, and why it got no further
     history/SAVE_FILE.png             a picture of the search
 
 After an interruption, the same command with --resume continues.
@@ -52,8 +52,8 @@ if TYPE_CHECKING:  # these import torch, which main loads only where it is neede
 Flags = Mapping[str, Any]  # of the command line, by name
 
 # left out of a run's flags at these values: older runs do not have them
-NEWER_FLAGS = {"keep": "", "multiple_of": 1, "floor": 0.0, "knapsack_steps": 1, "scratch_epochs": None,
-               "scratch_rate": 0.1}
+NEWER_FLAGS = {"keep": ("",), "multiple_of": (1,), "floor": (0.0,), "knapsack_steps": (1,), "scratch_epochs": (None, 3),
+               "scratch_rate": (0.1,)}
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -92,7 +92,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
-    group.add_argument("--method", choices=("trade", "netadapt", *baselines.METHODS),
+    group.add_argument("--method", choices=defaults.METHODS,
                        help="trade: trades channels of groups for those of others at the asked latency, judged by "
                             "training from scratch for a few epochs; netadapt: step by step, trying candidates; the "
                             "others choose all widths at once; uniform: every group by the same factor; "
@@ -100,8 +100,8 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
                             "blocks: fewer blocks in every stage, and every group by the same factor; random: a part "
                             "of a random group, again and again; params, macs: the widths with the most parameters, or "
                             "multiply-accumulate operations, within the latency; knapsack: the channels that are worth "
-                            "most within the latency (default: trade; netadapt with a flag of its search or of "
-                            "fine-tuning, or where train.py did not train the base model from scratch)")
+                            "most within the latency (default: trade; netadapt with one of its flags, below, or "
+                            "where train.py did not train the base model from scratch)")
     group.add_argument("--pruning_method", choices=SCORES,
                        help="score of a channel: l2: norm of its filters; fisher, taylor: change of the loss without "
                             "it, to second or first order; bn: scale of its batch norm; random: a random number "
@@ -212,10 +212,12 @@ def main() -> None:
         print(f"{files.checkpoint}: finished already")
         return
     report(base.network, base.model.widths, pruned, prices.cost.unit, files)
-    if method != "netadapt":
-        print("the weights were cut and not fine-tuned. Retrain them with the flags of the base model's training:\n"
-              f"python train.py {shlex.join(cli.network_flags(base.network))} --channels={args.save_file} "
-              "--save_file=NAME")
+    fine_tuned = method == "netadapt" or args.knapsack_steps > 1 or args.long_term_fine_tune
+    if not fine_tuned:
+        again = [*cli.network_flags(base.network), f"--channels={files.channels.stem}", "--save_file=NAME"]
+        print("the weights were cut and not trained since. Retrain the network"
+              + (", with the flags of the base model's training" if training else "")
+              + f":\npython train.py {shlex.join(again)}")
 
 
 def pruning_of(flags: Flags, data: Data) -> Pruning:
@@ -231,7 +233,7 @@ def pruning_of(flags: Flags, data: Data) -> Pruning:
 def flags_of(flags: Flags, data: Data) -> dict[str, Any]:
     """The flags as a run's files have them."""
     found = {**flags, "dataset": data.dataset, "data_loc": data.data_loc, "holdout_prop": data.holdout_prop}
-    return {k: v for k, v in found.items() if k != "resume" and NEWER_FLAGS.get(k, ...) != v}
+    return {k: v for k, v in found.items() if k != "resume" and v not in NEWER_FLAGS.get(k, ())}
 
 
 def settings_of(flags: Flags) -> Settings:

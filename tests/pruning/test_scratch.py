@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 
 from model.architectures import describe
+from utils.common import journal
 from utils.learning import data, training
 from utils.learning.device import Device, settle
 from utils.learning.settings import Data, Recipe
 from utils.pruning.candidates import Workshop
 from utils.pruning.crew import Crew
 from utils.pruning.scratch import Lesson, learned
+from utils.pruning.trading import epochs_of, judges_of
+from utils.search.costs import COUNTS
 
 NETWORK = describe("res", depth=10, width=0.25, img_size=8)
 RECIPE = Recipe(0.05, 0.9, 5e-4, 32)
@@ -25,6 +28,25 @@ def workshop():
     source = training.BatchSource(held_in, data.measure_normalisation(held_in), images.flip, 32)
     settle(Device(), 1)
     return Workshop(source, held_out, Device(), RECIPE, 1, seed=3)
+
+
+@pytest.mark.parametrize("batches, most, epochs", [
+    (352, 200, 3), (334, 200, 3), (333, 200, 4), (11, 200, 91), (11, 15, 15), (11, 1, 3), (11, 0, 3)])
+def test_an_epoch_of_few_images_counts_less(batches, most, epochs):
+    assert epochs_of(batches, most) == epochs
+
+
+def test_the_first_glance_takes_a_third_of_the_epochs(workshop, tmp_path):
+    networks = [NETWORK.full_widths, {**NETWORK.full_widths, "Conv_1_0_1": 0}]
+    for epochs, first in ((7, 2), (2, 1), (1, None)):
+        path, known = tmp_path / f"{epochs}.jsonl", {}
+        journal.begin(path, {})
+        with journal.Journal(path) as log:
+            whole, glance = judges_of(NETWORK, RECIPE, epochs, COUNTS["params"](NETWORK), Crew(workshop), log, known)
+            figures = [list(judge(networks)) for judge in (glance, whole) if judge]
+        assert len(figures) == 1 + bool(first) and all(len(f) == 2 and max(f) < math.inf for f in figures)
+        assert {until for _, until in known} == {epochs, first or epochs}
+        assert [r["epochs"] for r in journal.read(path)[1]] == [e for e in (first, epochs) if e for _ in networks]
 
 
 def test_the_loss_is_that_of_a_training_of_its_own(workshop, script):

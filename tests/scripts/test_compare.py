@@ -244,7 +244,7 @@ def test_a_network_that_cannot_be_made_is_said_and_the_others_are_kept(priced, s
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--methods", "best"], "--methods: expected netadapt"), (["--methods", "netadapt 'x"], "--methods"),
+    (["--methods", "best"], "--methods: expected trade, netadapt"), (["--methods", "netadapt 'x"], "--methods"),
     (["--methods", "grid --reach=2"], "grid is only trained"),
     (["--methods", "uniform --seed=3"], "--seed=3 is for the comparison"),
     (["--methods", "uniform --epochs=3"], "--methods: unrecognized arguments: --epochs=3"),

@@ -82,11 +82,11 @@ def test_validate_as_json(with_table, script, multiple_of):
     assert found["mean_abs_error"] == pytest.approx(errors.mean())
     assert found["max_abs_error"] == pytest.approx(errors.max())
     assert found["correlation"] == pytest.approx(np.corrcoef(predicted, measured)[0, 1])
-    # what is predicted is what prune.py would print, times how fast the machine is by the probe
+    # what is predicted is what prune.py would print, times how fast the machine is by networks of the build
     network = describe("res", depth=10, width=0.25)
     table = tables.read_table(with_table / "built.pickle", network)
     expected = [tables.latency_s(network, w, table) for w in correction.judging_networks(network, 5, 3, multiple_of)]
-    ratio = found["probe_now_over_then"]
+    ratio = found["references_now_over_then"]
     np.testing.assert_allclose(predicted, np.array(expected) * (ratio if alike(ratio) else 1))
 
 
@@ -180,14 +180,16 @@ def test_a_table_that_cannot_be_written_leaves_the_one_before_with_its_note(with
 
 
 def test_a_table_of_another_machine_is_not_made_to_fit(with_table, script):
-    """Ten times slower, probe and all: the error is said as it is."""
+    """Ten times slower, probe and networks and all: the error is said as it is."""
     note = json.loads((with_table / "built.json").read_text())
     arrays = table_files.read_arrays(with_table / "built.pickle")
     note["probe"]["usual_s"] *= 10
     note["correction"]["overhead_s"] *= 10
+    note["references"]["seconds"] = [10 * s for s in note["references"]["seconds"]]
     table_files.write_pair(with_table / "built.pickle", {k: 10 * a for k, a in arrays.items()}, note)
     found = json.loads(script(*JUDGE, "--num_networks=3", "--json", check=True).stdout)
     assert found["mean_abs_error"] > 3 and found["probe_now_over_then"] < 0.5
+    assert found["references_now_over_then"] < 0.5
 
 
 def test_a_sample_fills_the_table_and_reports_its_error(script, tmp_path):

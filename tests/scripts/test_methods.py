@@ -93,14 +93,17 @@ def test_the_default_trades_as_the_base_was_trained_unless_a_flag_or_a_run_says_
     """A run that goes on keeps its method; a flag of NetAdapt's search or of fine-tuning means NetAdapt."""
     plain = ["prune.py", "--base_model=base", "--perf_table=table", "--save_file=pruned", "--pruning_fact=0.3"]
     script(*TRAIN, "--learning_rate=0.05", "--batch_size=32", "--weight_decay=1e-3", check=True)
-    said = script(*plain, "--scratch_epochs=1", check=True).stdout
-    assert said.startswith("--method=trade: the default\n") and "training loss" in said
+    said = script(*plain, check=True).stdout
+    assert said.startswith("--method=trade: the default\n") and "after 3 epochs; " in said
     assert said.endswith("python train.py --net=res --depth=10 --width=0.125 --channels=pruned --save_file=NAME\n")
     assert meets_its_target(priced, 0.3)["prune_history"][0]["method"] == "trade"
     flags = json.loads((priced / "history/pruned.jsonl").read_text().splitlines()[0])["flags"]
     assert (flags["method"], flags["scratch_rate"], flags["batch_size"], flags["weight_decay"], flags["momentum"]) == (
         "trade", 0.05, 32, 1e-3, 0.9)
-    assert "finished already" in script(*plain, "--scratch_epochs=1", "--resume", check=True).stdout
+    assert "finished already" in script(*plain, "--resume", check=True).stdout
+    refused(script(*plain, "--scratch_epochs=2", "--resume"), "--scratch_epochs was None, now 2")
+    again = torch.load(priced / "checkpoints/pruned.t7", weights_only=True)["training"]  # for another pruning
+    assert again == {"learning_rate": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "batch_size": 32}
     said = script(*plain, "--init_red_fact=2", "--short_term_fine_tune=1", check=True).stdout
     assert said.startswith("--method=netadapt: --init_red_fact is a flag of it\n") and "step 1: " in said
     flags = json.loads((priced / "history/pruned.jsonl").read_text().splitlines()[0])["flags"]
@@ -108,9 +111,19 @@ def test_the_default_trades_as_the_base_was_trained_unless_a_flag_or_a_run_says_
     script(*plain, "--method=uniform", check=True)
     again = script(*plain, "--resume", check=True).stdout
     assert again == "--method=uniform: as the run began\ncheckpoints/pruned.t7: finished already\n"
+    start, step, _ = map(json.loads, (priced / "history/pruned.jsonl").read_text().splitlines())
+    for name in ("checkpoints/pruned.t7", "history/pruned.jsonl", "nbr_channels/pruned.pickle"):
+        (priced / name).unlink()
+    (priced / "history/pruned.unfinished.jsonl").write_text(journal.line(start))  # killed before its only step
+    again = script(*plain, "--resume", check=True).stdout
+    assert again.startswith("--method=uniform: as the run began\n")
+    assert json.loads((priced / "history/pruned.jsonl").read_text().splitlines()[1])["widths"] == step["widths"]
+    edited = {**start, "flags": {**start["flags"], "method": ["trade"]}}
+    (priced / "history/pruned.unfinished.jsonl").write_text(journal.line(edited))
+    refused(script(*plain, "--resume"), "history/pruned.unfinished.jsonl: --method was ['trade'], now 'trade'")
     script("train.py", "--init=base", "--dataset=digits", "--epochs=1", "--save_file=tuned", check=True)
     said = script(*plain, "--base_model=tuned", "--save_file=other", "--pruning_fact=0.02", check=True).stdout
-    assert said.startswith("--method=netadapt: --method=trade, the default, cannot repeat a training that ")
+    assert said.startswith("--method=netadapt: the default, trade, needs a base model that train.py trained from ")
 
 
 def test_a_plan_is_of_netadapt_or_of_the_method(priced, script):

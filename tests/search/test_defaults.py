@@ -2,6 +2,7 @@
 
 import pytest
 
+from utils.common.errors import UserError
 from utils.comparison.jobs import parser_of
 from utils.search.defaults import FROM_SCRATCH, NETADAPT, filled, method, training_of
 
@@ -18,10 +19,17 @@ def given(*flags):
     (["--allow_small_prunings"], None, True, "netadapt"), (["--pruning_method=l2"], None, True, "netadapt"),
     (["--long_term_fine_tune=0"], None, True, "netadapt"), (["--learning_rate=8e-4"], None, True, "netadapt"),
     (["--batch_size=8", "--floor=0.5", "--seed=3"], None, True, "trade"),
+    (["--scratch_epochs=2"], None, False, "trade"), (["--scratch_rate=0.1"], None, True, "trade"),
     (["--method=trade", "--search=full"], "netadapt", False, "trade"), (["--search=full"], "trade", False, "trade")])
 def test_the_method(flags, begun, trained, found):
     name, why = method(given(*flags), begun, trained=trained)
     assert name == found and bool(why) == ("--method=trade" not in flags)
+
+
+def test_flags_of_two_methods_name_none():
+    with pytest.raises(UserError, match="--reach is a flag of --method=netadapt, --scratch_rate of --method=trade; "):
+        method(given("--scratch_rate=0.1", "--reach=1"), None, trained=True)
+    assert method(given("--scratch_rate=0.1", "--reach=1", "--method=uniform"), None, trained=True)[0] == "uniform"
 
 
 def test_every_flag_of_netadapt_is_one_and_has_its_value():
@@ -48,6 +56,13 @@ def test_how_a_network_was_trained_is_known_where_train_py_did_it_from_scratch()
     assert training_of(trained) == {"learning_rate": 0.05, "momentum": 0.0, "weight_decay": 5e-4, "batch_size": 32}
     assert training_of({"epoch": 0, "flags": {}}) is None
     assert training_of({"epoch": 5, "flags": {"init": "other", "learning_rate": 0.01}}) is None
-    assert training_of({"epoch": 5, "flags": {"learning_rate": 8e-4}, "prune_history": []}) == FROM_SCRATCH
-    edited = {"learning_rate": "x", "batch_size": 3.5, "momentum": -1.0}
+    pruned = {"epoch": 5, "flags": {"learning_rate": 8e-4, "batch_size": 8}, "prune_history": []}
+    assert training_of(pruned) is None  # of an older version, which does not tell
+    assert training_of({**pruned, "training": {"learning_rate": 0.3}}) == {**FROM_SCRATCH, "learning_rate": 0.3}
+
+
+@pytest.mark.parametrize("edited", [
+    {"learning_rate": "x", "batch_size": 3.5, "momentum": -1.0}, {"batch_size": 0}, {"batch_size": 1},
+    {"batch_size": True}, {"learning_rate": 0.0}, {"learning_rate": float("inf")}, {"weight_decay": float("nan")}])
+def test_what_train_py_refuses_is_no_training(edited):
     assert training_of({"epoch": 5, "flags": edited}) == FROM_SCRATCH

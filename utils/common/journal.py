@@ -72,6 +72,23 @@ def read(path: Path) -> Optional[tuple[Record, list[Any]]]:
     return next(lines), list(lines)
 
 
+def header(path: Path) -> Record:
+    """The first record, without a look at the others or a change of the file; {} where it is missing or damaged, which
+    ``read`` reports."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.readline()
+    except OSError:
+        return {}
+    text, tab, crc = raw.rstrip(b"\n").rpartition(b"\t")
+    try:
+        record = json.loads(text if tab else raw)
+    except (ValueError, RecursionError):
+        return {}
+    sound = raw.endswith(b"\n") and (not tab or crc.decode(errors="replace") == _crc(text)) and isinstance(record, dict)
+    return record if sound else {}
+
+
 def stream(path: Path) -> Iterator[Any]:
     """Like ``read``, but yields the header, then one record at a time: a journal may be larger than the memory."""
     path = Path(path)

@@ -10,9 +10,9 @@ from utils.common.files import locate
 from utils.comparison.jobs import parser_of
 from utils.comparison.settings import TRAINED_ONLY
 from utils.learning import device
-from utils.search import baselines, defaults
+from utils.search import defaults
 
-METHODS = ("trade", "netadapt", *baselines.METHODS, *TRAINED_ONLY)
+METHODS = (*defaults.METHODS, *TRAINED_ONLY)
 # flags that a comparison sets itself
 OURS = ("net", "depth", "width", "img_size", "init", "channels", "dataset", "data_loc", "holdout_prop", "seed",
         "threads", "save_file",

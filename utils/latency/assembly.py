@@ -111,8 +111,8 @@ def _care(asked: Measuring) -> Care:
     """How carefully the entries are measured."""
     care = asked.pace.of_table(few=isinstance(asked.sample, float))
     if isinstance(asked.sample, Goal):
-        return replace(care, runs=-(-care.runs * 2 // 3),  # each entry is one of many that a fit rests on
-                       patience_s=min(care.patience_s, few.PATIENCE * 60 * asked.sample.minutes))
+        return few.roomy(replace(care, runs=-(-care.runs * 2 // 3),  # each entry is one of many that a fit rests on
+                                 patience_s=min(care.patience_s, few.PATIENCE * 60 * asked.sample.minutes)))
     return care
 
 

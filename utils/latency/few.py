@@ -6,7 +6,8 @@
 
 After every round from the second on, the error of whole networks is estimated by cross-validation: a correction is
 fitted to a part of them and judged on the rest. The rounds end below ``Goal.max_error`` (and three times as much for
-every single network), when ``Goal.minutes`` are used up, or when further entries do not help any more.
+every single network), when ``Goal.minutes`` are used up, or when further entries do not help any more. Before they end
+for the last reason, everything is measured again, twice at most: on a noisy machine that is what helps.
 
 rounds.py chooses the entries of a round, from what known.py makes of those before it. This file measures them.
 
@@ -15,6 +16,7 @@ The journal has what was chosen, so that a resumed measurement goes on with the 
     {"reused": {"FC": [[3, 10, 4.1e-05], ...]}}          entries of other tables, with their seconds
     {"networks": 30, "copies": 3}                        how many whole networks there are, and items of each
     {"round": 3, "entries": {"FC": [[3, 10], ...]}, "expected": 0.031, "worst": 0.08}    errors expected before it
+    {"again": 1, "expected": 0.03, "worst": 0.09}        everything is measured again, with errors expected before it
     {"stopped": "max_error", "max_error": 0.02, "minutes": 10.0}
 """
 
@@ -44,6 +46,12 @@ AVERAGE = 0.6  # of the unpruned network's time that a random one takes, about
 VISITS = 1.3  # times the passes: visits of an item, about
 RESERVE = 0.92  # part of the minutes in which everything is measured; the rest is for fits and files
 TIMED = 16  # entries from which the time of all is estimated
+AGAIN, MORE = 2, 2  # how often everything is measured again, at most, and visits of every item that this adds
+
+
+def roomy(care: Care) -> Care:
+    """The care that a measurement in rounds begins with: visits of an item have room for further ones."""
+    return replace(care, max_visits=care.max_visits + AGAIN * MORE)
 
 
 # --- the journal -----------------------------------------------------------------------------------------------
@@ -59,7 +67,7 @@ def noted(calibrating: Sequence[Widths]) -> measure.Noted:
                 begun.grow(begun.work.with_more(_numbers(begun.work.entries, record["entries"])))
             elif "reused" in record:
                 _numbers(begun.work.entries, record["reused"])
-            elif "stopped" not in record:
+            elif "stopped" not in record and "again" not in record:
                 return False
         except (KeyError, TypeError, ValueError, AttributeError):
             return False
@@ -102,31 +110,46 @@ class Measurement:
         done = self.begun.notes[-1] if self.begun.notes else {}
         if done.get("stopped") and (done["max_error"], done["minutes"]) == (self.goal.max_error, self.goal.minutes):
             return self.known(), done["stopped"]
-        session = measure.session(self.source, self.runner, self.care, self.begun, self.log, self._enough)
         if not any("networks" in record for record in self.begun.notes):
             self._begin(reused)
         if self.rounds:
-            session.run(self._title(len(self.rounds)), self._items_of_round())
-            self._look_at_speed()
+            self._measure()
         while True:
             known = self.known() if len(self.rounds) > 1 else None
-            chosen = self._next(known)
-            if isinstance(chosen, str):
+            chosen, expected = self._next(known), {"expected": known.expected, "worst": known.worst} if known else {}
+            if chosen == "no_gain" and self.again < AGAIN:
+                self._note({"again": self.again + 1, **expected})
+            elif isinstance(chosen, str):
                 self._note({"stopped": chosen, "max_error": self.goal.max_error, "minutes": self.goal.minutes})
                 return known or self.known(), chosen
-            self._note({"round": len(self.rounds) + 1, "entries": self.planes.labels(chosen),
-                        **({"expected": known.expected, "worst": known.worst} if known else {})})
-            session.run(self._title(len(self.rounds)), self._items_of_round())
-            self._look_at_speed()
+            else:
+                self._note({"round": len(self.rounds) + 1, "entries": self.planes.labels(chosen), **expected})
+            self._measure()
+
+    def _measure(self) -> None:
+        """Measure what the last line of the journal asks for, as far as it is not measured."""
+        more = MORE * self.again
+        care = replace(self.care, passes=self.care.passes + more,
+                       max_visits=self.care.max_visits + more - AGAIN * MORE)
+        title, items = self._title(len(self.rounds)), self._items_of_round()
+        if more:
+            title, items = f"everything again, {self.again} of at most {AGAIN}", np.arange(len(self.begun.work))
+        measure.session(self.source, self.runner, care, self.begun, self.log, self._enough).run(title, items)
+        self._look_at_speed()
 
     @property
     def rounds(self) -> list[Record]:
         return [r for r in self.begun.notes if "round" in r]
 
     @property
+    def again(self) -> int:
+        """How often everything was measured again."""
+        return sum("again" in record for record in self.begun.notes)
+
+    @property
     def missed(self) -> list[float]:
-        """How far it was from the goal after each round from the second on, but for the last."""
-        return [self.goal.missed(r["expected"], r["worst"]) for r in self.rounds if "expected" in r]
+        """How far it was from the goal after each round from the second on, and all again, but for the last."""
+        return [self.goal.missed(r["expected"], r["worst"]) for r in self.begun.notes if "expected" in r]
 
     def _note(self, record: Record) -> None:
         if not noted(self.calibrating)(self.begun, record):
@@ -236,7 +259,8 @@ class Measurement:
     def about(self) -> Record:
         """For the note, beside what is known."""
         reused = sum(len(found) for r in self.begun.notes if "reused" in r for found in r["reused"].values())
-        return {"rounds": len(self.rounds), "networks": len(self.networks()[0]), "reused": reused}
+        return {"rounds": len(self.rounds), "measured_again": self.again, "networks": len(self.networks()[0]),
+                "reused": reused}
 
     # --- what is measured next ---------------------------------------------------------------------------------
 

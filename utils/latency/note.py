@@ -89,8 +89,9 @@ def network_in(note: Note) -> Optional[Network]:
 def correction_in(note: Note) -> Optional[Correction]:
     """The correction in a note; None if there is none, or it is not plausible."""
     found = plain_dict(note.get("correction"))
-    factor, overhead_s = _within(found.get("factor"), 0.1, 10), _within(found.get("overhead_s"), 0, 1)
-    weight_s, cached = _within(found.get("weight_s", 0.0), 0, 1e-3), _within(found.get("cached_weights", 0.0), 0, 1e12)
+    factor, overhead_s = number_within(found.get("factor"), 0.1, 10), number_within(found.get("overhead_s"), 0, 1)
+    weight_s = number_within(found.get("weight_s", 0.0), 0, 1e-3)
+    cached = number_within(found.get("cached_weights", 0.0), 0, 1e12)
     if factor is None or overhead_s is None or weight_s is None or cached is None:
         return None
     return Correction(factor, overhead_s, weight_s, cached)
@@ -98,7 +99,7 @@ def correction_in(note: Note) -> Optional[Correction]:
 
 def probe_in(note: Note) -> Optional[float]:
     """The usual seconds of the probe while a table was measured; None if the note lacks them."""
-    return _within(plain_dict(note.get("probe")).get("usual_s"), 1e-9, 1e3)
+    return number_within(plain_dict(note.get("probe")).get("usual_s"), 1e-9, 1e3)
 
 
 def threads_in(note: Note) -> int:
@@ -116,7 +117,7 @@ def origin_in(note: Note) -> str:
     return ", ".join(str(w) for w in (device.get("model") or device.get("processor"), source.get("runtime")) if w)
 
 
-def _within(value: Any, low: float, high: float) -> Optional[float]:
+def number_within(value: Any, low: float, high: float) -> Optional[float]:
     """``value`` where it is a number in low..high."""
     sound = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
     return float(value) if sound else None

@@ -1,62 +1,69 @@
-"""References: whole networks that were timed while a table was measured, and whose times the table's note has.
+"""References: the whole networks that a table's sums were fitted to, with their times, in the table's note.
 
 A machine's speed for whole networks may change by some percent within minutes, with what other programs take of its
-caches and memory. The probe, a single layer, does not show that. Networks that are timed again do.
+caches and memory. The probe, a single layer, does not show that. Some of these networks, timed again, do.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
 from model.network import Network, Widths
-from utils.latency.note import Note, plain_dict
+from utils.latency.note import Note, number_within, plain_dict
 
-MOST = 4  # networks: more would take time, and one alone is noisy
+AGAIN = 6  # networks that are timed again: more would take time, and few are noisy
 
 
 @dataclass(frozen=True)
 class References:
     networks: tuple[Widths, ...]
-    seconds: np.ndarray  # of each when the table was measured: the lowest of ``copies`` items
-    copies: int
+    seconds: np.ndarray  # of each when the table was measured
 
-    def now_over_then(self, now_s: np.ndarray) -> float:
-        """How much longer they take; now_s: of every item, [networks, copies]."""
-        return float(np.median(now_s.min(1) / self.seconds))
+    @property
+    def again(self) -> tuple[Widths, ...]:
+        return self.networks[:AGAIN]
+
+    def now_over_then(self, predicted: Callable[[Widths], float], now_s: np.ndarray) -> float:
+        """How much longer networks take. predicted: seconds by the table; now_s: of ``again``.
+
+        Single times are noisy. So they are compared with the table, those of now and all those of then: what the table
+        is off by cancels out.
+        """
+        by_table = np.array([predicted(widths) for widths in self.networks])
+        return float(np.median(now_s / by_table[:len(now_s)]) / np.median(self.seconds / by_table))
 
 
-def noted(networks: Sequence[Widths], seconds: np.ndarray, copies: int) -> dict[str, Any]:
-    """The first of these networks, for a table's note. seconds: [networks]."""
-    return {"references": {"copies": copies, "networks": [
-        {"widths": dict(widths), "seconds": float(s)} for widths, s in zip(networks[:MOST], seconds)]}}
+def noted(networks: Sequence[Widths], seconds: np.ndarray) -> dict[str, Any]:
+    """For a table's note. seconds: [networks], at least one."""
+    groups = list(networks[0])
+    return {"references": {"groups": groups, "widths": [[widths[g] for g in groups] for widths in networks],
+                           "seconds": [float(s) for s in seconds]}}
 
 
 def noted_of(all_of: Iterable[References]) -> dict[str, Any]:
     """The same for a merged table: the means of what all have timed; nothing where they timed different ones."""
     first, *others = all_of
-    if not first.networks or any((o.networks, o.copies) != (first.networks, first.copies) for o in others):
+    if not first.networks or any(other.networks != first.networks for other in others):
         return {}
-    return noted(first.networks, np.mean([o.seconds for o in (first, *others)], axis=0), first.copies)
+    return noted(first.networks, np.mean([one.seconds for one in (first, *others)], axis=0))
 
 
 def references_in(note: Note, network: Network) -> References:
     """Those in a table's note; none where it lacks them, or was edited into something else."""
     found = plain_dict(note.get("references"))
-    copies, listed = found.get("copies"), found.get("networks")
-    if type(copies) is not int or not 0 < copies <= 100 or not isinstance(listed, list):
-        return References((), np.zeros(0), 1)
-    pairs = list(_sound(network, listed[:MOST]))
-    return References(tuple(widths for widths, _ in pairs), np.array([s for _, s in pairs]), copies)
+    groups, widths, seconds = (found.get(key) for key in ("groups", "widths", "seconds"))
+    try:
+        networks = tuple(dict(zip(groups, one)) for one in widths)
+        times = [number_within(s, 1e-9, 1e3) for s in seconds]
+        for one in networks:
+            network.layers(one)
+    except (TypeError, ValueError):
+        return NONE
+    if not networks or len(networks) != len(times) or None in times:
+        return NONE
+    return References(networks, np.array(times))
 
 
-def _sound(network: Network, listed: Sequence[Any]) -> Iterator[tuple[Widths, float]]:
-    for one in map(plain_dict, listed):
-        widths, seconds = plain_dict(one.get("widths")), one.get("seconds")
-        try:
-            network.check_widths(widths)
-        except (ValueError, TypeError):
-            continue
-        if isinstance(seconds, float) and 0 < seconds < 1e6 and network.lives(widths):
-            yield widths, seconds
+NONE = References((), np.zeros(0))

@@ -43,7 +43,7 @@ def finish(care: Care, begun: Begun, fill: Fill,
     if len(here):
         timed, lowest = [work.networks[int(i)] for i in here], networks[here].min(1)
         about["correction"] = _correction(work, timed, table, lowest)
-        about.update(references.noted(timed, lowest, work.copies))
+        about.update(references.noted(timed, lowest))
     return table, about
 
 
@@ -92,7 +92,8 @@ def _ended(sampling: Mapping[str, Any]) -> Iterator[str]:
     if "stopped_by" not in sampling:
         return
     rounds, reused, expected = sampling["rounds"], sampling["reused"], sampling["expected_error"]
-    yield (f"{sampling['measured']:,} of {sampling['of']:,} entries, {rounds} round{'s' if rounds > 1 else ''}"
+    again = {1: ", everything once more", 2: ", everything twice more"}.get(sampling.get("measured_again", 0), "")
+    yield (f"{sampling['measured']:,} of {sampling['of']:,} entries, {rounds} round{'s' if rounds > 1 else ''}{again}"
            + (f", {reused:,} entries reused; " if reused else "; ")
            + ("how well whole networks are predicted is not known" if expected is None else
               f"whole networks are expected to be predicted within {expected:.1%} (mean; each within "

@@ -17,7 +17,7 @@ import numpy as np
 from model.network import Network, Widths
 from utils.latency.entries import probe_entry
 from utils.latency.model_timing import about_probe, about_ratio
-from utils.latency.note import Note, at_todays_speed, correction_in, probe_in
+from utils.latency.note import Note, alike, at_todays_speed, correction_in, probe_in
 from utils.latency.references import references_in
 from utils.latency.runners import Runner, patiently
 from utils.latency.table_files import LatencyTable
@@ -86,9 +86,11 @@ class Validation:
 
     def _speed(self) -> str:
         """The machine's speed now, in words."""
-        if self.of_references is not None:
-            return about_ratio(self.of_references, "whole networks of the build take")
-        return about_probe(self.ratio) if self.ratio else "the probe is not compared: the table was measured otherwise"
+        probe = about_probe(self.ratio) if self.ratio else "the probe is not compared: the table was measured otherwise"
+        if self.of_references is None:
+            return probe
+        whole = about_ratio(self.of_references, "whole networks of the build take")
+        return whole if alike(self.ratio) else f"{whole}; {probe}"
 
     def _summary(self, predicted_s: np.ndarray) -> dict[str, Any]:
         error = np.abs(predicted_s / self.measured_s - 1)
@@ -112,22 +114,23 @@ def validate(network: Network, table: LatencyTable, note: Note, networks: Sequen
     whether the table was measured as it is judged now, so that the probes can be compared. Raises UserError if a
     network cannot be timed.
     """
-    sums, table_s = (np.array([latency_s(network, w, t) for w in networks])
-                     for t in (table, corrected(network, table, correction_in(note))))
+    summed = corrected(network, table, correction_in(note))
+    sums, table_s = (np.array([latency_s(network, w, t) for w in networks]) for t in (table, summed))
     then_s = probe_in(note) if same_machine else None
     known = references_in(note if same_machine else {}, network)
-    again, count = known.copies * len(known.networks), len(networks)
-    visits = Visits(2 * count + again, care.max_visits, then_s or np.inf)
+    count = len(networks)
+    visits = Visits(2 * (count + len(known.again)), care.max_visits, then_s or np.inf)
     with tempfile.TemporaryDirectory() as folder:
-        written = _write(Path(folder), network, [*networks, *known.networks], num_images)
-        paths = 2 * written[:count] + [path for path in written[count:] for _ in range(known.copies)]
+        paths = 2 * _write(Path(folder), network, [*networks, *known.again], num_images)
         probe = patiently(lambda: variant(num_images, *probe_entry(network)), runner, "probe")
         Session(care, visits, lambda item: patiently(lambda: paths[item], runner, paths[item].name), probe).run(
             "timing whole networks")
-    first, second, others = np.split(visits.result(care), (count, 2 * count))
+    seconds, unsettled = (by_item.reshape(2, -1) for by_item in (visits.result(care), visits.unsettled(care)))
+    first, second = seconds[:, :count]
     return Validation(table_s, sums, first, second, visits.usual_s / then_s if then_s else None,
-                      int(visits.unsettled(care)[:2 * count].reshape(2, -1).any(0).sum()),
-                      known.now_over_then(others.reshape(-1, known.copies)) if again else None)
+                      int(unsettled[:, :count].any(0).sum()),
+                      known.now_over_then(lambda w: latency_s(network, w, summed), seconds.min(0)[count:])
+                      if known.again else None)
 
 
 def _write(folder: Path, network: Network, networks: Sequence[Widths], num_images: int) -> list[Path]:

@@ -30,8 +30,8 @@ from utils.pruning.plots import plot_pruning
 from utils.pruning.run import Run
 from utils.pruning.run_files import RunFiles
 from utils.pruning.settings import Prices, Pruning
-from utils.pruning.trading import epochs_of, judges_of
-from utils.search import baselines, halving, netadapt, trade
+from utils.pruning.trading import EPOCHS, epochs_of, judges_of
+from utils.search import baselines, defaults, halving, netadapt, trade
 from utils.search.costs import LATENCY, Cost
 
 FREE_FLAGS = ("device", "workers", "data_loc", "resume", "plan", "json", "long_term_fine_tune", "jobs",
@@ -133,7 +133,7 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
                   "perf_table": prices.table, "table_sha256": prices.sha256, "initial_latency_s": initial_s,
                   "target_latency_s": netadapt.budget_s(asked.settings, initial_s),
                   **({} if prices.cost.unit == LATENCY else {"counts": prices.cost.unit.quantity})}
-        if _finished(files, flags, origin, going_on=going_on):
+        if _finished(asked, files, flags, origin, going_on=going_on):
             files.remove_unfinished()
             return None
         return _run(asked, base, prices, files, flags, origin, going_on=going_on)
@@ -150,7 +150,11 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
     if asked.data.dataset == data.RANDOM:
         print("note: no data was named: the network is judged on random images, by whether it answers what the base "
               "model answers; that tells nothing of your images. Name them with --data_loc or --dataset", flush=True)
-    workshop = _workshop(asked, base, images, device)
+    workshop, training = _workshop(asked, base, images, device), defaults.training_of(base.content)
+    if asked.method == "trade":
+        asked = replace(asked, scratch_epochs=asked.scratch_epochs or epochs_of(
+            math.ceil(len(workshop.source.images) / asked.recipe.batch_size), base.content["epoch"]))
+        flags = {**flags, **({"scratch_epochs": asked.scratch_epochs} if asked.scratch_epochs != EPOCHS else {})}
     rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
     header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [rung.as_record() for rung in rungs],
               "flags": {k: v for k, v in flags.items() if k not in FREE_FLAGS}}
@@ -162,7 +166,8 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
           f"{device.name} in {device.precision}", flush=True)
     before = _errors(workshop, model, test)
     carried = {"epoch": base.content["epoch"], "holdout_prop": asked.data.holdout_prop, "flags": flags,
-               "classes": base.content.get("classes") or list(images.classes)}
+               "classes": base.content.get("classes") or list(images.classes),
+               **({"training": training} if training else {})}
     with Journal(files.journal) as log, _crew(asked, workshop, model) as crew:
         run = Run(files, log, crew, rungs, asked.settings.criterion, unit, carried, model, [before.held_out],
                   [origin["initial_latency_s"]])
@@ -171,7 +176,7 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
             if asked.method == "netadapt":
                 _search(run, asked, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history and asked.method == "trade":
-                _trade(asked, run, origin["target_latency_s"], prices.cost, base.content["epoch"])
+                _trade(asked, run, origin["target_latency_s"], prices.cost)
             elif asked.method in baselines.BY_WORTH:
                 _prune_by_worth(asked, run, origin["initial_latency_s"], prices.cost)
             elif not run.prune_history:
@@ -228,7 +233,7 @@ def jobs_of_this_machine(asked: Pruning, device: Device, model: TorchNet, jobs: 
     return fit
 
 
-def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, going_on: bool) -> bool:
+def _finished(asked: Pruning, files: RunFiles, flags: Mapping[str, Any], origin: Record, *, going_on: bool) -> bool:
     """Whether --resume finds exactly this run complete. Raises UserError if this run may not replace the file."""
     if files.journal.exists() or not files.checkpoint.exists():
         return False
@@ -238,6 +243,7 @@ def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, goin
     if not going_on:
         return False
     free = tuple(flag for flag in FREE_FLAGS if flag != "long_term_fine_tune") + ("threads", "precision")
+    free += ("scratch_epochs",) if asked.scratch_epochs is None else ()  # the images tell it, and are not read yet
     changed = changed_flags(content["flags"], flags, free)
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to "
@@ -291,10 +297,9 @@ def _adopt(method: str, run: Run, chosen: Widths, cost: Cost, budget_s: float, f
           flush=True)
 
 
-def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost, base_epochs: int) -> None:
+def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
     """Prune to the widths that learn fastest from scratch, of those that trading finds."""
-    network, source = run.model.network, run.crew.workshop.source
-    epochs = asked.scratch_epochs or epochs_of(math.ceil(len(source.images) / source.batch_size), base_epochs)
+    network, epochs = run.model.network, asked.scratch_epochs or EPOCHS
     judges = judges_of(network, asked.scratch_recipe, epochs, cost, run.crew, run.log, run.losses)
     chosen = trade.search(asked.space_of(network), run.model.widths, cost, budget_s, *judges)
     _adopt(asked.method, run, chosen, cost, budget_s)

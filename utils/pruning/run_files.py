@@ -16,6 +16,7 @@ from utils.common.journal import Record
 from utils.learning import checkpoint
 from utils.pruning.history import is_record, written
 from utils.pruning.store import remove_candidates
+from utils.search import defaults
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,16 @@ def files_of(name: str) -> RunFiles:
 
 def flags_begun_with(files: RunFiles) -> dict[str, Any]:
     """The flags of an unfinished run, {} where there is none."""
-    found = journal.read(files.journal)
-    return found[0]["flags"] if found and isinstance(found[0].get("flags"), dict) else {}
+    found = journal.header(files.journal).get("flags")
+    return found if isinstance(found, dict) else {}
 
 
 def method_begun_with(files: RunFiles) -> Optional[str]:
     """The method of an unfinished run, or else of a finished one; None where there is none."""
-    if files.journal.exists() or not files.checkpoint.exists():
-        return flags_begun_with(files).get("method")
-    return checkpoint.load(files.checkpoint)["flags"].get("method")
+    unfinished = files.journal.exists() or not files.checkpoint.exists()
+    flags = flags_begun_with(files) if unfinished else checkpoint.load(files.checkpoint)["flags"]
+    found = flags.get("method")
+    return found if isinstance(found, str) and found in defaults.METHODS else None
 
 
 def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[Optional[dict[str, Any]], list[Record]]:

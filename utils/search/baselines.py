@@ -1,4 +1,4 @@
-"""Methods to compare NetAdapt with: each chooses all widths at once and tries no candidates.
+"""Methods to compare the searches with: each chooses all widths at once and tries no candidates.
 
 Each takes the space of the search, the network's widths, ``latency(widths)`` in seconds and a budget in seconds, and
 returns widths that meet the budget. Only prunable groups get narrower, and only removable ones become 0. The same seed

@@ -3,45 +3,57 @@
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from utils.common.errors import UserError
 from utils.search import baselines
 
-# Flags of NetAdapt and of fine-tuning. One of them without a method means NetAdapt.
+METHODS = ("trade", "netadapt", *baselines.METHODS)
+# Flags of NetAdapt's search and of its fine-tuning, and of trade. One of them without a method means that method.
 NETADAPT: Mapping[str, Any] = {
     "init_red_fact": 20.0, "decay_rate": 0.98, "allow_small_prunings": False, "criterion": "ratio", "reach": 1.0,
     "removals": "last", "search": "halving", "layer_fraction": 1.0, "short_term_fine_tune": 100,
     "long_term_fine_tune": 0, "learning_rate": 8e-4}
 SCORED = "pruning_method"  # a flag of NetAdapt too, whose value follows from the method
+TRADE = ("scratch_epochs", "scratch_rate")
 TRAINING: Mapping[str, Any] = {"momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128}
 FROM_SCRATCH: Mapping[str, Any] = {"learning_rate": 0.1, **TRAINING}  # as train.py
+SOUND = {"learning_rate": (1e-12, 1e6), "momentum": (0, 1), "weight_decay": (0, 1e3), "batch_size": (2, 1_000_000)}
 
 
 def training_of(content: Mapping[str, Any]) -> Optional[dict[str, Any]]:
     """How train.py trained a checkpoint's network from scratch, as FROM_SCRATCH; None where it did not: somebody else
-    trained it, or its weights came from another network."""
-    flags = content["flags"]
-    if content["epoch"] == 0 or flags.get("init"):
+    trained it, or its weights came from another network. A pruned network's is that of its base."""
+    pruned, flags = "prune_history" in content, content["flags"]
+    if content["epoch"] == 0 or flags.get("init") or (pruned and not isinstance(content.get("training"), dict)):
         return None
-    if "prune_history" in content:  # its flags are those of the pruning
-        return dict(FROM_SCRATCH)
-    return {name: flags[name] if type(flags.get(name)) is type(usual) and flags[name] >= 0 else usual
-            for name, usual in FROM_SCRATCH.items()}
+    found = content["training"] if pruned else flags
+    return {name: found[name] if _sound(name, found.get(name)) else usual for name, usual in FROM_SCRATCH.items()}
+
+
+def _sound(name: str, value: Any) -> bool:
+    """Whether train.py takes this value of a flag."""
+    low, high = SOUND[name]
+    return type(value) is type(FROM_SCRATCH[name]) and low <= value <= high
 
 
 def method(given: Mapping[str, Any], begun: Optional[str], *, trained: bool) -> tuple[str, str]:
     """The method that the flags ask for, and why in words; "" where they name it.
 
     given: the flags by name, None or False where they are not given; begun: the method of the run that goes on;
-    trained: whether the training of the base model can be repeated.
+    trained: whether the training of the base model can be repeated. Raises UserError for flags of two methods.
     """
     if given["method"]:
         return given["method"], ""
     if begun:
         return begun, "as the run began"
-    own = [name for name in (*NETADAPT, SCORED) if given[name] is not None and given[name] is not False]
-    if own:
-        return "netadapt", f"--{own[0]} is a flag of it"
+    of_netadapt, of_trade = ([name for name in names if given[name] is not None and given[name] is not False]
+                             for names in ((*NETADAPT, SCORED), TRADE))
+    if of_netadapt and of_trade:
+        raise UserError(f"--{of_netadapt[0]} is a flag of --method=netadapt, --{of_trade[0]} of --method=trade; name "
+                        "the method")
+    if of_netadapt or of_trade:
+        return "netadapt" if of_netadapt else "trade", f"--{(of_netadapt or of_trade)[0]} is a flag of it"
     if not trained:
-        return "netadapt", "--method=trade, the default, cannot repeat a training that was not done here"
+        return "netadapt", "the default, trade, needs a base model that train.py trained from scratch, and its images"
     return "trade", "the default"
 
 
