@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # these import torch, which main loads only where it is neede
 Flags = Mapping[str, Any]  # of the command line, by name
 
 # left out of a run's flags at these values: older runs do not have them
-NEWER_FLAGS = {"keep": ("",), "multiple_of": (1,), "floor": (0.0,), "knapsack_steps": (1,), "scratch_epochs": (None, 3),
+NEWER_FLAGS = {"keep": ("",), "multiple_of": (1,), "floor": (0.0,), "knapsack_steps": (1,), "scratch_epochs": (None,),
                "scratch_rate": (0.1,)}
 
 
@@ -212,8 +212,8 @@ def main() -> None:
         print(f"{files.checkpoint}: finished already")
         return
     report(base.network, base.model.widths, pruned, prices.cost.unit, files)
-    fine_tuned = method == "netadapt" or args.knapsack_steps > 1 or args.long_term_fine_tune
-    if not fine_tuned:
+    in_steps = method in baselines.BY_WORTH and args.knapsack_steps > 1 and asked["short_term_fine_tune"]
+    if method != "netadapt" and not in_steps and not args.long_term_fine_tune:
         again = [*cli.network_flags(base.network), f"--channels={files.channels.stem}", "--save_file=NAME"]
         print("the weights were cut and not trained since. Retrain the network"
               + (", with the flags of the base model's training" if training else "")

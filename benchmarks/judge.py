@@ -207,7 +207,7 @@ def bench_of(network: Network, content: Optional[dict[str, Any]], base_path: Opt
 def row_of(bench: Bench, subjects: Subjects, way: str, name: str, seed: int, machine: str) -> Row:
     began, how, widths = time.monotonic(), WAYS[way], subjects.widths(name)
     if how.epochs:
-        lesson = Lesson(subjects.network, widths, FROM_SCRATCH, how.epochs, until=how.epochs)
+        lesson = Lesson(subjects.network, widths, FROM_SCRATCH, how.epochs)
         model, _, losses = taught(lesson, bench.source(how.part), bench.device, seed)
     else:
         model, losses = from_base(bench, widths, how.batches, seed)

@@ -33,23 +33,23 @@ def test_what_the_table_is_off_by_is_not_taken_for_todays_speed():
     assert found == pytest.approx(1.1)
 
 
-SOUND = noted(FITTED[:2], np.array([1.0, 2.0]))["references"]
+SOUND = noted(FITTED[:3], np.array([1.0, 2.0, 3.0]))["references"]
 
 
 @pytest.mark.parametrize("edited", [
-    None, [], "3", {}, {"widths": {}}, {**SOUND, "widths": [[3, 4], None]}, {**SOUND, "widths": [[1], [2]]},
+    None, [], "3", {}, {"widths": {}}, {**SOUND, "widths": [[3, 4], None]}, {**SOUND, "widths": [[1], [2], [3]]},
     {**SOUND, "groups": SOUND["groups"][1:]}, {**SOUND, "groups": 3}, {**SOUND, "groups": [[]]},
-    {**SOUND, "widths": [[10 ** 6] * len(SOUND["groups"])] * 2}, {**SOUND, "widths": []}, {**SOUND, "seconds": [1.0]},
-    *({**SOUND, "seconds": [1.0, s]} for s in (0.0, -1.0, 1e-320, 1e9, "1", True, None)), {**SOUND, "seconds": 3}])
+    {**SOUND, "widths": [[10 ** 6] * len(SOUND["groups"])] * 3}, {**SOUND, "widths": []}, {**SOUND, "seconds": [1.0]},
+    *({**SOUND, "seconds": [1.0, 2.0, s]} for s in (0.0, -1.0, 1e-320, 1e9, "1", True, None)), {**SOUND, "seconds": 3}])
 def test_an_edited_note_has_no_references(edited):
     found = references_in({"references": edited}, SMALL)
     assert found.networks == () and len(found.seconds) == 0
 
 
 def test_merged_notes_have_the_means_of_what_all_timed():
-    one, two = (References(tuple(FITTED[:2]), np.array(s)) for s in ([1.0, 2.0], [3.0, 6.0]))
-    assert references_in(noted_of([one, two]), SMALL).seconds.tolist() == [2.0, 4.0]
-    other = References(tuple(FITTED[1:3]), one.seconds)
+    one, two = (References(tuple(FITTED[:3]), np.array(s)) for s in ([1.0, 2.0, 3.0], [3.0, 6.0, 9.0]))
+    assert references_in(noted_of([one, two]), SMALL).seconds.tolist() == [2.0, 4.0, 6.0]
+    other = References(tuple(FITTED[1:4]), one.seconds)
     assert noted_of([one, other]) == {} == noted_of([References((), np.array([]))] * 2)
 
 
@@ -88,3 +88,8 @@ def test_another_machine_or_tool_is_not_scaled():
     assert judged(2.0).slower == 1.0 and any("2.00 times as long" in line for line in judged(2.0).lines())
     otherwise = judged(1.05, same_machine=False)
     assert otherwise.slower == 1.0 and otherwise.of_references is None
+
+
+def test_fewer_than_three_networks_tell_less_than_the_probe():
+    assert references_in({"references": SOUND}, SMALL).again == tuple(FITTED[:3])
+    assert references_in(noted(FITTED[:2], np.array([1.0, 2.0])), SMALL).again == ()

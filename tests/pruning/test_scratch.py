@@ -2,7 +2,6 @@
 
 import math
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -11,10 +10,12 @@ from utils.common import journal
 from utils.learning import data, training
 from utils.learning.device import Device, settle
 from utils.learning.settings import Data, Recipe
+from utils.pruning import history
 from utils.pruning.candidates import Workshop
 from utils.pruning.crew import Crew
 from utils.pruning.scratch import Lesson, learned
-from utils.pruning.trading import epochs_of, judges_of
+from utils.pruning.trading import epochs_of, glance_of, judges_of
+from utils.search import trade
 from utils.search.costs import COUNTS
 
 NETWORK = describe("res", depth=10, width=0.25, img_size=8)
@@ -36,17 +37,25 @@ def test_an_epoch_of_few_images_counts_less(batches, most, epochs):
     assert epochs_of(batches, most) == epochs
 
 
-def test_the_first_glance_takes_a_third_of_the_epochs(workshop, tmp_path):
-    networks = [NETWORK.full_widths, {**NETWORK.full_widths, "Conv_1_0_1": 0}]
-    for epochs, first in ((7, 2), (2, 1), (1, None)):
-        path, known = tmp_path / f"{epochs}.jsonl", {}
-        journal.begin(path, {})
-        with journal.Journal(path) as log:
-            whole, glance = judges_of(NETWORK, RECIPE, epochs, COUNTS["params"](NETWORK), Crew(workshop), log, known)
-            figures = [list(judge(networks)) for judge in (glance, whole) if judge]
-        assert len(figures) == 1 + bool(first) and all(len(f) == 2 and max(f) < math.inf for f in figures)
-        assert {until for _, until in known} == {epochs, first or epochs}
-        assert [r["epochs"] for r in journal.read(path)[1]] == [e for e in (first, epochs) if e for _ in networks]
+@pytest.mark.parametrize("epochs, glance", [(1, (1, 1 / 9)), (3, (1, 1 / 3)), (8, (1, 8 / 9)), (9, (1, 1.0)),
+                                            (91, (10, 1.0))])
+def test_a_glance_takes_a_ninth(epochs, glance):
+    assert glance_of(epochs) == glance
+
+
+def test_both_judges_write_what_they_learn_and_learn_nothing_twice(workshop, tmp_path):
+    networks, known = [NETWORK.full_widths, {**NETWORK.full_widths, "Conv_1_0_1": 0}], {}
+    journal.begin(tmp_path / "j.jsonl", {})
+    with journal.Journal(tmp_path / "j.jsonl") as log:
+        whole, glance = judges_of(NETWORK, RECIPE, 3, COUNTS["params"](NETWORK), Crew(workshop), log, known)
+        first, last = glance(networks), whole(networks[1:])
+        assert glance(networks) == first and whole(networks[1:]) == last
+    records = list(journal.read(tmp_path / "j.jsonl")[1])
+    assert [(r["epochs"], r["part"]) for r in records] == [(1, 1 / 3), (1, 1 / 3), (3, 1.0)]
+    assert history.losses_in(records) == known and len(known) == 3
+    parameters = [NETWORK.parameter_count(w) for w in networks]
+    assert first == [trade.figure(r["loss"], p, trade.FIRST_CAPACITY) for r, p in zip(records, parameters)]
+    assert last == [trade.figure(records[2]["loss"], parameters[1])]
 
 
 def test_the_loss_is_that_of_a_training_of_its_own(workshop, script):
@@ -56,22 +65,14 @@ def test_the_loss_is_that_of_a_training_of_its_own(workshop, script):
     first, last = map(float, re.findall(r"loss ([\d.]+)", said))
     assert first > last
     for epochs, loss in ((2, last), (1, first)):
-        found = learned(workshop, Lesson(NETWORK, NETWORK.full_widths, RECIPE, epochs, until=epochs))
-        assert f"{found.loss:.4f}" == f"{loss:.4f}" and found.progress is None
+        assert f"{learned(workshop, Lesson(NETWORK, NETWORK.full_widths, RECIPE, epochs)):.4f}" == f"{loss:.4f}"
 
 
 def test_every_network_gets_its_own_loss_and_one_that_diverges_is_useless(workshop):
     wild = Recipe(1e9, 0.9, 5e-4, 32)
     full, without = NETWORK.full_widths, {**NETWORK.full_widths, "Conv_1_0_1": 0}
-    lessons = [Lesson(NETWORK, full, RECIPE, 1, 1), Lesson(NETWORK, without, RECIPE, 1, 1),
-               Lesson(NETWORK, full, wild, 3, 2), Lesson(NETWORK, full, RECIPE, 1, 1)]
-    found = {number: end.loss for number, end in Crew(workshop).taught(lessons) if end.progress is None}
-    assert found[0] == found[3] != found[1] and found[2] == math.inf and set(found) == {0, 1, 2, 3}
-
-
-def test_a_lesson_that_goes_on_ends_as_one_in_one_go(workshop):
-    whole = Lesson(NETWORK, NETWORK.full_widths, RECIPE, epochs=3, until=3)
-    first = learned(workshop, replace(whole, until=1))
-    assert first.progress and len(first.progress["losses"]) == 1
-    assert learned(workshop, replace(whole, progress=first.progress)) == learned(workshop, whole)
-    assert first.loss > learned(workshop, whole).loss
+    lessons = [Lesson(NETWORK, full, RECIPE, 1), Lesson(NETWORK, without, RECIPE, 1), Lesson(NETWORK, full, wild, 2),
+               Lesson(NETWORK, full, RECIPE, 1), Lesson(NETWORK, full, RECIPE, 1, 0.5)]
+    found = dict(Crew(workshop).taught(lessons))
+    assert found[0] == found[3] != found[1] and found[2] == math.inf and set(found) == {0, 1, 2, 3, 4}
+    assert found[4] > found[0]  # half the images teach less

@@ -159,12 +159,11 @@ def close_calls(nets: Sequence[Net], removed: float, way: str) -> str:
 
 
 def glance(nets: Sequence[Net], removed: float) -> str:
-    """What --method=trade loses where only those that are best after one epoch get all three: of every choice of
+    """What --method=trade loses where only the best after a third of the images get three epochs: of every choice of
     trade.JUDGED networks near a latency."""
-    nets, way = hopeful(nets, removed), "scratch_3"
-    logs = [math.log(n.parameters) for n in nets]
-    first, last = ([n.rows[way].losses[i] - capacity * log for n, log in zip(nets, logs)]
-                   for i, capacity in ((0, trade.FIRST_CAPACITY), (-1, trade.CAPACITY)))
+    nets = hopeful(nets, removed)
+    first, last = ([n.rows[way].losses[-1] - capacity * math.log(n.parameters) for n in nets]
+                   for way, capacity in (("third", trade.FIRST_CAPACITY), ("scratch_3", trade.CAPACITY)))
     draws = [sorted(drawn, key=first.__getitem__) for drawn in combinations(range(len(nets)), trade.JUDGED)]
     words = f"{removed:.0%} removed: a first glance at {trade.JUDGED} networks leaves {trade.FINALISTS}"
     if not draws:

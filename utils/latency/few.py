@@ -38,7 +38,7 @@ from utils.latency.measure import Begun, Source
 from utils.latency.note import alike
 from utils.latency.rounds import FEWEST_NETWORKS, Choice, Goal
 from utils.latency.runners import Runner, patiently
-from utils.latency.timing import Care
+from utils.latency.timing import Care, Session
 
 NAME = "few points"  # of this way, in headers
 PATIENCE = 0.05  # part of the minutes that may be waited for a machine as fast as usual
@@ -50,7 +50,7 @@ AGAIN, MORE = 2, 2  # how often everything is measured again, at most, and visit
 
 
 def roomy(care: Care) -> Care:
-    """The care that a measurement in rounds begins with: visits of an item have room for further ones."""
+    """The care that a measurement in rounds begins with: the visits of an item have room for measuring all again."""
     return replace(care, max_visits=care.max_visits + AGAIN * MORE)
 
 
@@ -110,10 +110,11 @@ class Measurement:
         done = self.begun.notes[-1] if self.begun.notes else {}
         if done.get("stopped") and (done["max_error"], done["minutes"]) == (self.goal.max_error, self.goal.minutes):
             return self.known(), done["stopped"]
+        session = measure.session(self.source, self.runner, self.care, self.begun, self.log, self._enough)
         if not any("networks" in record for record in self.begun.notes):
             self._begin(reused)
         if self.rounds:
-            self._measure()
+            self._measure(session)
         while True:
             known = self.known() if len(self.rounds) > 1 else None
             chosen, expected = self._next(known), {"expected": known.expected, "worst": known.worst} if known else {}
@@ -124,17 +125,17 @@ class Measurement:
                 return known or self.known(), chosen
             else:
                 self._note({"round": len(self.rounds) + 1, "entries": self.planes.labels(chosen), **expected})
-            self._measure()
+            self._measure(session)
 
-    def _measure(self) -> None:
+    def _measure(self, session: Session) -> None:
         """Measure what the last line of the journal asks for, as far as it is not measured."""
-        more = MORE * self.again
-        care = replace(self.care, passes=self.care.passes + more,
-                       max_visits=self.care.max_visits + more - AGAIN * MORE)
-        title, items = self._title(len(self.rounds)), self._items_of_round()
-        if more:
+        asked, most = self.begun.notes[-1], self.care.max_visits - AGAIN * MORE
+        title, items, passes = self._title(len(self.rounds)), self._items_of_round(), self.care.passes
+        if "again" in asked:
             title, items = f"everything again, {self.again} of at most {AGAIN}", np.arange(len(self.begun.work))
-        measure.session(self.source, self.runner, care, self.begun, self.log, self._enough).run(title, items)
+            passes = most + MORE * self.again
+        session.care = replace(self.care, passes=passes, max_visits=max(passes, most))
+        session.run(title, items)
         self._look_at_speed()
 
     @property
@@ -275,7 +276,7 @@ class Measurement:
         if known.expected is None or known.worst is None:
             return "minutes"
         visit_s = self._elapsed_s() / max(int(self.begun.visits.count.sum()), 1)
-        affordable = self._left_s() / max(VISITS * self.care.passes * visit_s, 1e-9)
+        affordable = self._left_s() / max(VISITS * self.care.passes * visit_s, 1e-9)  # new entries get these passes
         missed = [*self.missed, self.goal.missed(known.expected, known.worst)]
         return rounds.further(self.planes, known, missed, affordable, self.care.seed)
 

@@ -14,6 +14,7 @@ from model.network import Network, Widths
 from utils.latency.note import Note, number_within, plain_dict
 
 AGAIN = 6  # networks that are timed again: more would take time, and few are noisy
+LEAST = 3  # networks: with fewer, the probe tells more
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class References:
         """How much longer networks take. predicted: seconds by the table; now_s: of ``again``.
 
         Single times are noisy. So they are compared with the table, those of now and all those of then: what the table
-        is off by cancels out.
+        is off by for all of them cancels out.
         """
         by_table = np.array([predicted(widths) for widths in self.networks])
         return float(np.median(now_s / by_table[:len(now_s)]) / np.median(self.seconds / by_table))
@@ -61,7 +62,7 @@ def references_in(note: Note, network: Network) -> References:
             network.layers(one)
     except (TypeError, ValueError):
         return NONE
-    if not networks or len(networks) != len(times) or None in times:
+    if len(networks) < LEAST or len(networks) != len(times) or None in times:
         return NONE
     return References(networks, np.array(times))
 

@@ -80,7 +80,8 @@ def filling(planes: Planes, measured: Measured, seed: int) -> Choice:
 def further(planes: Planes, known: Known, missed: Sequence[float], affordable: float, seed: int) -> Union[Choice, str]:
     """A later round, or why there is none: "max_error", "no_gain", "all" or "minutes".
 
-    missed: how far it was from the goal after each round from the second on (``Goal.missed``), now at the end;
+    missed: how far it was from the goal (``Goal.missed``) after each round from the second on, and each time after all
+    was measured again; now at the end;
     affordable: entries that can be measured in the time that is left.
     """
     if missed[-1] <= 1:

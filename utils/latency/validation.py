@@ -17,7 +17,7 @@ import numpy as np
 from model.network import Network, Widths
 from utils.latency.entries import probe_entry
 from utils.latency.model_timing import about_probe, about_ratio
-from utils.latency.note import Note, alike, at_todays_speed, correction_in, probe_in
+from utils.latency.note import Note, at_todays_speed, correction_in, probe_in
 from utils.latency.references import references_in
 from utils.latency.runners import Runner, patiently
 from utils.latency.table_files import LatencyTable
@@ -86,11 +86,9 @@ class Validation:
 
     def _speed(self) -> str:
         """The machine's speed now, in words."""
-        probe = about_probe(self.ratio) if self.ratio else "the probe is not compared: the table was measured otherwise"
-        if self.of_references is None:
-            return probe
-        whole = about_ratio(self.of_references, "whole networks of the build take")
-        return whole if alike(self.ratio) else f"{whole}; {probe}"
+        if self.of_references is not None:
+            return about_ratio(self.of_references, "whole networks of the build take")
+        return about_probe(self.ratio) if self.ratio else "the probe is not compared: the table was measured otherwise"
 
     def _summary(self, predicted_s: np.ndarray) -> dict[str, Any]:
         error = np.abs(predicted_s / self.measured_s - 1)

@@ -6,7 +6,8 @@
     normalisation  {"mean": [...], "std": [...]} of pixels in 0..1    flags       the command line it was made with
     holdout_prop   part of the training images that was held out; 0 where none was
     classes        class names in the order of the logits (older checkpoints: absent)
-Pruned ones also: prune_history (a dict per step: group, width, proposed_width, ...) and table_costs_history
+Pruned ones also: training (how train.py trained the base model, if it did), prune_history (a dict per step: group,
+width, proposed_width, ...) and table_costs_history
 (predicted latency after every step, seconds, the unpruned network first), test_error (%). Unfinished ones: optimizer.
 Taught ones: teacher_sha256, of the teacher's weights. All: format, made_by, and sha256 of everything else (older
 checkpoints: absent).

@@ -133,7 +133,7 @@ def prune(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Ma
                   "perf_table": prices.table, "table_sha256": prices.sha256, "initial_latency_s": initial_s,
                   "target_latency_s": netadapt.budget_s(asked.settings, initial_s),
                   **({} if prices.cost.unit == LATENCY else {"counts": prices.cost.unit.quantity})}
-        if _finished(asked, files, flags, origin, going_on=going_on):
+        if _finished(files, flags, origin, going_on=going_on):
             files.remove_unfinished()
             return None
         return _run(asked, base, prices, files, flags, origin, going_on=going_on)
@@ -154,7 +154,7 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
     if asked.method == "trade":
         asked = replace(asked, scratch_epochs=asked.scratch_epochs or epochs_of(
             math.ceil(len(workshop.source.images) / asked.recipe.batch_size), base.content["epoch"]))
-        flags = {**flags, **({"scratch_epochs": asked.scratch_epochs} if asked.scratch_epochs != EPOCHS else {})}
+        origin = {**origin, "scratch_epochs": asked.scratch_epochs}
     rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
     header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [rung.as_record() for rung in rungs],
               "flags": {k: v for k, v in flags.items() if k not in FREE_FLAGS}}
@@ -233,7 +233,7 @@ def jobs_of_this_machine(asked: Pruning, device: Device, model: TorchNet, jobs: 
     return fit
 
 
-def _finished(asked: Pruning, files: RunFiles, flags: Mapping[str, Any], origin: Record, *, going_on: bool) -> bool:
+def _finished(files: RunFiles, flags: Mapping[str, Any], origin: Record, *, going_on: bool) -> bool:
     """Whether --resume finds exactly this run complete. Raises UserError if this run may not replace the file."""
     if files.journal.exists() or not files.checkpoint.exists():
         return False
@@ -243,7 +243,6 @@ def _finished(asked: Pruning, files: RunFiles, flags: Mapping[str, Any], origin:
     if not going_on:
         return False
     free = tuple(flag for flag in FREE_FLAGS if flag != "long_term_fine_tune") + ("threads", "precision")
-    free += ("scratch_epochs",) if asked.scratch_epochs is None else ()  # the images tell it, and are not read yet
     changed = changed_flags(content["flags"], flags, free)
     if changed:
         raise UserError(f"{files.checkpoint}: a finished run with other flags: {changed}; leave out --resume to "

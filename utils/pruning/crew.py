@@ -22,7 +22,7 @@ from utils.learning.data import Images
 from utils.learning.device import Device
 from utils.pruning import candidates
 from utils.pruning.candidates import Made, Order, Piece, Workshop
-from utils.pruning.scratch import Learned, Lesson, learned
+from utils.pruning.scratch import Lesson, learned
 from utils.search.halving import Rung
 
 Parcel = dict[str, Any]
@@ -36,8 +36,8 @@ class Crew:
         self.workshop, self._workers = workshop, workers
         self._parcel = _pack_workshop(workshop, workshop.device.one_each(workers.backend)) if workers else {}
 
-    def taught(self, lessons: Sequence[Lesson]) -> Iterator[tuple[int, Learned]]:
-        """Yield (number of a lesson, from 0; what became of it) for each when it is done, in any order."""
+    def taught(self, lessons: Sequence[Lesson]) -> Iterator[tuple[int, float]]:
+        """Yield (number of a lesson, from 0; its last loss) for each when it is done, in any order."""
         numbered = list(enumerate(lessons))
         if self._workers is not None:
             yield from self._workers.results(teach_from_parcels, (self._parcel,), numbered)
@@ -99,7 +99,7 @@ def make_from_parcels(run: Parcel, step: Parcel, order: Order) -> list[Made]:
         return list(candidates.make_candidates(workshop, model, order))
 
 
-def teach_from_parcels(run: Parcel, numbered: tuple[int, Lesson]) -> tuple[int, Learned]:
+def teach_from_parcels(run: Parcel, numbered: tuple[int, Lesson]) -> tuple[int, float]:
     """Open the parcel, unless this worker has done so before, and train one network from scratch.
 
     Raises MemoryError if the device has too little memory.

@@ -25,7 +25,8 @@ from utils.search.netadapt import Candidate, Key, Proposal, Step
 
 FORMAT = 1
 Trials = dict[tuple[Key, str], tuple[float, float]]  # (error in %, loss) by candidate and name of its rung
-Losses = dict[tuple[str, int], float]  # training losses of networks, by key_of their widths and the number of epochs
+# training losses of networks, by key_of their widths, the number of epochs and the part of the images
+Losses = dict[tuple[str, int, float], float]
 
 
 def trial(step: int, rung: Rung, candidate: Candidate) -> Record:
@@ -46,16 +47,17 @@ def key_of(widths: Widths) -> str:
     return json.dumps(widths, sort_keys=True)
 
 
-def judged(network: Network, widths: Widths, latency_s: float, epochs: int, loss: float) -> Record:
-    """A network that was trained from scratch for so many epochs; a loss of None: it became NaN."""
+def judged(network: Network, widths: Widths, latency_s: float, epochs: int, part: float, loss: float) -> Record:
+    """A network that was trained from scratch for so many epochs on a part of the images; a loss of None: it became
+    NaN."""
     return {"event": "network", "step": 1, "widths": dict(widths), "latency_s": latency_s,
             "parameters": network.parameter_count(widths), "macs": network.multiply_adds(widths), "epochs": epochs,
-            "loss": loss if math.isfinite(loss) else None}
+            "part": part, "loss": loss if math.isfinite(loss) else None}
 
 
 def losses_in(records: Iterable[Mapping[str, Any]]) -> Losses:
     """The training losses in these records, but for those of older versions."""
-    return {(key_of(r["widths"]), r["epochs"]): math.inf if r["loss"] is None else r["loss"]
+    return {(key_of(r["widths"]), r["epochs"], r.get("part", 1.0)): math.inf if r["loss"] is None else r["loss"]
             for r in records if r["event"] == "network" and "epochs" in r}
 
 
@@ -121,7 +123,8 @@ def is_record(record: Any) -> bool:
     if not isinstance(record, dict) or record.get("event") not in ("trial", "network", "candidate", "step", "end"):
         return False
     if record["event"] == "network" and not (
-            isinstance(record.get("widths"), dict) and isinstance(record.get("epochs", 0), int) and (
+            isinstance(record.get("widths"), dict) and isinstance(record.get("epochs", 0), int)
+            and isinstance(record.get("part", 1.0), (int, float)) and (
                 record.get("loss", "") is None or isinstance(record.get("loss"), (int, float)))):
         return False
     number = isinstance(record.get("step"), int) or record["event"] == "end"

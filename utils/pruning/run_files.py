@@ -71,7 +71,8 @@ def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[
     go on with other flags.
     """
     found = resume.begun(files.journal, header, resume=going_on, at_stake=lambda records: "an unfinished run",
-                         over_again="remove it to start over")
+                         over_again="remove it to start over",
+                         newer={"scratch_epochs": 3} if "scratch_epochs" in header else {})
     if files.candidates.is_symlink():
         raise UserError(f"{files.candidates}: a link, expected a folder that the run makes; remove the link")
     if found is None:

@@ -6,8 +6,7 @@ its error on held-out images, and tells more of the error after a whole training
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Optional
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,9 +15,7 @@ from model.torch_net import TorchNet
 from utils.learning import training
 from utils.learning.device import Device
 from utils.learning.settings import Recipe, Schedule
-from utils.pruning.candidates import Workshop, copied
-
-Progress = dict[str, Any]  # of a lesson: "losses" of the epochs that are done, "model", "optimizer"
+from utils.pruning.candidates import Workshop
 
 
 @dataclass(frozen=True)
@@ -29,16 +26,7 @@ class Lesson:
     widths: Widths
     recipe: Recipe
     epochs: int
-    until: int  # the epoch after which the lesson ends, at most ``epochs``; it may go on later
-    progress: Optional[Progress] = None  # of the same lesson, where it goes on
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What became of a lesson."""
-
-    loss: float  # mean of the last epoch; inf where it is no number
-    progress: Optional[Progress]  # None where the lesson cannot go on
+    part: float = 1.0  # of the training images
 
 
 def taught(lesson: Lesson, source: training.BatchSource, device: Device,
@@ -49,13 +37,12 @@ def taught(lesson: Lesson, source: training.BatchSource, device: Device,
     """
     torch.manual_seed(seed)
     model = device.place(TorchNet(lesson.network, lesson.widths))
+    if lesson.part < 1:
+        order = torch.randperm(len(source.images), generator=training.seeded((seed,)))
+        source = replace(source, images=source.images[order[:max(round(lesson.part * len(order)), 2)]])
     schedule, optimizer = Schedule(lesson.epochs, "cosine", (), 1.0), training.sgd(model, lesson.recipe)
     losses: list[float] = []
-    if lesson.progress is not None:
-        model.load_state_dict(lesson.progress["model"])
-        optimizer.load_state_dict(lesson.progress["optimizer"])
-        losses += lesson.progress["losses"]
-    for epoch in range(len(losses), lesson.until):
+    for epoch in range(lesson.epochs):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(lesson.recipe.learning_rate, epoch)
         losses.append(training.fit(model, optimizer, source.epoch(seed, epoch), device))
@@ -64,10 +51,7 @@ def taught(lesson: Lesson, source: training.BatchSource, device: Device,
     return model, optimizer, losses
 
 
-def learned(workshop: Workshop, lesson: Lesson) -> Learned:
-    """The last loss, and what is needed to go on. The device may run out of memory."""
-    model, optimizer, losses = taught(lesson, workshop.source, workshop.device, workshop.seed)
-    if not math.isfinite(losses[-1]):
-        return Learned(math.inf, None)
-    going_on = {"losses": losses, "model": copied(model.state_dict()), "optimizer": copied(optimizer.state_dict())}
-    return Learned(losses[-1], going_on if lesson.until < lesson.epochs else None)
+def learned(workshop: Workshop, lesson: Lesson) -> float:
+    """The mean training loss of the last epoch; inf where it is no number. The device may run out of memory."""
+    _, _, losses = taught(lesson, workshop.source, workshop.device, workshop.seed)
+    return losses[-1] if math.isfinite(losses[-1]) else math.inf

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import Optional
 
 from model.network import Network, Widths
 from utils.common.journal import Journal
@@ -11,12 +10,12 @@ from utils.learning.settings import Recipe
 from utils.pruning import history
 from utils.pruning.crew import Crew
 from utils.pruning.history import Losses
-from utils.pruning.scratch import Lesson, Progress
+from utils.pruning.scratch import Lesson
 from utils.search import trade
 from utils.search.costs import Cost
 
 EPOCHS, BATCHES = 3, 1000  # from scratch, at least, before networks are compared; three epochs of CIFAR-10 have both
-GLANCE = 3  # parts of these epochs, of which the first glance takes one
+GLANCE = 9  # parts of these epochs, of which a glance takes one
 
 
 def epochs_of(batches: int, most: int) -> int:
@@ -28,37 +27,42 @@ def epochs_of(batches: int, most: int) -> int:
     return max(EPOCHS, min(math.ceil(BATCHES / batches), most))
 
 
+def glance_of(epochs: int) -> tuple[int, float]:
+    """(epochs, part of the images) of a first glance: a third of the images once, before three epochs."""
+    return (epochs // GLANCE, 1.0) if epochs >= GLANCE else (1, epochs / GLANCE)
+
+
 def judges_of(network: Network, recipe: Recipe, epochs: int, cost: Cost, crew: Crew, log: Journal,
-              known: Losses) -> tuple[trade.Judge, Optional[trade.Judge]]:
-    """The judge after all epochs, and the one after a third of them; None where there is but one epoch.
+              known: Losses) -> tuple[trade.Judge, trade.Judge]:
+    """The judge after all epochs, and that of a first glance.
 
     Both write every loss into the journal at once. known: the losses so far; it grows.
     """
-    going_on: dict[str, Progress] = {}  # of networks in the middle of their training, by key_of their widths
-
-    def after(until: int, capacity: float, networks: Sequence[Widths]) -> list[float]:
-        keys = [history.key_of(w) for w in networks]
-        waiting = [(key, w) for key, w in zip(keys, networks) if (key, until) not in known]
-        lessons = [Lesson(network, w, recipe, epochs, until, going_on.get(key)) for key, w in waiting]
-        began, done, words = time.monotonic(), 0, "1 epoch" if until == 1 else f"{until} epochs"
-        for number, learned in crew.taught(lessons):
+    def after(epochs: int, part: float, capacity: float, networks: Sequence[Widths]) -> list[float]:
+        keys = [(history.key_of(w), epochs, part) for w in networks]
+        waiting = [(key, w) for key, w in zip(keys, networks) if key not in known]
+        lessons = [Lesson(network, w, recipe, epochs, part) for _, w in waiting]
+        began, done, words = time.monotonic(), 0, _in_words(epochs, part)
+        for number, loss in crew.taught(lessons):
             (key, widths), done = waiting[number], done + 1
-            log.append(history.judged(network, widths, cost(widths), until, learned.loss))
-            known[key, until] = learned.loss
-            if learned.progress:
-                going_on[key] = learned.progress
+            log.append(history.judged(network, widths, cost(widths), epochs, part, loss))
+            known[key] = loss
             left = (time.monotonic() - began) / done * (len(waiting) - done)
             print(f" network {done} of {len(waiting)}: {cost.unit.words(cost(widths))}, "
-                  f"{network.parameter_count(widths):,} parameters; training loss {learned.loss:.4f} after {words}; "
+                  f"{network.parameter_count(widths):,} parameters; training loss {loss:.4f} after {words}; "
                   f"about {left / 60:.1f} min left for these", flush=True)
-        return [trade.figure(known[key, until], network.parameter_count(w), capacity)
-                for key, w in zip(keys, networks)]
+        return [trade.figure(known[key], network.parameter_count(w), capacity) for key, w in zip(keys, networks)]
 
     def whole(networks: Sequence[Widths]) -> list[float]:
-        return after(epochs, trade.CAPACITY, networks)
+        return after(epochs, 1.0, trade.CAPACITY, networks)
 
     def glance(networks: Sequence[Widths]) -> list[float]:
-        going_on.clear()  # of the round before
-        return after(max(epochs // GLANCE, 1), trade.FIRST_CAPACITY, networks)
+        return after(*glance_of(epochs), trade.FIRST_CAPACITY, networks)
 
-    return whole, glance if epochs > 1 else None
+    return whole, glance
+
+
+def _in_words(epochs: int, part: float) -> str:
+    if part < 1:
+        return f"one epoch on {part:.0%} of the images"
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"

@@ -32,9 +32,9 @@ PARTS = (0, 0.25, 0.5, 0.75, 1)  # of its full width that a group gets in a neig
 JUDGED = 6  # neighbours that the judge sees in a round
 ROUNDS = 4  # at most
 VIEWS = 2  # of ``problems``, that neighbours are made and ranked by
-FINALISTS = 2  # of a round's networks, that the judge sees after the first glance
+FINALISTS = 1  # of a round's networks, that the judge sees after the first glance
 CAPACITY = 0.12  # of training loss, that e times as many parameters are worth
-FIRST_CAPACITY = 0.25  # the same, after the first epoch
+FIRST_CAPACITY = 0.25  # the same, at the first glance
 UNLIKE = 0.75  # parts of their full widths by which groups differ, in sum, for a network to be judged beside another
 
 Judge = Callable[[Sequence[Widths]], Sequence[float]]  # a figure for every network, the less the better; inf: useless
