@@ -150,8 +150,8 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
                             f"{usual['layer_fraction']:g})")
     group = parser.add_argument_group("search (trade)")
     group.add_argument("--scratch_epochs", type=cli.within(int, 1, 1_000_000),
-                       help="epochs from scratch, after which networks are compared; all but the best two of a round "
-                            "get only a third of them (default: 3; more of few images)")
+                       help="epochs from scratch, after which networks are compared; all but the best of a round get "
+                            "only a ninth of them (default: 3; more of few images)")
     group.add_argument("--scratch_rate", type=cli.within(float, 1e-9, 1e3),
                        help="learning rate of the first of these epochs, as --learning_rate of train.py (default: that "
                             "of the base model's training)")
