@@ -55,16 +55,17 @@ def references_in(note: Note, network: Network) -> References:
     """Those in a table's note; none where it lacks them, or was edited into something else."""
     found = plain_dict(note.get("references"))
     groups, widths, seconds = (found.get(key) for key in ("groups", "widths", "seconds"))
+    if not (isinstance(groups, list) and isinstance(widths, list) and isinstance(seconds, list)):
+        return NONE
+    times = [s for s in (number_within(s, 1e-9, 1e3) for s in seconds) if s]
     try:
         networks = tuple(dict(zip(groups, one)) for one in widths)
-        times = [number_within(s, 1e-9, 1e3) for s in seconds]
         for one in networks:
             network.layers(one)
     except (TypeError, ValueError):
         return NONE
-    if len(networks) < LEAST or len(networks) != len(times) or None in times:
-        return NONE
-    return References(networks, np.array(times))
+    sound = LEAST <= len(networks) == len(times) == len(seconds)
+    return References(networks, np.array(times)) if sound else NONE
 
 
 NONE = References((), np.zeros(0))
