@@ -183,6 +183,7 @@ def test_what_no_sum_of_layers_tells_ends_without_a_gain(path):
     history = [*found.measurement.missed, Goal(0.02, OFTEN).missed(found.known.expected, found.known.worst)]
     assert min(history[-2:]) > 0.95 * min(history[:-2])
     assert [r["again"] for r in notes(path) if "again" in r] == [1, 2] and "again" in notes(path)[-2]
+    assert len(found.measurement.missed) == len(found.measurement.rounds) - 2 + few.AGAIN  # but for the end
     assert found.measurement.about()["measured_again"] == 2 and set(visits(path).values()) == {3 + 2 * few.MORE}
     whole, count = notes(path), visits(path)
     lines = path.read_text().splitlines(keepends=True)
