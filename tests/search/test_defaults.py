@@ -4,7 +4,7 @@ import pytest
 
 from utils.common.errors import UserError
 from utils.comparison.jobs import parser_of
-from utils.search.defaults import FROM_SCRATCH, NETADAPT, filled, method, training_of
+from utils.search.defaults import FROM_SCRATCH, NETADAPT, SOUND, filled, method, training_of
 
 NEEDED = ["--perf_table=x", "--pruning_fact=0.5"]
 
@@ -66,3 +66,14 @@ def test_how_a_network_was_trained_is_known_where_train_py_did_it_from_scratch()
     {"batch_size": True}, {"learning_rate": 0.0}, {"learning_rate": float("inf")}, {"weight_decay": float("nan")}])
 def test_what_train_py_refuses_is_no_training(edited):
     assert training_of({"epoch": 5, "flags": edited}) == FROM_SCRATCH
+
+
+@pytest.mark.parametrize("name", FROM_SCRATCH)
+def test_what_is_taken_for_a_training_is_what_train_py_takes(name):
+    parser, (low, high) = parser_of("train.py"), SOUND[name]
+    assert parser.get_default(name) == FROM_SCRATCH[name]
+    for value in (low, high):
+        assert vars(parser.parse_args(["--save_file=x", f"--{name}={value}"]))[name] == value
+    for beyond in (low - (1 if name == "batch_size" else 1e-6), high * 2):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--save_file=x", f"--{name}={beyond}"])

@@ -26,6 +26,7 @@ DEFAULT_NET = "res"
 SHORT = {"-d": "depth", "-w": "width"}
 WITHOUT_MEANING = ("--eval_method", "--tmp_folder")  # flags of the original scripts
 STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))  # exit codes
+SGD = {"momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128}  # what a flag is by default
 DATASET, DATA_LOC, HOLDOUT_PROP = "cifar10", "~/Documents/CIFAR-10", 0.1  # if no flag or checkpoint sets them
 
 
@@ -197,11 +198,12 @@ def optimiser_flags(group, *, learning_rate: Optional[float], rate_help: str, la
     later: words for the defaults of all but the rate, if they are chosen after parsing; the flags are then None.
     """
     group.add_argument("--learning_rate", type=within(float, 1e-12, 1e6), default=learning_rate, help=rate_help)
-    for names, kind, usual, words in ((["--momentum"], within(float, 0, 1), 0.9, "momentum"),
-                                      (["--weight_decay", "--wd"], within(float, 0, 1e3), 5e-4, "L2 penalty"),
-                                      (["--batch_size"], within(int, 2, 1_000_000), 128, "images per batch")):
-        group.add_argument(*names, type=kind, default=None if later else usual,
-                           help=words + (f" (default: {usual}{later})" if later else ""))
+    for name, kind, words in (("momentum", within(float, 0, 1), "momentum"),
+                              ("weight_decay", within(float, 0, 1e3), "L2 penalty"),
+                              ("batch_size", within(int, 2, 1_000_000), "images per batch")):
+        group.add_argument(f"--{name}", *(["--wd"] if name == "weight_decay" else []), type=kind,
+                           default=None if later else SGD[name],
+                           help=words + (f" (default: {SGD[name]}{later})" if later else ""))
 
 
 def fraction(text: str) -> float:

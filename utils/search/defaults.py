@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from utils.common import cli
 from utils.common.errors import UserError
 from utils.search import baselines
 
@@ -14,8 +15,7 @@ NETADAPT: Mapping[str, Any] = {
     "long_term_fine_tune": 0, "learning_rate": 8e-4}
 SCORED = "pruning_method"  # a flag of NetAdapt too, whose value follows from the method
 TRADE = ("scratch_epochs", "scratch_rate")
-TRAINING: Mapping[str, Any] = {"momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128}
-FROM_SCRATCH: Mapping[str, Any] = {"learning_rate": 0.1, **TRAINING}  # as train.py
+FROM_SCRATCH: Mapping[str, Any] = {"learning_rate": 0.1, **cli.SGD}  # what the flags of train.py are by default
 SOUND = {"learning_rate": (1e-12, 1e6), "momentum": (0, 1), "weight_decay": (0, 1e3), "batch_size": (2, 1_000_000)}
 
 
@@ -63,7 +63,7 @@ def filled(given: Mapping[str, Any], method: str, training: Optional[Mapping[str
     training: of the base model, as FROM_SCRATCH; None: not known, and ``trade`` keeps what follows from it at None.
     """
     usual = (training or {}) if method == "trade" else FROM_SCRATCH
-    values = {**NETADAPT, **{name: usual.get(name) for name in TRAINING}, "method": method,
+    values = {**NETADAPT, **{name: usual.get(name) for name in cli.SGD}, "method": method,
               "scratch_rate": usual.get("learning_rate"), "pruning_method": baselines.default_scores(method),
               "floor": baselines.default_floor(method)}
     return {name: values.get(name) if value is None else value for name, value in given.items()}
