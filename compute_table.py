@@ -96,7 +96,8 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num_threads", type=cli.within(int, 1, 256), help="threads of the runtime (default: 1; "
                        "validate, measure: the table's)")
     group.add_argument("--num_measures", type=cli.within(int, 1, 1_000_000), default=11,
-                       help="least number of timed runs per entry, over all passes; each pass warms up with one more")
+                       help="least number of timed runs per entry, over all passes; each pass warms up with one more; "
+                       "--sample without a value makes two thirds of them")
     group.add_argument("--num_passes", type=cli.within(int, 1, 100), help="passes over all that is timed, each in "
                        "random order "
                        f"(default: {PASSES}; validate, measure: {JUDGING_PASSES})")
@@ -106,7 +107,8 @@ def _add_measuring_flags(parser: argparse.ArgumentParser) -> None:
                        help="entries are measured again if the probe was slower than usual by more, relative")
     group.add_argument("--patience", type=cli.within(float, 0, 1e6),
                        help=f"seconds to wait, in all, for a machine as fast as usual (default: {PATIENCE_S:g}; "
-                            f"validate: {JUDGING_PATIENCE_S:g}; measure: {MODEL_PATIENCE_S:g})")
+                            f"validate: {JUDGING_PATIENCE_S:g}; measure: {MODEL_PATIENCE_S:g}); with --sample without "
+                            "a value at most 5%% of --minutes")
     group.add_argument("--max_temp", type=cli.within(float, 0, 150),
                        help="pause above it, Celsius (default: 70 on a Raspberry Pi; elsewhere 10 below the sensor's "
                             "critical value, if it tells one)")
@@ -257,4 +259,4 @@ def measure_models(about: on_device.Descriptions, table: Optional[Path], tool: T
 
 
 if __name__ == "__main__":
-    cli.run(main, resumable=not any(a.endswith(("check", "validate", "measure")) for a in sys.argv))
+    cli.run(main, resumable=not {"check", "validate", "measure"} & {a.removeprefix("--mode=") for a in sys.argv})

@@ -86,16 +86,21 @@ def measured(asked: Asked, net: str, folder: Path) -> dict[str, Any]:
     """Build and validate the table of a network, or read what an earlier run of this benchmark found."""
     name = Path(net).stem
     kept = folder / f"{name}.benchmark.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
     which = [f"--net={Path(net).resolve() if Path(net).exists() else net}", *asked.net_flags]
+    how = {"network": which, "minutes": asked.minutes, "num_networks": asked.num_networks, "seed": asked.seed}
+    if kept.exists():
+        found = json.loads(kept.read_text())
+        if found.get("how") != how:
+            raise UserError(f"{kept}: of {found.get('how')}, expected {how}; choose another --folder, or remove it")
+        return found
+    (folder / "perf_tables" / f"{name}.journal").unlink(missing_ok=True)  # of a build that was interrupted
     _, build_s, build_mb = compute_table(folder, "--mode=build", "--sample", f"--minutes={asked.minutes}",
                                          f"--save_file={name}", *which)
     found, _, validate_mb = compute_table(folder, "--mode=validate", f"--perf_table={name}", "--json",
                                           f"--num_networks={asked.num_networks}", f"--seed={asked.seed}",
                                           f"--patience={asked.patience}", *which)
     judged = json.loads(found)
-    result = {"made_by": made_by(), "build_s": build_s, "peak_mb": max(build_mb, validate_mb),
+    result = {"made_by": made_by(), "how": how, "build_s": build_s, "peak_mb": max(build_mb, validate_mb),
               **{k: judged[k] for k in ("mean_abs_error", "max_abs_error", "floor", "unsettled_networks",
                                         "uncorrected")}}
     write_whole(kept, json.dumps(result, indent=1).encode())
@@ -111,7 +116,7 @@ def of_files(path: Path, asked: Asked, build_s: float) -> dict[str, Any]:
     return {"operators": len(arrays), "entries": sum(a.size for a in arrays.values()), "read_s": read_s,
             "file_mb": path.stat().st_size / 1e6, "device": note["device"], "runtime": note.get("runtime"),
             **{k: sampling[k] for k in ("measured", "rounds", "networks", "stopped_by", "expected_error")},
-            "correction": note["correction"], "board_minutes": projected(path, note, asked, build_s)}
+            "correction": note.get("correction"), "board_minutes": projected(path, note, asked, build_s)}
 
 
 def projected(path: Path, note: dict[str, Any], asked: Asked, build_s: float) -> float:

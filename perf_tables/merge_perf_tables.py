@@ -18,15 +18,22 @@ if __name__ == "__main__":
 
 import argparse
 from collections.abc import Sequence
+from typing import Any, Optional
 
 import numpy as np
 
+from model.network import Network
 from utils.common import cli
 from utils.common.errors import UserError
 from utils.common.files import writable_folder
 from utils.common.lock import locked
-from utils.latency.merging import merged_large, merged_note, merged_table
+from utils.common.output import remark
+from utils.latency import told
+from utils.latency.entries import Entries
+from utils.latency.merging import merged_large, merged_note, merged_sampled, merged_table
+from utils.latency.note import Note, network_in
 from utils.latency.table_files import (
+    LatencyTable,
     is_large,
     read_arrays,
     read_measured,
@@ -58,15 +65,32 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
         raise UserError(f"{few[0]}: a table of few entries, which has no neighbours to smooth over; leave --sigma out"
                         if other is None else f"{few[0]}: a table of few entries, but {other} has all; merge tables of "
                         "one kind")
-    names = [str(p) for p in paths]
-    merged = (merged_large(measured, names, how=how) if few else
-              merged_table(measured, names, how=how, sigma=sigma, mode=mode))
     note = merged_note(notes, paths, {
         "from": [p.name for p in paths], "how": how, "sigma": sigma, "mode": mode if sigma else None})
+    if few:
+        merged = merged_large(measured, [str(p) for p in paths], how=how)
+    else:
+        merged, sampling = _of_arrays(paths, measured, notes, network_in(note), how=how, sigma=sigma, mode=mode)
+        note.update(sampling)
     writable_folder(target.parent)
     with locked(target.with_suffix(".journal")):  # as a build of that name does
         (write_large if few else write_pair)(target, merged, note)  # type: ignore[arg-type]
     return read_arrays(target)
+
+
+def _of_arrays(paths: Sequence[Path], tables: Sequence[LatencyTable], notes: Sequence[Note],
+               network: Optional[Network], *, how: str, sigma: float, mode: str) -> tuple[LatencyTable, dict[str, Any]]:
+    """The merged table, and what its note says of the entries that were measured, where not all were."""
+    names, sampled = [str(p) for p in paths], any("sampling" in note for note in notes)
+    if sampled and network and not sigma and told.all_tell(notes, network, tables[0]):
+        merged, measured = merged_sampled(tables, [told.masks_of(p, n, network) for p, n in zip(paths, notes)],
+                                          names, how=how)
+        entries = Entries(network)
+        return merged, {"sampling": told.sampled(entries, entries.where(measured))}
+    if sampled:
+        remark(f"note: {names[0]}: not all entries were measured; its estimates count as if they were")
+    merged = merged_table(tables, names, how=how, sigma=sigma, mode=mode)
+    return merged, {"sampling": {}} if sampled or sigma else {}  # nothing of it can be reused as measured
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -91,15 +91,16 @@ class Ran:
         return large.arrays(self.known.operators)
 
 
-def run(path, machine, goal, *, resume=False, reused=None, networks=30, care=CARE):
+def run(path, machine, goal, *, resume=False, reused=None, networks=30, care=CARE, multiple_of=1):
     """Measure into a journal, or go on with it."""
     network = machine.network
-    calibrating = correction.fitting_networks(network, networks, 0)
+    calibrating = correction.fitting_networks(network, networks, 0, multiple_of)
     begun = measure.open_journal(path, {**stamp(measure.FORMAT), "seed": 0},
                                  Work(Entries(network), np.zeros(0, np.int64), (), copies=1), care, resume=resume,
                                  noted=few.noted(calibrating))
     with journal.Journal(path) as log:
-        measurement = Measurement(begun, care, goal, calibrating, machine.source, machine, log, clock=lambda: machine.t)
+        measurement = Measurement(begun, care, goal, calibrating, machine.source, machine, log, multiple_of,
+                                  clock=lambda: machine.t)
         known, reason = measurement.run(reused or {})
     return Ran(known, reason, measurement)
 
@@ -242,7 +243,7 @@ def test_the_minutes_end_it_in_time(path, minutes):
 
 
 def test_fewer_minutes_give_fewer_whole_networks(path):
-    for minutes, about in ((1.5, {"networks": 15, "copies": 3}), (3, {"networks": 30, "copies": 3})):
+    for minutes, about in ((1.5, {"networks": 19, "copies": 3}), (3, {"networks": 30, "copies": 3})):
         run(path.with_name(f"{minutes}"), Machine(speed=1000), Goal(0.02, minutes))
         assert notes(path.with_name(f"{minutes}"))[0] == about
 
@@ -255,7 +256,7 @@ def test_too_few_minutes_are_refused_and_how_many_are_needed_is_said(path):
     assert visits(path) == {} and notes(path) == []
     found = run(path, Machine(speed=1000), Goal(0.02, 1.5))  # nothing to resume
     assert found.reason == "minutes" and found.known.expected < 0.02
-    assert found.known.about()["measured"] == 825 and found.measurement.about()["networks"] == 15
+    assert found.known.about()["measured"] == 825 and found.measurement.about()["networks"] == 19
 
 
 class Stalls(Machine):
@@ -267,6 +268,29 @@ class Stalls(Machine):
         self.at -= 1
         self.t += 86400 * (self.at == 0)
         return super().open(model)
+
+
+def test_more_minutes_go_on_where_they_ended_while_everything_was_measured_again(path):
+    run(path, Machine(odd=0.2), Goal(0.02, OFTEN))
+    whole, count = notes(path), visits(path)
+    lines = path.read_text().splitlines(keepends=True)
+    (at,) = [n for n, line in enumerate(lines) if '"again": 2' in line]
+    path.write_text("".join(lines[:at + 100]))
+    with journal.Journal(path) as log:
+        log.append({"stopped": "minutes", "max_error": 0.02, "minutes": 5.0})
+    run(path, Machine(odd=0.2), Goal(0.02, OFTEN), resume=True)
+    assert [r for r in notes(path) if r.get("stopped") != "minutes"] == whole and visits(path) == count
+
+
+def test_what_makes_a_model_counts_as_its_time(path):
+    class SlowToMake(Machine):
+        def whole(self, network, widths):
+            self.t += 0.1
+            return super().whole(network, widths)
+
+    run(path, SlowToMake(speed=1000), Goal(0.02, 1.8))
+    run(path.with_name("at_once"), Machine(speed=1000), Goal(0.02, 1.8))
+    assert notes(path)[0]["networks"] < notes(path.with_name("at_once"))[0]["networks"]
 
 
 @pytest.mark.parametrize("at, key", [(25, "Conv_0"), (40, "Join_1")])
@@ -374,7 +398,7 @@ def reused_of(machine, part=1.0, slower=1.0):
 def test_reused_entries_are_not_measured_again_but_for_a_few_that_tell_the_speed(path):
     machine = Machine()
     reused = reused_of(machine, slower=1.25)
-    found = run(path, machine, Goal(0.05, OFTEN), reused=reused)
+    found = run(path, machine, Goal(0.05, OFTEN), reused={"a table": reused})
     measured = {label for label in visits(path) if label[0] != "network"}
     entries = Entries(NETWORK)
     again = measured & {(t.key, cin, cout) for t, cin, cout in map(entries.__getitem__, reused)}
@@ -386,15 +410,26 @@ def test_reused_entries_are_not_measured_again_but_for_a_few_that_tell_the_speed
 
 def test_reused_entries_come_first_in_the_journal_and_survive_an_interruption(path):
     reused = reused_of(Machine(), part=0.4)
-    whole = run(path, Machine(), Goal(0.05, OFTEN), reused=reused)
+    whole = run(path, Machine(), Goal(0.05, OFTEN), reused={"a table": reused})
     lines = path.read_text().splitlines(keepends=True)
-    assert list(notes(path)[0]) == ["reused"] and list(notes(path)[1]) == ["networks", "copies"]
+    assert list(notes(path)[0]) == ["reused", "of"] and list(notes(path)[1]) == ["networks", "copies"]
     assert sum(map(len, notes(path)[0]["reused"].values())) == len(reused)
     for kept in (1, 2, 3, 400):
         path.write_text("".join(lines[:kept]))
-        again = run(path, Machine(), Goal(0.05, OFTEN), resume=True, reused=reused)
+        again = run(path, Machine(), Goal(0.05, OFTEN), resume=True, reused={"a table": reused})
         assert large.fingerprint(again.known.operators) == large.fingerprint(whole.known.operators), kept
         assert again.measurement.about()["reused"] == len(reused)
+
+
+def test_every_table_has_a_speed_of_its_own(path):
+    machine = Machine()
+    whole = reused_of(machine)
+    one, other = dict(list(whole.items())[::2]), dict(list(whole.items())[1::2])
+    found = run(path, machine, Goal(0.05, OFTEN), reused={"one": {n: s / 1.2 for n, s in one.items()},
+                                                          "other": {n: s * 1.1 for n, s in other.items()}})
+    assert [r["of"] for r in notes(path)[:2]] == ["one", "other"] and found.measurement.about()["reused"] == len(whole)
+    for key, one in found.known.operators.items():
+        np.testing.assert_allclose(one.seconds, machine.arrays[key].ravel()[one.numbers], rtol=1e-4)
 
 
 def test_how_much_slower_the_machine_is_now_is_the_median_of_what_both_have():
@@ -409,8 +444,16 @@ def test_one_network_that_is_far_off_is_not_good_enough():
 
 
 def test_reused_entries_of_another_machine_are_refused(path):
-    with pytest.raises(UserError, match="--reuse: the entries of these tables take 0.50 times as long now: another "):
-        run(path, Machine(), Goal(0.05, OFTEN), reused={n: 2 * s for n, s in reused_of(Machine(), part=0.4).items()})
+    with pytest.raises(UserError, match="a table: the entries that are reused take 0.50 times as long now: another "):
+        run(path, Machine(), Goal(0.05, OFTEN),
+            reused={"a table": {n: 2 * s for n, s in reused_of(Machine(), part=0.4).items()}})
+
+
+def test_operators_of_which_all_that_may_be_is_measured_leave_the_quality_known(path):
+    found = run(path, Machine(), Goal(0.9, OFTEN), networks=0, multiple_of=8)
+    first = found.known.errors["No_Stride_1"]
+    assert found.reason == "max_error" and not len(first), "2 x 2 entries of 16 x 16 may be measured"
+    assert 0 < found.known.expected < 0.9
 
 
 def test_only_multiples_are_measured_where_networks_have_no_other_widths(path):

@@ -113,3 +113,43 @@ def test_tables_of_few_entries_that_do_not_match_are_refused(tmp_path):
         with pytest.raises(UserError) as found:
             merge_perf_tables(out, inputs, **more)
         assert str(found.value).startswith(words)
+
+
+# --- of arrays that were sampled -------------------------------------------------------------------------------
+
+def sampled(path, factor, entries, **change):
+    """A table whose measured entries tell its machine's speed; the others are estimates, far off."""
+    arrays = {key: np.full_like(array, 9.0) for key, array in arithmetic_table().items()}
+    for key, words in entries.items():
+        for cin, cout in ([int(n) for n in pair.split("->")] for pair in words.split()):
+            place = SMALL.tables[key].index(cin, cout)
+            arrays[key][place] = factor * arithmetic_table()[key][place]
+    table_files.write_pair(path, arrays, {"network": SMALL.arguments, "sampling": {"entries": entries}, **change})
+    return str(path)
+
+
+def test_of_sampled_arrays_what_all_have_measured_is_combined_and_the_rest_is_theirs_who_have(tmp_path, capsys):
+    one = sampled(tmp_path / "one.pickle", 1.0, {"No_Stride_3": "4->4 8->8"})
+    two = sampled(tmp_path / "two.pickle", 1.2, {"No_Stride_3": "4->4 8->9"})
+    merged, real = merge_perf_tables(str(tmp_path / "both.pickle"), [one, two])["No_Stride_3"], arithmetic_table()
+    for place in ((3, 3), (7, 7), (7, 8)):
+        assert merged[place] == pytest.approx(1.1 * real["No_Stride_3"][place])
+    assert merged[0, 0] == 9.0, "an estimate of both"
+    total = sum(array.size for array in real.values())
+    assert ("1 entries are measured in all tables: their mean; 2 in some: kept, at the level of the rest; "
+            f"{total - 3:,} in none") in capsys.readouterr().err
+    assert read_note(tmp_path / "both.pickle")["sampling"] == {"entries": {"No_Stride_3": "4->4 8->8 8->9"}}
+
+
+@pytest.mark.parametrize("change", [{"sampling": {"measured": 3}}, {"network": None}])
+def test_where_nobody_tells_what_was_measured_all_counts_and_it_is_said(tmp_path, capsys, change):
+    one, two = (sampled(tmp_path / f"{name}.pickle", 1.0, {"FC": "4->10"}, **change) for name in ("one", "two"))
+    merge_perf_tables(str(tmp_path / "both.pickle"), [one, two])
+    assert "one.pickle: not all entries were measured; its estimates count as if they were" in capsys.readouterr().err
+    assert read_note(tmp_path / "both.pickle")["sampling"] == {}
+
+
+def test_a_table_of_few_entries_in_milliseconds_is_noticed(tmp_path, capsys):
+    few_entries(tmp_path / "one.pickle", 1.0, 0), few_entries(tmp_path / "two.pickle", 1000.0, 1)
+    merge_perf_tables(str(tmp_path / "both.pickle"), [str(tmp_path / "one.pickle"), str(tmp_path / "two.pickle")])
+    assert "two.pickle: its entries sum up to" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from model.architectures import describe
+from perf_tables.merge_perf_tables import merge_perf_tables
 from tests.kernels import PLANES, WIDE, Kernel, every
 from utils.common.errors import UserError
 from utils.latency import large, points, reuse
@@ -16,7 +17,7 @@ NOW = {"device": {"model": "A Board 3"}, "runtime": "litert", "version": "2.0", 
 KERNEL = Kernel(8, 16)
 
 
-def note_of(network, **change):
+def note_of(network, /, **change):
     return {**NOW, "operators": operators(network), **change}
 
 
@@ -32,16 +33,16 @@ def write_few(path, network=WIDE, seed=0, **change):
     return found
 
 
-def write_dense(path, network, **change):
+def write_dense(path, network, /, **change):
     arrays = {key: every(points.Plane(table), KERNEL).reshape(table.shape) for key, table in network.tables.items()}
     write_pair(path, arrays, note_of(network, **change))
     return arrays
 
 
 def by_key(network, found):
-    """{key: {(cin, cout): seconds}}"""
+    """{key: {(cin, cout): seconds}}, of all tables"""
     entries, told = Entries(network), {}
-    for number, seconds in found.items():
+    for number, seconds in ((n, s) for of_table in found.values() for n, s in of_table.items()):
         table, cin, cout = entries[number]
         told.setdefault(table.key, {})[cin, cout] = seconds
     return told
@@ -103,7 +104,7 @@ def test_the_first_table_counts_where_two_have_an_entry(tmp_path):
 def test_a_table_that_adds_nothing_to_the_first_is_no_error(tmp_path, capsys):
     write_few(tmp_path / "t.pickle")
     once = reuse.entries(WIDE, [tmp_path / "t.pickle"], NOW)
-    assert reuse.entries(WIDE, [tmp_path / "t.pickle"] * 2, NOW) == once
+    assert by_key(WIDE, reuse.entries(WIDE, [tmp_path / "t.pickle"] * 2, NOW)) == by_key(WIDE, once)
     assert "t.pickle: 0 entries of 14 operators are reused" in capsys.readouterr().err
 
 
@@ -128,8 +129,44 @@ def test_a_table_without_a_note_is_refused(tmp_path):
 
 def test_what_was_filled_in_is_no_measurement(tmp_path):
     write_dense(tmp_path / "t.pickle", WIDE, sampling={"measured": 500})
-    with pytest.raises(UserError, match="t.pickle: it has measured no operator of net res"):
+    with pytest.raises(UserError, match="t.json: it does not tell which entries were measured"):
         reuse.entries(WIDE, [tmp_path / "t.pickle"], NOW)
+
+
+@pytest.mark.parametrize("key", ["device", "runtime", "threads"])
+def test_a_table_of_two_machines_is_refused(tmp_path, key):
+    """Merging leaves out of the note what differs."""
+    for name, value in (("a", NOW[key]), ("b", {"model": "A Board 4"} if key == "device" else 7)):
+        write_dense(tmp_path / f"{name}.pickle", WIDE, **{key: value})
+    merge_perf_tables(str(tmp_path / "both.pickle"), [str(tmp_path / "a.pickle"), str(tmp_path / "b.pickle")])
+    with pytest.raises(UserError, match=f"both.json: it does not tell the {key}"):
+        reuse.entries(WIDE, [tmp_path / "both.pickle"], NOW)
+
+
+def test_what_a_note_does_not_tell_is_said(tmp_path, capsys):
+    write_few(tmp_path / "t.pickle")
+    assert reuse.entries(WIDE, [tmp_path / "t.pickle"], {**NOW, "delegate": "XNNPACK"})
+    assert "t.pickle: not told, and taken to be equal: delegate" in capsys.readouterr().err
+
+
+def test_of_merged_tables_that_were_sampled_those_count_that_one_has_measured(tmp_path):
+    """And the first is the level, which a single entry in common tells."""
+    told = [{"No_Stride_3": "3->16 640->5", "FC": "320->10"}, {"No_Stride_3": "3->16 7->7", "FC": "320->10"}]
+    for name, entries in zip("ab", told):
+        arrays = write_dense(tmp_path / f"{name}.pickle", WIDE, sampling={"entries": entries},
+                             network=WIDE.arguments)
+    merge_perf_tables(str(tmp_path / "m.pickle"), [str(tmp_path / "a.pickle"), str(tmp_path / "b.pickle")])
+    found = by_key(WIDE, reuse.entries(WIDE, [tmp_path / "m.pickle"], NOW))
+    assert found.keys() == {"No_Stride_3", "FC"}
+    assert found["No_Stride_3"] == pytest.approx({
+        (i, o): arrays["No_Stride_3"][i - 1, o - 1] for i, o in ((3, 16), (640, 5), (7, 7))})
+
+
+def test_smoothing_measures_nothing(tmp_path):
+    write_dense(tmp_path / "a.pickle", WIDE)
+    merge_perf_tables(str(tmp_path / "m.pickle"), [str(tmp_path / "a.pickle")], sigma=1.0)
+    with pytest.raises(UserError, match="m.json: it does not tell which entries were measured"):
+        reuse.entries(WIDE, [tmp_path / "m.pickle"], NOW)
 
 
 @pytest.mark.parametrize("network", [WIDE, NARROW], ids=["wide", "narrow"])

@@ -28,8 +28,7 @@ def together(*choices):
     return {key: np.unique(np.concatenate([c[key] for c in choices])) for key in PLANES.of}
 
 
-NOTHING = {key: np.zeros(0, np.int64) for key in PLANES.of}
-FIRST = rounds.opening(PLANES, NOTHING, 0)
+FIRST = rounds.opening(PLANES, [], 0)
 SECOND = rounds.filling(PLANES, measured(FIRST), 0)
 KNOWN = knowing.known(PLANES, measured(together(FIRST, SECOND)), [], np.zeros(0))
 
@@ -41,11 +40,26 @@ def test_the_first_round_shows_the_tiles_and_the_second_fills_what_is_between():
     assert not any(np.isin(SECOND[key], FIRST[key]).any() for key in PLANES.of)
 
 
-def test_what_is_reused_is_not_measured_again_but_for_a_dozen():
-    reused = {**NOTHING, "No_Stride_3": FIRST["No_Stride_3"]}
+def test_what_is_reused_is_not_measured_again_but_for_a_dozen_of_each_table():
+    reused = [PLANES.all({key: FIRST[key]}) for key in ("No_Stride_3", "Stride_2")]
     found = rounds.opening(PLANES, reused, 0)
-    assert len(found["No_Stride_3"]) == 12 and np.isin(found["No_Stride_3"], FIRST["No_Stride_3"]).all()
-    assert all(np.array_equal(found[key], FIRST[key]) for key in PLANES.of if key != "No_Stride_3")
+    for key in ("No_Stride_3", "Stride_2"):
+        assert len(found[key]) == 12 and np.isin(found[key], FIRST[key]).all()
+    assert all(np.array_equal(found[key], FIRST[key]) for key in PLANES.of if key not in ("No_Stride_3", "Stride_2"))
+
+
+def test_reused_entries_that_may_not_be_measured_fill_nothing():
+    """With --multiple_of=8: what counts are the entries at multiples."""
+    planes = Planes(NETWORK, multiple_of=8)
+    plane, first = planes.of["No_Stride_3"], rounds.opening(planes, [], 0)
+    others = np.setdiff1d(np.arange(len(plane)), plane.all())[:90]
+    mixed = {key: np.union1d(numbers, others if key == "No_Stride_3" else []).astype(np.int64)
+             for key, numbers in first.items()}
+    with_others, without = (rounds.filling(planes, {
+        key: (numbers, Kernel(1, 8).seconds(*planes.of[key].channels(numbers))) for key, numbers in found.items()}, 0)
+        for found in (mixed, first))
+    assert np.array_equal(with_others["No_Stride_3"], without["No_Stride_3"])
+    assert plane.left(mixed["No_Stride_3"]) == plane.room - len(first["No_Stride_3"]) > 0
 
 
 @pytest.mark.parametrize("missed, affordable, expected", [
@@ -67,8 +81,8 @@ def test_another_round_adds_three_tenths_or_what_the_time_allows(missed, afforda
 
 @pytest.mark.parametrize("network_s, minutes, expected", [
     (0.01, 10, (30, 3)),  # of a small network all
-    (5.0, 10, (16, 3)),  # 240 s of ten minutes: 48 items
-    (12.0, 10, (20, 1)), (60.0, 10, (12, 1))])  # the fewest, whatever they take
+    (5.0, 10, (20, 3)),  # 300 s of ten minutes: 60 items
+    (15.0, 10, (20, 1)), (60.0, 10, (12, 1))])  # the fewest, whatever they take
 def test_whole_networks_get_a_part_of_the_minutes(network_s, minutes, expected):
     assert rounds.how_many_networks(30, network_s, Goal(0.02, minutes)) == expected
     assert rounds.how_many_networks(5, network_s, Goal(0.02, minutes))[0] == 5

@@ -1,7 +1,6 @@
 """Build a latency table: choose what to measure, begin or resume the journal, write the table and its note."""
 
 import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from utils.latency import (
     rounds,
     sampling,
     tables,
+    told,
     variants,
     writing,
 )
@@ -142,7 +142,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
                 fill = partial(_filled, work.entries, sample)
             table, more = report.finish(care, begun, fill, about_tool.get("visit_statistic"))
             kept = note.stamped({**begun.header, **about_tool, "operators": tables.operators(network),
-                                 "how": f"compute_table.py --mode={mode}", "entries": len(begun.work.wanted),
+                                 "how": f"compute_table.py --mode={mode}", "entries": begun.measured,
                                  "visits_from_before_a_resume": before, "ended": note.time_of_day(), **more})
             if operators and not network.names_tables:
                 write_large(path, operators, kept)
@@ -150,7 +150,7 @@ def _measure(asked: Measuring, source: Source, runner: Runner, name: str, about:
                 write_pair(path, table, kept)
             lines.append({"finished": note.time_of_day()})
     unpruned_s = tables.latency_s(network, network.full_widths, tables.read_table(path, network))
-    print(f"{path}: {len(begun.work.wanted):,} entries measured in {begun.visits.elapsed_s:.0f} s"
+    print(f"{path}: {begun.measured:,} entries measured in {begun.visits.elapsed_s:.0f} s"
           f"{' of all sessions' if before else ''}; the unpruned network takes {unpruned_s * 1e3:.3f} ms")
     for line in report.lines(more):
         print(line, file=sys.stderr)
@@ -184,23 +184,17 @@ def _filled(entries: Entries, sample: Optional[sampling.Sample],
     if sample is None:
         return entries.arrays(seconds), {}
     table, about = sampling.fill(entries.network, sample, seconds)
-    return table, {"sampling": {**about, **_told(entries, sample.numbers)}}
-
-
-def _told(entries: Entries, measured: Iterable[int]) -> Record:
-    """For the note of a table whose arrays do not tell which entries were measured. measured: their numbers."""
-    if not entries.network.names_tables:
-        return {}
-    found = (entries[int(number)] for number in measured)
-    return {"entries": report.in_words((table.key, cin, cout) for table, cin, cout in found)}
+    return table, {"sampling": {**about, **told.sampled(entries, sample.numbers)}}
 
 
 def _in_rounds(asked: Measuring, goal: Goal, source: Source, runner: Runner, care: Care, begun: measure.Begun,
-               lines: journal.Journal, reused: Mapping[int, float]) -> tuple[large.Operators, report.Fill]:
+               lines: journal.Journal, reused: few.Reused) -> tuple[large.Operators, report.Fill]:
     """Measure few entries in rounds: what is known then, and how a table comes from it."""
     measurement = few.Measurement(begun, care, goal, asked.networks(), source, runner, lines, asked.multiple_of)
     known, reason = measurement.run(reused)
     measured = measurement.planes.all({key: one.numbers for key, one in known.operators.items()})
     about = {**known.about(), **measurement.about(), "stopped_by": reason, "max_error": goal.max_error,
-             "minutes": goal.minutes, **_told(begun.work.entries, measured)}
+             "minutes": goal.minutes}
+    if asked.network.names_tables:  # whose table is of arrays
+        about.update(told.sampled(begun.work.entries, measured))
     return known.operators, lambda _: (known.table, {"sampling": about})

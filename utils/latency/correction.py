@@ -143,7 +143,9 @@ def _sums(network: Network, widths: Sequence[Widths], seconds: np.ndarray, table
 
 
 def _way(sums: _Sums) -> tuple[tuple[float, ...], np.ndarray]:
-    """Which of WAYS predicts networks that it was not fitted to, and the errors."""
+    """Which of WAYS predicts networks that it was not fitted to, and the errors; a single network shows none."""
+    if len(sums.measured) < 2:
+        return WAYS[0], np.zeros(0)
     best = WAYS[0], _errors(sums, WAYS[0])
     for way in WAYS[1:] if len(sums.measured) >= ENOUGH_FOR_WEIGHTS else ():
         errors = _errors(sums, way)

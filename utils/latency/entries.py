@@ -1,6 +1,6 @@
 """The entries of a network's tables, numbered, so that a measurement can go through them and store every figure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -56,6 +56,11 @@ class Entries:
                 if table.entry(number) == (cin, cout):
                     return int(start) + number
         raise KeyError(key)
+
+    def where(self, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The numbers of the entries at which these arrays, {key: [cin - 1, cout - 1]}, are True."""
+        return np.concatenate([start + np.flatnonzero(masks[t.key]) for t, start in zip(self.tables, self.starts)
+                               if t.key in masks])
 
     def arrays(self, seconds: np.ndarray) -> dict[str, np.ndarray]:
         """Seconds by number, [entries], as a table: {key: [cin - 1, cout - 1]}."""

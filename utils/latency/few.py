@@ -13,7 +13,7 @@ rounds.py chooses the entries of a round, from what known.py makes of those befo
 
 The journal has what was chosen, so that a resumed measurement goes on with the same choice:
 
-    {"reused": {"FC": [[3, 10, 4.1e-05], ...]}}          entries of other tables, with their seconds
+    {"reused": {"FC": [[3, 10, 4.1e-05], ...]}, "of": "perf_tables/other.pickle"}    its entries, with their seconds
     {"networks": 30, "copies": 3}                        how many whole networks there are, and items of each
     {"round": 3, "entries": {"FC": [[3, 10], ...]}, "expected": 0.031, "worst": 0.08}    errors expected before it
     {"again": 1, "expected": 0.03, "worst": 0.09}        everything is measured again, with errors expected before it
@@ -23,6 +23,7 @@ The journal has what was chosen, so that a resumed measurement goes on with the 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -37,7 +38,7 @@ from utils.latency.known import Known, Measured, Planes
 from utils.latency.measure import Begun, Source
 from utils.latency.note import alike
 from utils.latency.rounds import FEWEST_NETWORKS, Choice, Goal
-from utils.latency.runners import Runner, patiently
+from utils.latency.runners import Model, Runner, patiently
 from utils.latency.timing import Care, Session
 
 NAME = "few points"  # of this way, in headers
@@ -47,6 +48,8 @@ VISITS = 1.3  # times the passes: visits of an item, about
 RESERVE = 0.92  # part of the minutes in which everything is measured; the rest is for fits and files
 TIMED = 16  # entries from which the time of all is estimated
 AGAIN, MORE = 2, 2  # how often everything is measured again, at most, and visits of every item that this adds
+
+Reused = Mapping[str, Mapping[int, float]]  # seconds by number, by the table that has measured them
 
 
 def roomy(care: Care) -> Care:
@@ -101,8 +104,8 @@ class Measurement:
         self.planes = Planes(self.begun.work.entries.network, self.multiple_of)
         self._began = self.clock() - self.begun.visits.elapsed_s
 
-    def run(self, reused: Mapping[int, float]) -> tuple[Known, str]:
-        """Measure until it is enough. reused: seconds by number of entries that other tables have.
+    def run(self, reused: Reused) -> tuple[Known, str]:
+        """Measure until it is enough. reused: what other tables have.
 
         Returns what is known and why it ended: "max_error", "minutes", "no_gain" or "all" where all is measured. Raises
         UserError where the minutes are too few.
@@ -128,8 +131,9 @@ class Measurement:
             self._measure(session)
 
     def _measure(self, session: Session) -> None:
-        """Measure what the last line of the journal asks for, as far as it is not measured."""
-        asked, most = self.begun.notes[-1], self.care.max_visits - AGAIN * MORE
+        """Measure what the last choice in the journal asks for, as far as it is not measured."""
+        asked = next(record for record in reversed(self.begun.notes) if "stopped" not in record)
+        most = self.care.max_visits - AGAIN * MORE
         title, items, passes = self._title(len(self.rounds)), self._items_of_round(), self.care.passes
         if "again" in asked:
             title, items = f"everything again, {self.again} of at most {AGAIN}", np.arange(len(self.begun.work))
@@ -176,17 +180,19 @@ class Measurement:
         networks = np.arange(work.first_entry if len(self.rounds) > 1 else 0)
         return np.concatenate([networks, np.arange(len(work) - count, len(work))])
 
-    def _begin(self, reused: Mapping[int, float]) -> None:
+    def _begin(self, reused: Reused) -> None:
         """Choose how many whole networks there are; see whether the time is enough."""
         ahead = rounds.work_ahead(self.planes, self.calibrating)
-        wanted = np.setdiff1d(ahead.wanted, list(reused))
+        wanted = np.setdiff1d(ahead.wanted, [number for found in reused.values() for number in found])
         random = np.random.default_rng(self.care.seed)
         some = random.choice(wanted, min(TIMED, len(wanted)), replace=False)
-        entry_s = np.mean([self._visit_s(self.source.entry(*self.planes.entries[int(n)])) for n in some] or [0.0])
+        entry_s = np.mean([self._visit_s(partial(self.source.entry, *self.planes.entries[int(n)])) for n in some]
+                          or [0.0])
         visits, count, copies = VISITS * self.care.passes, 0, measure.COPIES
         seconds = visits * entry_s * len(wanted)
         if self.calibrating:
-            network_s = visits * AVERAGE * self._visit_s(self.source.network(self.planes.network, self.calibrating[0]))
+            unpruned = partial(self.source.network, self.planes.network, self.calibrating[0])
+            network_s = visits * AVERAGE * self._visit_s(unpruned)
             count, copies = rounds.how_many_networks(len(self.calibrating), network_s, self.goal)
             seconds += network_s * min(FEWEST_NETWORKS, len(self.calibrating))
         if seconds > 60 * RESERVE * self.goal.minutes:
@@ -194,26 +200,31 @@ class Measurement:
             raise UserError(f"--minutes={self.goal.minutes:g}: a fit of this network needs {len(wanted):,} entries and "
                             f"{min(FEWEST_NETWORKS, count)} whole networks, which take about {needed:g} minutes here; "
                             f"expected --minutes={needed:g} or more")
-        if reused and not self.begun.notes:
+        for name, found in reused.items():
+            if name in self._reused:
+                continue  # an interrupted measurement has noted it
             by_key: dict[str, list[list[Any]]] = {}
-            for number, value in sorted(reused.items()):
+            for number, value in sorted(found.items()):
                 table, cin, cout = self.planes.entries[number]
                 by_key.setdefault(table.key, []).append([cin, cout, value])
-            self._note({"reused": by_key})
+            self._note({"reused": by_key, "of": name})
         self._note({"networks": count, "copies": copies})
 
-    def _visit_s(self, model) -> float:
+    def _visit_s(self, make: Callable[[], Model]) -> float:
+        """The seconds of one visit, in which the model is made."""
         began = self.clock()
-        patiently(lambda: model, self.runner, "an entry")(self.care.runs)
+        patiently(make, self.runner, "an entry")(self.care.runs)
         return self.clock() - began
 
     # --- what is known -----------------------------------------------------------------------------------------
 
     def _measured(self) -> dict[int, float]:
         """Seconds by number of every entry; reused ones at the machine's present speed."""
-        now, reused = self._now(), self._reused
-        ratio = slower(now, reused)
-        return {**{n: ratio * s for n, s in reused.items()}, **now}
+        measured, now = dict[int, float](), self._now()
+        for found in self._reused.values():
+            ratio = slower(now, found)
+            measured.update((number, ratio * seconds) for number, seconds in found.items())
+        return {**measured, **now}
 
     def _now(self) -> dict[int, float]:
         """Seconds by number of what this measurement has measured itself."""
@@ -221,18 +232,19 @@ class Measurement:
         return {int(n): float(s) for n, s in zip(self.begun.work.wanted, seconds) if np.isfinite(s)}
 
     @property
-    def _reused(self) -> dict[int, float]:
-        """Seconds by number, as the other tables have them."""
-        return {n: s for record in self.begun.notes if "reused" in record
-                for n, s in zip(_numbers(self.planes.entries, record["reused"]).tolist(),
-                                (e[2] for found in record["reused"].values() for e in found))}
+    def _reused(self) -> Reused:
+        """As the other tables have them."""
+        return {record.get("of", ""): dict(zip(_numbers(self.planes.entries, record["reused"]).tolist(),
+                                               (e[2] for found in record["reused"].values() for e in found)))
+                for record in self.begun.notes if "reused" in record}
 
     def _look_at_speed(self) -> None:
         """Raises UserError where the reused entries must be of another machine."""
-        ratio = slower(self._now(), self._reused)
-        if not alike(ratio):
-            raise UserError(f"--reuse: the entries of these tables take {ratio:.2f} times as long now: another "
-                            "machine, or a busy one; leave --reuse out, or measure when the machine is quiet")
+        now = self._now()
+        for name, found in self._reused.items():
+            if not alike(ratio := slower(now, found)):
+                raise UserError(f"{name}: the entries that are reused take {ratio:.2f} times as long now: another "
+                                "machine, or a busy one; leave it out of --reuse, or measure when the machine is quiet")
 
     def _by_key(self) -> Measured:
         measured = self._measured()
@@ -270,9 +282,9 @@ class Measurement:
         if self._enough():
             return "minutes"
         if known is None:
-            measured, seed = self._by_key(), self.care.seed
-            return (rounds.filling(self.planes, measured, seed) if self.rounds else
-                    rounds.opening(self.planes, {key: numbers for key, (numbers, _) in measured.items()}, seed))
+            return (rounds.filling(self.planes, self._by_key(), self.care.seed) if self.rounds else
+                    rounds.opening(self.planes, [np.array(list(found), np.int64) for found in self._reused.values()],
+                                   self.care.seed))
         if known.expected is None or known.worst is None:
             return "minutes"
         visit_s = self._elapsed_s() / max(int(self.begun.visits.count.sum()), 1)

@@ -65,7 +65,7 @@ class Known:
     operators: Mapping[str, Operator]
     table: Mapping[str, np.ndarray]  # seconds of every entry, as they give it
     errors: Mapping[str, np.ndarray]  # of the entries of each that fill its plane, predicted without them
-    expected: Optional[float]  # mean relative error of whole networks; None: not known yet
+    expected: Optional[float]  # mean relative error of whole networks; None: the time ended before anything tells it
     worst: Optional[float]  # of one of them
 
     def about(self) -> dict[str, Any]:
@@ -85,7 +85,10 @@ def known(planes: Planes, measured: Measured, widths: Sequence[Widths], seconds:
     operators = {key: large.operator(planes.of[key], *of) for key, of in measured.items()}
     errors = {key: _judged(planes.of[key], one) for key, one in operators.items() if one.fit}
     table = large.arrays(operators)
-    return Known(operators, table, errors, *_expected(planes.network, table, errors, widths, seconds))
+    untold = any(not len(of_key) and planes.of[key].left(operators[key].numbers) for key, of_key in errors.items())
+    expected = (None, None) if untold and len(widths) < correction.ENOUGH else _expected(
+        planes.network, table, errors, widths, seconds)
+    return Known(operators, table, errors, *expected)
 
 
 def shares(network: Network, table: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -98,16 +101,14 @@ def shares(network: Network, table: Mapping[str, np.ndarray]) -> dict[str, float
 
 
 def _expected(network: Network, table: Mapping[str, np.ndarray], errors: Mapping[str, np.ndarray],
-              widths: Sequence[Widths], seconds: np.ndarray) -> tuple[Optional[float], Optional[float]]:
+              widths: Sequence[Widths], seconds: np.ndarray) -> tuple[float, float]:
     """Mean and largest error of whole networks. Without any, as if the errors of all entries of an operator went one
-    way. None where the time ended before there was anything to tell it from."""
+    way; an operator of which everything is measured has none."""
     if len(widths) >= correction.ENOUGH:
         found = correction.cross_validated(network, widths, seconds, table)
         return float(found.mean()), float(found.max())
-    if not all(map(len, errors.values())):
-        return None, None
     share = shares(network, table)
-    mean = sum(share.get(key, 0.0) * float(np.abs(found).mean()) for key, found in errors.items())
+    mean = sum(share.get(key, 0.0) * float(np.abs(found).mean()) for key, found in errors.items() if len(found))
     return mean, mean
 
 

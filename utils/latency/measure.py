@@ -101,6 +101,11 @@ class Begun:
     delegates: dict[int, str] = field(default_factory=dict)  # by item: its kernels, where others than the header's
     notes: list[journal.Record] = field(default_factory=list)  # lines of few.py, in order
 
+    @property
+    def measured(self) -> int:
+        """How many entries were visited."""
+        return int((self.work.split(self.visits.count)[1] > 0).sum())
+
     def grow(self, work: Work) -> None:
         """Go on with this work, which has further items behind those that there are."""
         self.visits.grow(len(work) - len(self.work))

@@ -2,7 +2,7 @@
 Only smoothing needs SciPy."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,7 @@ def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: s
             key = sorted(k for k in set(shape) | set(shapes[0]) if shape.get(k) != shapes[0].get(k))[0]
             raise UserError(f"{name}: does not match {names[0]}: {key} is {shape.get(key, 'missing')} there and "
                             f"{shapes[0].get(key, 'missing')} in the first; merge measurements of one network only")
-    totals = [sum(float(array.sum()) for array in table.values()) for table in tables]
-    for name, total in zip(names, totals):
-        if max(total / totals[0], totals[0] / total) > MOST_APART:
-            print(f"warning: {name}: its entries sum up to {total:.3g} s, those of {names[0]} to {totals[0]:.3g} s. "
-                  "Does one of them hold milliseconds? A table holds seconds", file=sys.stderr)
+    _warn_of_units([sum(float(array.sum()) for array in table.values()) for table in tables], names)
     combine = {"mean": np.mean, "median": np.median}[how]
     merged = {k: combine([t[k] for t in tables], axis=0) for k in tables[0]}
     if sigma > 0:
@@ -46,6 +42,28 @@ def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: s
     return merged
 
 
+def merged_sampled(tables: Sequence[LatencyTable], measured: Sequence[Mapping[str, np.ndarray]],
+                   names: Sequence[str], *, how: str = "mean") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The same for arrays in which only some entries were measured, which is said on stderr: an entry that only some
+    tables have measured is theirs, at the level of the others, as in ``merged_large``. measured: by table, where it has
+    measured, {key: True or False by entry}.
+
+    Returns the table and where any of them has measured. Raises UserError as ``merged_table`` does.
+    """
+    merged, either, counts = merged_table(tables, names, how=how), {}, np.zeros(3, int)
+    for key, level in merged.items():
+        each, here = np.array([table[key] for table in tables]), np.array([of_table[key] for of_table in measured])
+        shared, either[key] = here.all(axis=0), here.any(axis=0)
+        if shared.any():
+            each = np.array([one * np.median(level[shared] / one[shared]) for one in each])
+        some = either[key] & ~shared
+        level[some] = {"mean": np.nanmean, "median": np.nanmedian}[how](np.where(here, each, np.nan)[:, some], axis=0)
+        counts += shared.sum(), some.sum(), (~either[key]).sum()
+    print(f"{counts[0]:,} entries are measured in all tables: their {how}; {counts[1]:,} in some: kept, at the level "
+          f"of the rest; {counts[2]:,} in none: the {how} of the estimates", file=sys.stderr)
+    return merged, either
+
+
 def merged_large(tables: Sequence[Operators], names: Sequence[str], *, how: str = "mean") -> dict[str, Operator]:
     """The same for tables of few entries, which is said on stderr: what all have measured is combined, as above. What
     only some have is kept, at the level of the others: brought there by the median ratio of what all have.
@@ -53,6 +71,7 @@ def merged_large(tables: Sequence[Operators], names: Sequence[str], *, how: str 
     Raises UserError if the tables differ in operators or widths, or an operator has no entry that all have.
     """
     combine, both, some, merged = {"mean": np.mean, "median": np.median}[how], 0, 0, {}
+    totals = np.zeros(len(tables))
     for name, table in zip(names, tables):
         for key in sorted(set(table) ^ set(tables[0])):
             raise UserError(f"{name}: does not match {names[0]}: only one of them has {key}; merge measurements of one "
@@ -68,6 +87,7 @@ def merged_large(tables: Sequence[Operators], names: Sequence[str], *, how: str 
             raise UserError(f"{names[-1]}: {key}: no entry of it is measured in all tables; measure them with the same "
                             "--seed")
         level = combine([_of(one, shared) for one in each], axis=0)
+        totals += [_of(one, shared).sum() for one in each]
         numbers = reduce(np.union1d, [one.numbers for one in each])
         found = np.full((len(each), len(numbers)), np.nan)
         for row, one in zip(found, each):
@@ -76,9 +96,18 @@ def merged_large(tables: Sequence[Operators], names: Sequence[str], *, how: str 
         seconds[np.searchsorted(numbers, shared)] = level
         merged[key] = refitted(next((one for one in each if one.fit), first), numbers, seconds)
         both, some = both + len(shared), some + len(numbers) - len(shared)
+    _warn_of_units(totals.tolist(), names)
     print(f"{both:,} entries are measured in all tables: their {how}; {some:,} in some: kept, at the level of the rest",
           file=sys.stderr)
     return merged
+
+
+def _warn_of_units(totals: Sequence[float], names: Sequence[str]) -> None:
+    """totals: seconds that the same entries sum up to in each table."""
+    for name, total in zip(names, totals):
+        if max(total / totals[0], totals[0] / total) > MOST_APART:
+            print(f"warning: {name}: its entries sum up to {total:.3g} s, those of {names[0]} to {totals[0]:.3g} s. "
+                  "Does one of them hold milliseconds? A table holds seconds", file=sys.stderr)
 
 
 def _of(one: Operator, numbers: np.ndarray) -> np.ndarray:

@@ -88,6 +88,10 @@ class Plane:
         """Their numbers, ascending."""
         return (self.rows[:, None] * len(self.cout) + self.columns).ravel()
 
+    def left(self, numbers: np.ndarray) -> int:
+        """How many of them are not among these numbers, which may have others, too."""
+        return self.room - int(np.isin(self.all(), numbers).sum())
+
 
 def _other(channels: np.ndarray) -> int:
     """Index of where one side stands while a run goes along the other."""

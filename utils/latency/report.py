@@ -14,6 +14,7 @@ from utils.latency.sensors import Throttling
 from utils.latency.table_files import LatencyTable
 from utils.latency.tables import corrected, latency_s
 from utils.latency.timing import Care, Visits
+from utils.latency.told import in_words
 
 NAMED = 5  # entries in the warning; the note has them all
 
@@ -32,10 +33,11 @@ def finish(care: Care, begun: Begun, fill: Fill,
     networks, entries = work.split(visits.result(care))
     of_a_visit = f"the {printed} of its runs, as the tool printed it" if printed else "the 20th percentile of its runs"
     now = board.conditions()
+    unsettled = work.split(visits.unsettled(care) & (visits.count > 0))[1]  # not where the time ended before
     about = {**machine_meanwhile(care, visits, now.throttling), "conditions_at_end": now.as_json(),
              "statistic": f"the lowest visit while the probe was as fast as usual; of a visit {of_a_visit}",
              "smoothing": None, "noise": noise(work, care, visits),
-             "unsettled": by_key(work, np.flatnonzero(work.split(visits.unsettled(care))[1]) + work.first_entry),
+             "unsettled": by_key(work, np.flatnonzero(unsettled) + work.first_entry),
              "other_delegates": {name: by_key(work, items) for name, items in _by_delegate(work, begun).items()}}
     table, filled = fill(entries)
     about.update(filled)
@@ -130,14 +132,6 @@ def by_key(work: Work, items: Iterable[int]) -> dict[str, str]:
     return in_words(work.label(int(item)) for item in items)
 
 
-def in_words(labels: Iterable[Sequence[Any]]) -> dict[str, str]:
-    """Entries (key, cin, cout) by their tables: {key: "cin->cout cin->cout ..."}."""
-    found: dict[str, list[str]] = {}
-    for key, cin, cout in labels:
-        found.setdefault(key, []).append(f"{cin}->{cout}")
-    return {key: " ".join(entries) for key, entries in found.items()}
-
-
 def _by_delegate(work: Work, begun: Begun) -> dict[str, list[int]]:
     """The entries that other kernels ran than the rest: {delegate: items}."""
     found: dict[str, list[int]] = {}
@@ -178,7 +172,7 @@ def machine_meanwhile(care: Care, visits: Visits, throttling: Optional[Throttlin
                   "median_s": _rounded(np.median(visits.probes), 9), "slowest_s": _rounded(max(visits.probes), 9),
                   "off": _rounded(off.mean())},
         "visits": int(visits.count.sum()),
-        "visits_measured_again": int(max(visits.count.sum() - care.passes * len(visits.count), 0)),
+        "visits_measured_again": int((visits.count - care.passes).clip(0).sum()),
         "throttled_probes": sum(map(bool, visits.throttled)) if throttling or by_word else None,
         "throttled_by": dict(by_word), "throttled_since_boot": list((throttling and throttling.since_boot) or ()),
         "elapsed_s": round(visits.elapsed_s, 1), "max_temp_c": care.max_temp_c, "paused_s": round(visits.paused_s, 1)}

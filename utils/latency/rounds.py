@@ -24,8 +24,8 @@ HOPELESS = 2  # rounds without a better estimate end the measurement
 WORTHWHILE = 0.95  # an estimate is better if it is below this part of the best before
 WORST = 3.0  # times the mean error, that one network may be off
 FEWEST_NETWORKS = 12  # that the sums are fitted to, unless --calibrate asks for fewer
-OF_NETWORKS = 0.4  # part of the minutes that the whole networks may take
-CHECKED_AGAIN = 12  # reused entries that are measured again, to see whether the machine is as fast
+OF_NETWORKS = 0.5  # part of the minutes that the whole networks may take
+CHECKED_AGAIN = 12  # reused entries of each table that are measured again, to see whether the machine is as fast
 
 Choice = dict[str, np.ndarray]
 
@@ -57,12 +57,15 @@ def how_many_networks(most: int, network_s: float, goal: Goal) -> tuple[int, int
     return min(max(int(affordable / copies), fewest), most), copies
 
 
-def opening(planes: Planes, reused: Mapping[str, np.ndarray], seed: int) -> Choice:
+def opening(planes: Planes, reused: Sequence[np.ndarray], seed: int) -> Choice:
     """The first round: what shows the tiles and is not reused, and some of what is: is the machine as fast as it was?
+
+    reused: numbers among all entries, by the table that has them.
     """
-    again = np.random.default_rng(seed).permutation(planes.all(reused))[:CHECKED_AGAIN]
-    check = planes.by_key(again)
-    return {key: np.union1d(np.setdiff1d(numbers, reused[key]), check[key])
+    nothing = np.zeros(0, np.int64)
+    check = [np.random.default_rng(seed).permutation(numbers)[:CHECKED_AGAIN] for numbers in reused]
+    again, there = (planes.by_key(np.concatenate([nothing, *numbers])) for numbers in (check, reused))
+    return {key: np.union1d(np.setdiff1d(numbers, there[key]), again[key])
             for key, numbers in planes.first().items()}
 
 
@@ -71,7 +74,7 @@ def filling(planes: Planes, measured: Measured, seed: int) -> Choice:
     chosen = {}
     for key, plane in planes.of.items():
         numbers, seconds = measured[key]
-        between = len(np.setdiff1d(numbers, points.first(plane)))
+        between = np.isin(np.setdiff1d(numbers, points.first(plane)), plane.all()).sum()
         tile = points.tiles_of(plane, numbers, seconds)[1]
         chosen[key] = points.more(plane, tile, numbers.tolist(), max(_filling(plane) - between, 0), seed)
     return chosen
@@ -105,7 +108,7 @@ def _weights(planes: Planes, known: Known) -> dict[str, float]:
     """By how much the errors of each operator weigh in the unpruned network; only of those that have entries left."""
     share = shares(planes.network, known.table)
     return {key: share.get(key, 0.0) * float(np.abs(errors).mean()) for key, errors in known.errors.items()
-            if len(errors) and planes.of[key].room > len(known.operators[key].numbers)}
+            if len(errors) and planes.of[key].left(known.operators[key].numbers)}
 
 
 def _more(planes: Planes, known: Known, weight: Mapping[str, float], count: int, seed: int) -> Choice:
