@@ -88,16 +88,23 @@ def main() -> None:
 
     from utils.comparison import assembly, flags, plan  # torch takes seconds to load: first what does not need it
     from utils.learning import checkpoint
-    methods = flags.checked_methods(args.methods, args.prune_flags, args.train_flags)
+    from utils.learning.data import RANDOM
+    from utils.search import defaults
     teacher = flags.teacher_in(args.train_flags)
     base = assembly.open_base(locate(args.base_model, "checkpoints", ".t7").resolve(),
                               table_path(args.perf_table).resolve(), args.grid_perf_table)
+    methods = flags.checked_methods(args.methods, args.prune_flags, args.train_flags,
+                                    defaults.training_of(base.content))
     if teacher:
         checkpoint.open_teacher(teacher, base.network)  # its errors are reported before hours of work
     data = checkpoint.data_of(base.content, args.dataset, args.data_loc, workers=0)
+    if data.dataset == RANDOM:
+        raise UserError(f"{base.path}: its images are not known, and networks are to be trained; name them with "
+                        "--data_loc or --dataset")
     comparison = Comparison(methods, tuple(args.pruning_facts), tuple(args.seeds), tuple(args.grid_depths),
                             tuple(args.prune_flags), tuple(args.train_flags), data.dataset, data.data_loc, teacher,
-                            args.jobs, args.threads, args.num_threads, not args.no_measure)
+                            flags.precision_of(args.train_flags), args.jobs, args.threads, args.num_threads,
+                            not args.no_measure)
     tasks = {task.name: task for task in plan.tasks_of(comparison, base)}
     if not tasks:
         raise UserError("nothing to make: no network of --grid_depths meets --pruning_facts")

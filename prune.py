@@ -114,9 +114,10 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--floor", type=cli.within(float, 0, 1),
                        help="of knapsack, params, macs and trade: part of its width that every residual stream keeps "
                             "at least (default: 0; params, macs, trade: 0.25)")
-    group.add_argument("--knapsack_steps", type=cli.within(int, 1, 1000), default=1,
+    group.add_argument("--knapsack_steps", type=cli.within(int, 1, 1000),
                        help="of knapsack: brings the latency down by the same factor in so many steps; with several, "
-                            "fine-tunes --short_term_fine_tune batches after each, and scores the channels anew")
+                            "fine-tunes --short_term_fine_tune batches after each, and scores the channels anew "
+                            "(default: 1)")
 
 
 def add_search_flags(parser: argparse.ArgumentParser) -> None:
@@ -204,6 +205,8 @@ def main() -> None:
                                       trained=training is not None and data.dataset != RANDOM)
         if why:
             print(f"--method={method}: {why}")
+        for flag in defaults.unread(vars(args), method):
+            print(f"note: --{flag}: --method={method} does not read it", file=sys.stderr)
         asked = defaults.filled(vars(args), method, training or defaults.FROM_SCRATCH)
         prices = priced(args.perf_table, base.network)
         pruned = assembly.prune(pruning_of(asked, data), base, prices, files, flags_of(asked, data),
@@ -212,7 +215,7 @@ def main() -> None:
         print(f"{files.checkpoint}: finished already")
         return
     report(base.network, base.model.widths, pruned, prices.cost.unit, files)
-    in_steps = method in baselines.BY_WORTH and args.knapsack_steps > 1 and asked["short_term_fine_tune"]
+    in_steps = method in baselines.BY_WORTH and asked["knapsack_steps"] > 1 and asked["short_term_fine_tune"]
     if method != "netadapt" and not in_steps and not args.long_term_fine_tune:
         again = [*cli.network_flags(base.network), f"--channels={files.channels.stem}", "--save_file=NAME"]
         print("the weights were cut and not trained since. Retrain the network"

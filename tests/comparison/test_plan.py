@@ -3,10 +3,11 @@
 import pytest
 
 from model.architectures import describe
-from tests.helpers import proportional_table
+from tests.helpers import SMALL, proportional_table
 from utils.comparison import flags as flags_of_comparison
 from utils.comparison import grid
-from utils.comparison.plan import Base
+from utils.comparison.plan import Base, Task
+from utils.search.defaults import FROM_SCRATCH
 
 
 def base_of(depth, width, grid_width):
@@ -46,9 +47,19 @@ def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
     ("params", ["--floor=0.25"], [], []), ("params", ["--floor=0"], [], ["--floor=0"]),
     ("knapsack", ["--floor", "0.5"], [], ["--floor=0.5"]), ("knapsack", ["--floor=0"], [], []),
     ("netadapt", ["--allow_small_prunings", "--criterion=ratio"], ["--criterion=loss"],
-     ["--allow_small_prunings", "--criterion=ratio"])])
+     ["--allow_small_prunings", "--criterion=ratio"]),
+    ("netadapt", ["--keep=layer4.*.0,stem.0"], [], ["--keep=layer4.*.0,stem.0"]),
+    ("trade", ["--batch_size=64", "--scratch_rate=0.05", "--floor=0.25"], [], []),
+    ("trade", ["--batch_size=128"], [], ["--batch_size=128"])])
 def test_a_method_has_one_spelling(method, flags, prune_flags, expected):
-    assert flags_of_comparison._own_flags(method, flags, prune_flags) == expected
+    training = {**FROM_SCRATCH, "batch_size": 64, "learning_rate": 0.05}  # of the base model
+    assert flags_of_comparison._own_flags(method, flags, prune_flags, training) == expected
+
+
+def test_methods_that_differ_in_a_pattern_have_names_of_their_own():
+    names = {Task("uniform", flags, 0.4, 0, SMALL).name for flags in
+             ((), ("--keep=Conv_0",), ("--keep=Conv_0*",), ("--keep=Conv_0?",), ("--keep=a,b",), ("--keep=a-b",))}
+    assert len(names) == 6 and {"uniform-0.4-seed0", "uniform-keep-Conv_0-0.4-seed0"} < names
 
 
 def test_methods_without_data_are_compared_with_their_flags():

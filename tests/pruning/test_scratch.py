@@ -32,7 +32,7 @@ def workshop():
 
 
 @pytest.mark.parametrize("batches, most, epochs", [
-    (352, 200, 3), (334, 200, 3), (333, 200, 4), (11, 200, 91), (11, 15, 15), (11, 1, 3), (11, 0, 3)])
+    (352, 200, 3), (334, 200, 3), (333, 200, 4), (11, 200, 91), (11, 15, 15), (11, 1, 3), (11, 0, 91), (352, 0, 3)])
 def test_an_epoch_of_few_images_counts_less(batches, most, epochs):
     assert epochs_of(batches, most) == epochs
 

@@ -4,7 +4,7 @@ import pytest
 
 from utils.common.errors import UserError
 from utils.comparison.jobs import parser_of
-from utils.search.defaults import FROM_SCRATCH, NETADAPT, SOUND, filled, method, training_of
+from utils.search.defaults import FROM_SCRATCH, NETADAPT, SOUND, filled, method, training_of, unread
 
 NEEDED = ["--perf_table=x", "--pruning_fact=0.5"]
 
@@ -19,6 +19,8 @@ def given(*flags):
     (["--allow_small_prunings"], None, True, "netadapt"), (["--pruning_method=l2"], None, True, "netadapt"),
     (["--long_term_fine_tune=0"], None, True, "netadapt"), (["--learning_rate=8e-4"], None, True, "netadapt"),
     (["--batch_size=8", "--floor=0.5", "--seed=3"], None, True, "trade"),
+    (["--knapsack_steps=1"], None, True, "knapsack"),
+    (["--knapsack_steps=5", "--short_term_fine_tune=9", "--pruning_method=l2"], None, True, "knapsack"),
     (["--scratch_epochs=2"], None, False, "trade"), (["--scratch_rate=0.1"], None, True, "trade"),
     (["--method=trade", "--search=full"], "netadapt", False, "trade"), (["--search=full"], "trade", False, "trade")])
 def test_the_method(flags, begun, trained, found):
@@ -30,6 +32,15 @@ def test_flags_of_two_methods_name_none():
     with pytest.raises(UserError, match="--reach is a flag of --method=netadapt, --scratch_rate of --method=trade; "):
         method(given("--scratch_rate=0.1", "--reach=1"), None, trained=True)
     assert method(given("--scratch_rate=0.1", "--reach=1", "--method=uniform"), None, trained=True)[0] == "uniform"
+
+
+@pytest.mark.parametrize("flags, name, found", [
+    ([], "trade", []), (["--removals=last", "--allow_small_prunings", "--search=full"], "netadapt", []),
+    (["--removals=last", "--allow_small_prunings"], "trade", ["allow_small_prunings", "removals"]),
+    (["--scratch_epochs=9", "--knapsack_steps=2", "--short_term_fine_tune=3"], "knapsack", ["scratch_epochs"]),
+    (["--scratch_rate=9", "--knapsack_steps=2"], "uniform", ["scratch_rate", "knapsack_steps"])])
+def test_flags_that_the_method_does_not_read(flags, name, found):
+    assert unread(given(*flags), name) == found
 
 
 def test_every_flag_of_netadapt_is_one_and_has_its_value():

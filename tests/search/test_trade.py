@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from model.network import Group, Input, Network
+from model.operators import Node, units
 from tests.helpers import TORCH_NETWORKS, TOY, TOY_WIDTHS, in_steps, published, toy_latency
 from utils.search import baselines, trade
 from utils.search.costs import COUNTS
@@ -49,6 +51,48 @@ def test_more_parameters_are_worth_some_loss():
     assert trade.figure(1.0, 1000) - trade.figure(1.0, 2000) == pytest.approx(0.12 * math.log(2))
     assert trade.figure(math.inf, 1000) == math.inf
     assert trade.figure(1.0, 1000, 0.25) - trade.figure(1.0, 2000, 0.25) == pytest.approx(0.25 * math.log(2))
+
+
+# Either path to the sum may go, and both where its reader goes, too: then "d" cannot come back by itself.
+SUMMED = Network({"net": "summed"}, (Input("image", "image", 8),),
+                 (Group("image", 3, prunable=False), Group("s", 8), Group("a", 8, removable=True),
+                  Group("c", 8, removable=True), Group("t", 8), Group("d", 8, removable=True), Group("g", 8),
+                  Group("classes", 4, prunable=False)),
+                 (Node("stem", "conv", ("image",), units("s"), kernel=3),
+                  Node("a_in", "conv", ("stem",), units("a"), kernel=3),
+                  Node("a_out", "conv", ("a_in",), units("t"), kernel=3),
+                  Node("c_in", "conv", ("stem",), units("c"), kernel=3),
+                  Node("c_out", "conv", ("c_in",), units("t"), kernel=3),
+                  Node("sum", "add", ("a_out", "c_out")),
+                  Node("d", "conv", ("sum",), units("d"), kernel=3),
+                  Node("g", "conv", ("stem",), units("g"), kernel=1),
+                  Node("both", "concat", ("d", "g")), Node("pool", "pool", ("both",)),
+                  Node("classes", "linear", ("pool",), units("classes"), bias=True)))
+
+
+@pytest.mark.parametrize("part", np.linspace(0.02, 0.9, 23).tolist())
+def test_what_needs_another_group_does_not_come_back_without_it(part):
+    space, full, cost = Space(SUMMED), SUMMED.full_widths, COUNTS["macs"](SUMMED)
+    assert space.lives({**full, "a": 0, "c": 0, "d": 0}) and not space.lives({**full, "a": 0, "c": 0})
+    budget = part * cost(full)
+    found = trade.first(space, full, cost, budget)
+    sacks = trade.problems(space, full, cost, budget)
+    found += list(trade.neighbours(sacks, found[0])) + [fitted(sack, full) for sack in sacks]
+    assert all(space.lives(w) and cost(w) <= budget for w in found if w)
+
+
+def test_the_mean_of_large_counts_does_not_overflow():
+    class Count:  # of a network with 645 million parameters and 127 billion multiply-adds
+        def __init__(self, each):
+            self.each = each
+
+        def __call__(self, widths):
+            return self.each * widths["b"]
+
+
+    worth = MeanWorth((Count(645_000_000), Count(127_000_000_000)))
+    choices = np.arange(11)
+    assert worth.along(TOY_WIDTHS, "b", choices).tolist() == [worth({**TOY_WIDTHS, "b": n}) for n in choices.tolist()]
 
 
 @pytest.mark.parametrize("part", [0.6, 0.4])

@@ -89,7 +89,7 @@ def _finished(asked: Comparison, folder: Path, row: Optional[Row]) -> bool:
 
 def _begin_or_go_on(asked: Comparison, path: Path, base: Base, *,
                     going_on: bool) -> tuple[Comparison, dict[str, Row]]:
-    """The comparison with its number of threads, and {name: row} of all finished networks, of earlier commands too.
+    """The comparison with its threads and precision, and {name: row} of all finished networks, of earlier commands too.
 
     Raises UserError rather than mix two comparisons.
     """
@@ -97,14 +97,17 @@ def _begin_or_go_on(asked: Comparison, path: Path, base: Base, *,
     if found and not found[1] and not _any_begun(path.parent):
         found = None  # nothing that could be mixed up
     cores = max(cpu_count() // asked.jobs, 1)
-    asked = replace(asked, threads=asked.threads or (found[0].get("threads") if found else None) or cores)
+    began = found[0] if found else {}
+    asked = replace(asked, threads=asked.threads or began.get("threads") or cores,
+                    precision=began.get("precision", asked.precision))
     header = _header(asked, base)
     if found is None:
         journal.begin(path, header)
         return asked, {}
     nothing_finished = "" if found[1] else f", or remove {path.parent}: no network in it is finished"
     resume.begun(path, header, resume=going_on or not found[1], at_stake=lambda records: "a comparison of that name",
-                 over_again="choose another --save_file", differing=f"choose another --save_file{nothing_finished}")
+                 over_again="choose another --save_file", differing=f"choose another --save_file{nothing_finished}",
+                 untold=("precision",))
     rows = {}
     for number, record in enumerate(found[1], 2):  # of one network the last line counts
         try:
@@ -126,5 +129,5 @@ def _header(asked: Comparison, base: Base) -> dict[str, Any]:
             "perf_table": base.table_path.name, "perf_table_sha256": sha256_of(base.table.all()),
             "grid_table_sha256": sha256_of(base.grid_table.all()) if base.grid_table is not base.table else None,
             "dataset": asked.dataset, "images": Path(asked.data_loc).name, "prune_flags": list(asked.prune_flags),
-            "train_flags": list(asked.train_flags), "threads": asked.threads,
+            "train_flags": list(asked.train_flags), "threads": asked.threads, "precision": asked.precision,
             "teacher_weights_sha256": asked.teacher and checkpoint.weights_sha256(checkpoint.load(asked.teacher))}

@@ -1,6 +1,6 @@
 """Check the flags that a comparison passes to prune.py and train.py, at once and not hours later."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -20,10 +20,13 @@ OURS = ("net", "depth", "width", "img_size", "init", "channels", "dataset", "dat
 NEEDED = {"prune.py": ["--perf_table=x", "--pruning_fact=0.5"], "train.py": ["--save_file=x"]}
 
 
-def checked_methods(methods: Sequence[Sequence[str]], prune_flags: list[str],
-                    train_flags: list[str]) -> tuple[tuple[str, ...], ...]:
+def checked_methods(methods: Sequence[Sequence[str]], prune_flags: list[str], train_flags: list[str],
+                    training: Optional[Mapping[str, Any]] = None) -> tuple[tuple[str, ...], ...]:
     """The methods, each with its own flags in a standard spelling. Raises UserError for flags that prune.py or train.py
-    would refuse, or that a comparison sets itself."""
+    would refuse, or that a comparison sets itself.
+
+    training: of the base model, as ``defaults.training_of`` gives it.
+    """
     _check("--train_flags", "train.py", train_flags)
     _check("--prune_flags", "prune.py", prune_flags)
     found = []
@@ -34,7 +37,7 @@ def checked_methods(methods: Sequence[Sequence[str]], prune_flags: list[str],
         if method in TRAINED_ONLY and flags:
             raise UserError(f"--methods: {method} is only trained and takes no flags, found {' '.join(flags)}")
         _check("--methods", "prune.py", flags)
-        found.append((method, *_own_flags(method, flags, prune_flags)))
+        found.append((method, *_own_flags(method, flags, prune_flags, training or defaults.FROM_SCRATCH)))
     return tuple(found)
 
 
@@ -42,6 +45,12 @@ def teacher_in(train_flags: list[str]) -> Optional[Path]:
     """The checkpoint of the teacher in ``train_flags``, None if there is no teacher."""
     teacher = cli.parsed(parser_of("train.py"), [*NEEDED["train.py"], *train_flags], "--train_flags").teacher
     return locate(teacher, "checkpoints", ".t7").resolve() if teacher else None
+
+
+def precision_of(train_flags: list[str]) -> str:
+    """The precision in which this machine trains the networks: one for all of a comparison."""
+    given = cli.parsed(parser_of("train.py"), [*NEEDED["train.py"], *train_flags], "--train_flags")
+    return device.pick(given.device, given.precision).precision
 
 
 def _check(where: str, script: str, flags: Sequence[str]) -> None:
@@ -57,12 +66,14 @@ def _check(where: str, script: str, flags: Sequence[str]) -> None:
             raise UserError(f"{where}: {error}") from error
 
 
-def _own_flags(method: str, flags: Sequence[str], prune_flags: Sequence[str]) -> list[str]:
+def _own_flags(method: str, flags: Sequence[str], prune_flags: Sequence[str],
+               training: Mapping[str, Any]) -> list[str]:
     """The flags that a method changes in prune.py, in a standard spelling and order: two spellings are one method."""
     def meant(given: Sequence[str]) -> dict[str, Any]:
         found = vars(parser_of("prune.py").parse_args([*NEEDED["prune.py"], *given]))
-        return defaults.filled(found, method, None)
+        return defaults.filled(found, method, training)
 
     before = meant(prune_flags)
-    changed = {k: str(v).removesuffix(".0") for k, v in meant([*prune_flags, *flags]).items() if v != before[k]}
+    changed = {k: f"{v:g}" if isinstance(v, float) and v.is_integer() else str(v)
+               for k, v in meant([*prune_flags, *flags]).items() if v != before[k]}
     return [f"--{k}" if v == "True" else f"--{k}={v}" for k, v in changed.items()]

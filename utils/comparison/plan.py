@@ -42,8 +42,11 @@ class Task:
         words = [self.method, *self.flags, *([self.network.short_name] if self.method == "grid" else []),
                  *([] if math.isnan(self.pruning_fact) else [repr(self.pruning_fact)]), f"seed{self.seed}"]
         whole = re.sub(r"[^\w.]+", "-", "-".join(words))
-        digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
-        return whole if len(whole) <= LONGEST else f"{whole[:LONGEST - 9]}-{digest}"
+        lost = any(re.search(r"[^\w.=-]", flag) for flag in self.flags)  # two patterns of --keep may look alike then
+        if len(whole) <= LONGEST and not lost:
+            return whole
+        digest = hashlib.sha256(("-".join(words) if lost else whole).encode()).hexdigest()[:8]
+        return f"{whole[:LONGEST - 9]}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def job_of(asked: Comparison, base: Base, folder: Path, task: Task) -> Job:
     """The commands that make a network: prune, retrain from scratch, export."""
     name = task.name
     data = [f"--dataset={asked.dataset}", f"--data_loc={Path(asked.data_loc).expanduser().resolve()}"]
-    run = [f"--seed={task.seed}", f"--threads={asked.threads}", "--resume"]
+    run = [f"--seed={task.seed}", f"--threads={asked.threads}", f"--precision={asked.precision}", "--resume"]
     train = ["train.py", *cli.network_flags(task.network), *data, *run, *asked.train_flags,
              f"--holdout_prop={base.content['holdout_prop'] or HOLDOUT_PROP}", f"--save_file={name}",
              *([f"--teacher={asked.teacher}"] if asked.teacher else [])]  # absolute: commands run elsewhere

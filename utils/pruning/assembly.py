@@ -30,7 +30,7 @@ from utils.pruning.plots import plot_pruning
 from utils.pruning.run import Run
 from utils.pruning.run_files import RunFiles
 from utils.pruning.settings import Prices, Pruning
-from utils.pruning.trading import EPOCHS, epochs_of, judges_of
+from utils.pruning.trading import epochs_of, judges_of
 from utils.search import baselines, defaults, halving, netadapt, trade
 from utils.search.costs import LATENCY, Cost
 
@@ -102,7 +102,7 @@ def check_reachable(asked: Pruning, base: Base, prices: Prices) -> None:
 
 def _note_what_it_knows(asked: Pruning, base: Base) -> None:
     """Say where the base model may have been trained on the images that judge candidates."""
-    if asked.data.dataset == data.RANDOM:
+    if asked.data.dataset == data.RANDOM or asked.method == "trade":  # which trains its networks from scratch
         return
     if base.content["epoch"] == 0:
         print("note: the base model was not trained here. If it was trained on these images elsewhere, it knows the "
@@ -153,7 +153,7 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
     workshop, training = _workshop(asked, base, images, device), defaults.training_of(base.content)
     if asked.method == "trade":
         asked = replace(asked, scratch_epochs=asked.scratch_epochs or epochs_of(
-            math.ceil(len(workshop.source.images) / asked.recipe.batch_size), base.content["epoch"]))
+            math.ceil(len(workshop.source.images) / asked.recipe.batch_size), base.content["epoch"] if training else 0))
         origin = {**origin, "scratch_epochs": asked.scratch_epochs}
     rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
     header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [rung.as_record() for rung in rungs],
@@ -298,8 +298,9 @@ def _adopt(method: str, run: Run, chosen: Widths, cost: Cost, budget_s: float, f
 
 def _trade(asked: Pruning, run: Run, budget_s: float, cost: Cost) -> None:
     """Prune to the widths that learn fastest from scratch, of those that trading finds."""
-    network, epochs = run.model.network, asked.scratch_epochs or EPOCHS
-    judges = judges_of(network, asked.scratch_recipe, epochs, cost, run.crew, run.log, run.losses)
+    network = run.model.network
+    assert asked.scratch_epochs  # _run has settled it
+    judges = judges_of(network, asked.scratch_recipe, asked.scratch_epochs, cost, run.crew, run.log, run.losses)
     chosen = trade.search(asked.space_of(network), run.model.widths, cost, budget_s, *judges)
     _adopt(asked.method, run, chosen, cost, budget_s)
 

@@ -21,10 +21,11 @@ GLANCE = 9  # parts of these epochs, of which a glance takes one
 def epochs_of(batches: int, most: int) -> int:
     """Epochs from scratch after which networks are compared.
 
-    batches: of an epoch; most: epochs that the base model learned. An epoch of few images teaches little, so there are
-    more of them.
+    batches: of an epoch; most: epochs that the base model learned from scratch, 0: not known. An epoch of few images
+    teaches little, so there are more of them.
     """
-    return max(EPOCHS, min(math.ceil(BATCHES / batches), most))
+    enough = math.ceil(BATCHES / batches)
+    return max(EPOCHS, min(enough, most or enough))
 
 
 def glance_of(epochs: int) -> tuple[int, float]:

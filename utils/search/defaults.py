@@ -1,6 +1,6 @@
 """What prune.py does where no flag says: the method, and the values that follow from it and from the base model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from utils.common import cli
@@ -15,6 +15,9 @@ NETADAPT: Mapping[str, Any] = {
     "long_term_fine_tune": 0, "learning_rate": 8e-4}
 SCORED = "pruning_method"  # a flag of NetAdapt too, whose value follows from the method
 TRADE = ("scratch_epochs", "scratch_rate")
+KNAPSACK = ("knapsack_steps",)
+SEARCHED = ("init_red_fact", "decay_rate", "allow_small_prunings", "criterion", "reach", "removals",
+            "layer_fraction")  # that no other method reads
 FROM_SCRATCH: Mapping[str, Any] = {"learning_rate": 0.1, **cli.SGD}  # what the flags of train.py are by default
 SOUND = {"learning_rate": (1e-12, 1e6), "momentum": (0, 1), "weight_decay": (0, 1e3), "batch_size": (2, 1_000_000)}
 
@@ -45,16 +48,28 @@ def method(given: Mapping[str, Any], begun: Optional[str], *, trained: bool) -> 
         return given["method"], ""
     if begun:
         return begun, "as the run began"
-    of_netadapt, of_trade = ([name for name in names if given[name] is not None and given[name] is not False]
-                             for names in ((*NETADAPT, SCORED), TRADE))
-    if of_netadapt and of_trade:
-        raise UserError(f"--{of_netadapt[0]} is a flag of --method=netadapt, --{of_trade[0]} of --method=trade; name "
-                        "the method")
-    if of_netadapt or of_trade:
-        return "netadapt" if of_netadapt else "trade", f"--{(of_netadapt or of_trade)[0]} is a flag of it"
+    of_knapsack = _given(given, KNAPSACK)  # which may fine-tune with NetAdapt's flags
+    of_one = {"knapsack": of_knapsack, "netadapt": _given(given, SEARCHED if of_knapsack else (*NETADAPT, SCORED)),
+              "trade": _given(given, TRADE)}
+    found = [(name, flags[0]) for name, flags in of_one.items() if flags]
+    if len(found) > 1:
+        (one, flag), (other, another) = found[:2]
+        raise UserError(f"--{flag} is a flag of --method={one}, --{another} of --method={other}; name the method")
+    if found:
+        return found[0][0], f"--{found[0][1]} is a flag of it"
     if not trained:
         return "netadapt", "the default, trade, needs a base model that train.py trained from scratch, and its images"
     return "trade", "the default"
+
+
+def unread(given: Mapping[str, Any], method: str) -> list[str]:
+    """The flags that are given and that the method does not read."""
+    of_one = {"netadapt": SEARCHED, "trade": TRADE, "knapsack": KNAPSACK}
+    return [flag for owner, flags in of_one.items() if owner != method for flag in _given(given, flags)]
+
+
+def _given(given: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [name for name in names if given[name] is not None and given[name] is not False]
 
 
 def filled(given: Mapping[str, Any], method: str, training: Optional[Mapping[str, Any]]) -> dict[str, Any]:
@@ -63,7 +78,7 @@ def filled(given: Mapping[str, Any], method: str, training: Optional[Mapping[str
     training: of the base model, as FROM_SCRATCH; None: not known, and ``trade`` keeps what follows from it at None.
     """
     usual = (training or {}) if method == "trade" else FROM_SCRATCH
-    values = {**NETADAPT, **{name: usual.get(name) for name in cli.SGD}, "method": method,
+    values = {**NETADAPT, "knapsack_steps": 1, **{name: usual.get(name) for name in cli.SGD}, "method": method,
               "scratch_rate": usual.get("learning_rate"), "pruning_method": baselines.default_scores(method),
               "floor": baselines.default_floor(method)}
     return {name: values.get(name) if value is None else value for name, value in given.items()}

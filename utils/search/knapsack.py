@@ -80,7 +80,7 @@ class MeanWorth:
 
     def along(self, widths: Widths, group: str, choices: np.ndarray) -> np.ndarray:
         one, other = (costs_along(count, widths, group, choices) for count in self.counts)
-        return np.sqrt(one * other)
+        return np.sqrt(one.astype(np.float64) * other)  # as integers they could overflow
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Knapsack:
     def choices(self, widths: Widths, group: str) -> np.ndarray:
         """The widths that the group may get, the smallest first."""
         full, least = self.widest[group], self.space.least(group)
+        if not widths[group] and not self.space.lives({**widths, group: full}):
+            return np.zeros(1, np.int64)  # what it needs is gone, too
         may_go = self.space.group[group].removable and not least and self.space.lives({**widths, group: 0})
         narrower = [width for width in reversed(self.space.narrower(full)) if width >= least]
         return np.array([*[0] * may_go, *narrower, full])
@@ -236,7 +238,8 @@ def _traded(sack: Knapsack, widths: Widths) -> Optional[dict[str, int]]:
     for i, j in _best_pairs(less, more, sack.budget_s - now, LEAST * sack.worth(sack.widest)):
         traded = {**widths, sack.groups[less.group[i]]: int(less.width[i]),
                   sack.groups[more.group[j]]: int(more.width[j])}
-        if less.group[i] != more.group[j] and sack.latency(traded) <= sack.budget_s and sack.worth(traded) > worth:
+        if (less.group[i] != more.group[j] and sack.space.lives(traded)
+                and sack.latency(traded) <= sack.budget_s and sack.worth(traded) > worth):
             return traded
     return None
 
