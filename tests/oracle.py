@@ -11,8 +11,8 @@ import torch_pruning
 from torchvision import models
 
 from model import surgery
-from model.grouping import described
 from model.torch_net import TorchNet
+from model.traced import described
 from model.tracing import traced
 from tests.nets import CifarNet
 from utils.importing import proof

@@ -43,7 +43,7 @@ MORE_PACKAGES = {
     "model/torch_net.py": ("torch",), "model/surgery.py": ("torch",), "model/keras_net.py": ("numpy", "tensorflow"),
     "model/zeroing.py": ("torch",), "model/pixels.py": ("torch",), "model/tracing.py": ("torch",),
     "model/tracer.py": ("torch",), "model/counterparts.py": ("torch",),
-    "model/grouping.py": ("numpy",), "model/onnx_net.py": ("onnx", "torch"),
+    "model/grouping.py": ("numpy",), "model/traced.py": ("numpy",), "model/onnx_net.py": ("onnx", "torch"),
     "model/tflite_file.py": ("numpy", "flatbuffers", "ai_edge_litert", "tflite"), "model/tflite_net.py": ("numpy",),
     "model/windows.py": ("numpy",), "model/int8_ranges.py": ("numpy",),
     "utils/common/workers.py": ("joblib", "ray"), "utils/common/progress.py": ("tqdm",),

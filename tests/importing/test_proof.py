@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.grouping import described
 from model.network import Network
 from model.torch_net import TorchNet
+from model.traced import described
 from model.tracer import Refused
 from model.tracing import traced
 from tests.nets import CifarNet, Named, Odds, Refusable, several_inputs, tuple_output

@@ -8,9 +8,9 @@ from typing import Any
 
 from model.architectures import describe
 from model.description import as_dict
-from model.grouping import described
 from model.network import Network
 from model.torch_net import TorchNet
+from model.traced import described
 from model.tracer import Refused
 from model.tracing import Trace, traced
 from utils.common.checksum import signed_json

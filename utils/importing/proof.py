@@ -14,10 +14,10 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from model import surgery
-from model.grouping import Described
 from model.network import Network
 from model.surgery import Keep
 from model.torch_net import TorchNet
+from model.traced import Described
 from model.tracing import Trace
 from model.zeroing import Zeroed
 from utils.common.errors import UserError, first_line

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from model.grouping import Described
 from model.network import Network
 from model.operators import OPERATORS
+from model.traced import Described
 from utils.importing.proof import Proof
 
 

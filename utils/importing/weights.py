@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from model.grouping import Described
 from model.torch_net import TorchNet
+from model.traced import Described
 from utils.common.errors import UserError, first_line
 
 WRAPPED_IN = ("state_dict", "model_state_dict", "model", "net", "network", "weights",
