@@ -206,7 +206,7 @@ def main() -> None:
         if why:
             print(f"--method={method}: {why}")
         for flag in defaults.unread(vars(args), method):
-            print(f"note: --{flag}: --method={method} does not read it", file=sys.stderr)
+            print(f"note: --{flag}: --method={method} does not read it")
         asked = defaults.filled(vars(args), method, training or defaults.FROM_SCRATCH)
         prices = priced(args.perf_table, base.network)
         pruned = assembly.prune(pruning_of(asked, data), base, prices, files, flags_of(asked, data),
