@@ -163,10 +163,11 @@ def words(name: str, found: dict[str, Any]) -> str:
     floor, mean, most = found["floor"], found["mean_abs_error"], found["max_abs_error"]
     good = (mean <= max(BAR_MEAN, OF_FLOOR * floor["mean_abs_error"])
             and most <= max(BAR_MAX, OF_FLOOR * floor["max_abs_error"]))
+    expected = "     -" if found["expected_error"] is None else f"{found['expected_error']:6.2%}"
     return (f"{name:22} {found['measured']:6,} of {found['entries']:11,}  {found['build_s']:5.0f} s  "
             f"{found['peak_mb']:5.0f} MB  {mean:6.2%} {most:6.2%}   {floor['mean_abs_error']:6.2%} "
             f"{floor['max_abs_error']:6.2%}  {'within' if good else 'beyond':6}  "
-            f"{found['uncorrected']['mean_abs_error']:6.1%}  {found['expected_error']:6.2%}  {found['stopped_by']:9}  "
+            f"{found['uncorrected']['mean_abs_error']:6.1%}  {expected}  {found['stopped_by']:9}  "
             f"{found['file_mb']:5.2f} MB {found['read_s']:5.2f} s  {found['board_minutes']:5.1f} min")
 
 

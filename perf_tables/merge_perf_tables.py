@@ -81,14 +81,16 @@ def merge_perf_tables(out: str, inputs: Sequence[str], *, how: str = "mean", sig
 def _of_arrays(paths: Sequence[Path], tables: Sequence[LatencyTable], notes: Sequence[Note],
                network: Optional[Network], *, how: str, sigma: float, mode: str) -> tuple[LatencyTable, dict[str, Any]]:
     """The merged table, and what its note says of the entries that were measured, where not all were."""
-    names, sampled = [str(p) for p in paths], any("sampling" in note for note in notes)
+    names, sampled = [str(p) for p in paths], [p for p, note in zip(paths, notes) if told.is_sampled(note)]
     if sampled and network and not sigma and told.all_tell(notes, network, tables[0]):
         merged, measured = merged_sampled(tables, [told.masks_of(p, n, network) for p, n in zip(paths, notes)],
                                           names, how=how)
+        if all(mask.all() for mask in measured.values()):
+            return merged, {}
         entries = Entries(network)
         return merged, {"sampling": told.sampled(entries, entries.where(measured))}
     if sampled:
-        remark(f"note: {names[0]}: not all entries were measured; its estimates count as if they were")
+        remark(f"note: {sampled[0]}: not all entries were measured; its estimates count as if they were")
     merged = merged_table(tables, names, how=how, sigma=sigma, mode=mode)
     return merged, {"sampling": {}} if sampled or sigma else {}  # nothing of it can be reused as measured
 

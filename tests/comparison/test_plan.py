@@ -6,7 +6,8 @@ from model.architectures import describe
 from tests.helpers import SMALL, proportional_table
 from utils.comparison import flags as flags_of_comparison
 from utils.comparison import grid
-from utils.comparison.plan import Base, Task
+from utils.comparison.plan import Base, Task, row_for
+from utils.comparison.results import Row
 from utils.search.defaults import FROM_SCRATCH
 
 
@@ -54,6 +55,14 @@ def test_a_wider_table_lets_the_grid_come_up_to_the_latency(capsys):
 def test_a_method_has_one_spelling(method, flags, prune_flags, expected):
     training = {**FROM_SCRATCH, "batch_size": 64, "learning_rate": 0.05}  # of the base model
     assert flags_of_comparison._own_flags(method, flags, prune_flags, training) == expected
+
+
+def test_a_row_is_found_under_the_name_that_an_older_version_gave_it():
+    task = Task("uniform", ("--keep=Conv_0*",), 0.4, 0, SMALL)
+    row = Row("uniform-keep-Conv_0-0.4-seed0", "uniform", task.criterion, SMALL.short_name, "0", 0.4, 9.0, 8.0, 1e-4)
+    assert row_for(task, {row.file_name: row}) is row
+    for other in (Task("uniform", ("--keep=Conv_0",), 0.6, 0, SMALL), Task("uniform", (), 0.4, 0, SMALL)):
+        assert row_for(other, {row.file_name: row}) is None
 
 
 def test_methods_that_differ_in_a_pattern_have_names_of_their_own():

@@ -432,6 +432,12 @@ def test_every_table_has_a_speed_of_its_own(path):
         np.testing.assert_allclose(one.seconds, machine.arrays[key].ravel()[one.numbers], rtol=1e-4)
 
 
+def test_a_table_with_too_few_entries_to_tell_has_the_speed_of_all():
+    now, one = dict.fromkeys(range(20), 2.0), dict.fromkeys(range(10), 1.0)
+    assert few.ratios_of(now, {"one": one, "other": {12: 0.5}}) == {"one": 2.0, "other": 2.0}
+    assert few.ratios_of(now, {"one": one, "other": dict.fromkeys(range(10, 15), 0.5)}) == {"one": 2.0, "other": 4.0}
+
+
 def test_how_much_slower_the_machine_is_now_is_the_median_of_what_both_have():
     assert few.slower({1: 2.0, 2: 4.4, 3: 9.0, 7: 1.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 5.0}) == pytest.approx(2.2)
     assert few.slower({1: 2.0}, {2: 2.0}) == 1.0

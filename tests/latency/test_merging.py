@@ -141,6 +141,14 @@ def test_of_sampled_arrays_what_all_have_measured_is_combined_and_the_rest_is_th
     assert read_note(tmp_path / "both.pickle")["sampling"] == {"entries": {"No_Stride_3": "4->4 8->8 8->9"}}
 
 
+def test_where_one_has_measured_all_the_note_lists_nothing(tmp_path):
+    one = sampled(tmp_path / "one.pickle", 1.0, {"FC": "4->10"})
+    table_files.write_pair(tmp_path / "two.pickle", arithmetic_table(), {"network": SMALL.arguments})
+    merged = merge_perf_tables(str(tmp_path / "both.pickle"), [one, str(tmp_path / "two.pickle")])
+    assert "sampling" not in read_note(tmp_path / "both.pickle")
+    np.testing.assert_allclose(merged["No_Stride_3"], arithmetic_table()["No_Stride_3"])  # no estimate is in it
+
+
 @pytest.mark.parametrize("change", [{"sampling": {"measured": 3}}, {"network": None}])
 def test_where_nobody_tells_what_was_measured_all_counts_and_it_is_said(tmp_path, capsys, change):
     one, two = (sampled(tmp_path / f"{name}.pickle", 1.0, {"FC": "4->10"}, **change) for name in ("one", "two"))

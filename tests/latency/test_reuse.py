@@ -162,6 +162,13 @@ def test_of_merged_tables_that_were_sampled_those_count_that_one_has_measured(tm
         (i, o): arrays["No_Stride_3"][i - 1, o - 1] for i, o in ((3, 16), (640, 5), (7, 7))})
 
 
+@pytest.mark.parametrize("merged", [{"measurements": [{"sampling": {"entries": {}}}, {}]}, {"merged": {"sigma": 1.0}}])
+def test_what_an_older_version_merged_from_samples_or_smoothed_is_no_measurement(tmp_path, merged):
+    write_dense(tmp_path / "t.pickle", WIDE, **merged)
+    with pytest.raises(UserError, match="t.json: it does not tell which entries were measured"):
+        reuse.entries(WIDE, [tmp_path / "t.pickle"], NOW)
+
+
 def test_smoothing_measures_nothing(tmp_path):
     write_dense(tmp_path / "a.pickle", WIDE)
     merge_perf_tables(str(tmp_path / "m.pickle"), [str(tmp_path / "a.pickle")], sigma=1.0)

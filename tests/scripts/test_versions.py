@@ -23,7 +23,7 @@ from tests.helpers import (
 )
 from utils.common.files import write_whole
 from utils.common.provenance import KEYS, VERSION, made_by
-from utils.comparison import results
+from utils.comparison import assembly, results
 from utils.deploy import metadata
 from utils.latency.table_files import write_pair
 from utils.learning import training
@@ -174,10 +174,14 @@ def test_an_older_comparison_goes_on(compared, script):
     journal = compared / "comparisons/c/journal.jsonl"
     header, row = records_in(journal)
     older(header)
+    assert header.pop("precision") in ("fp32", "bf16")
     row.pop("made_by")
     journal.write_text(json.dumps(header) + "\n" + json.dumps(row) + "\n")
+    assert assembly._precision_in(compared) == "auto"
     for path in (compared / "comparisons/c/checkpoints").iterdir():
         edited(path, older)
+        edited(path, lambda content: content["flags"].update(precision="bf16"))
+    assert assembly._precision_in(compared / "comparisons/c") == "bf16"
     assert "1 networks, 0 to be made" in script(*COMPARE, "--resume", check=True).stdout
     (line,) = results.read_csv(compared / "comparisons/c/c.csv")
     assert line.made_by == "" and line.retrain_scratch == pytest.approx(row["retrain_scratch"])

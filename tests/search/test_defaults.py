@@ -35,7 +35,9 @@ def test_flags_of_two_methods_name_none():
 
 
 @pytest.mark.parametrize("flags, name, found", [
-    ([], "trade", []), (["--removals=last", "--allow_small_prunings", "--search=full"], "netadapt", []),
+    ([], "trade", []), (["--floor=0.5"], "uniform", ["floor"]), (["--floor=0.5"], "trade", []),
+    (["--short_term_fine_tune=9"], "trade", ["short_term_fine_tune"]),
+    (["--removals=last", "--allow_small_prunings", "--search=full"], "netadapt", []),
     (["--removals=last", "--allow_small_prunings"], "trade", ["allow_small_prunings", "removals"]),
     (["--scratch_epochs=9", "--knapsack_steps=2", "--short_term_fine_tune=3"], "knapsack", ["scratch_epochs"]),
     (["--scratch_rate=9", "--knapsack_steps=2"], "uniform", ["scratch_rate", "knapsack_steps"])])

@@ -99,7 +99,7 @@ def _begin_or_go_on(asked: Comparison, path: Path, base: Base, *,
     cores = max(cpu_count() // asked.jobs, 1)
     began = found[0] if found else {}
     asked = replace(asked, threads=asked.threads or began.get("threads") or cores,
-                    precision=began.get("precision", asked.precision))
+                    precision=began.get("precision") or (_precision_in(path.parent) if found else asked.precision))
     header = _header(asked, base)
     if found is None:
         journal.begin(path, header)
@@ -117,6 +117,12 @@ def _begin_or_go_on(asked: Comparison, path: Path, base: Base, *,
                             "--save_file") from None
         rows[row.file_name] = row
     return asked, rows
+
+
+def _precision_in(folder: Path) -> str:
+    """That of a comparison of an older version, which does not tell it: of a network that it has made, else auto."""
+    made = (checkpoint.load(path)["flags"].get("precision") for path in sorted(folder.glob("checkpoints/*.t7")))
+    return next((precision for precision in made if precision), "auto")
 
 
 def _any_begun(folder: Path) -> bool:

@@ -74,6 +74,6 @@ def _own_flags(method: str, flags: Sequence[str], prune_flags: Sequence[str],
         return defaults.filled(found, method, training)
 
     before = meant(prune_flags)
-    changed = {k: f"{v:g}" if isinstance(v, float) and v.is_integer() else str(v)
+    changed = {k: str(int(v)) if isinstance(v, float) and v.is_integer() else str(v)
                for k, v in meant([*prune_flags, *flags]).items() if v != before[k]}
     return [f"--{k}" if v == "True" else f"--{k}={v}" for k, v in changed.items()]

@@ -131,8 +131,10 @@ def row_of(base: Base, folder: Path, task: Task) -> Row:
 
 
 def row_for(task: Task, rows: Mapping[str, Row]) -> Optional[Row]:
-    """The task's row, or that of the same network of the grid, made for another latency."""
-    if task.name in rows or task.method != "grid":
-        return rows.get(task.name)
-    wanted = ("grid", task.network.short_name, str(task.seed))
-    return next((row for row in rows.values() if (row.method, row.network, row.seed) == wanted), None)
+    """The task's row, also under another name that an older version gave it, or that of the same network of the grid,
+    made for another latency."""
+    if task.name in rows:
+        return rows[task.name]
+    wanted = (task.method, task.criterion, task.network.short_name, str(task.seed))
+    return next((row for row in rows.values() if (row.method, row.criterion, row.network, row.seed) == wanted
+                 and (task.method == "grid" or row.pruning_fact == task.pruning_fact)), None)

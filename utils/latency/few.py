@@ -49,6 +49,9 @@ RESERVE = 0.92  # part of the minutes in which everything is measured; the rest 
 TIMED = 16  # entries from which the time of all is estimated
 AGAIN, MORE = 2, 2  # how often everything is measured again, at most, and visits of every item that this adds
 
+TELLING = 5  # reused entries that are measured again, which tell a table's speed
+OLD = "--reuse"  # the name of all tables in a journal that does not tell them apart
+
 Reused = Mapping[str, Mapping[int, float]]  # seconds by number, by the table that has measured them
 
 
@@ -201,7 +204,7 @@ class Measurement:
                             f"{min(FEWEST_NETWORKS, count)} whole networks, which take about {needed:g} minutes here; "
                             f"expected --minutes={needed:g} or more")
         for name, found in reused.items():
-            if name in self._reused:
+            if name in self._reused or OLD in self._reused:
                 continue  # an interrupted measurement has noted it
             by_key: dict[str, list[list[Any]]] = {}
             for number, value in sorted(found.items()):
@@ -220,11 +223,9 @@ class Measurement:
 
     def _measured(self) -> dict[int, float]:
         """Seconds by number of every entry; reused ones at the machine's present speed."""
-        measured, now = dict[int, float](), self._now()
-        for found in self._reused.values():
-            ratio = slower(now, found)
-            measured.update((number, ratio * seconds) for number, seconds in found.items())
-        return {**measured, **now}
+        now, reused = self._now(), self._reused
+        ratios = ratios_of(now, reused)
+        return {**{n: ratios[name] * s for name, found in reused.items() for n, s in found.items()}, **now}
 
     def _now(self) -> dict[int, float]:
         """Seconds by number of what this measurement has measured itself."""
@@ -234,15 +235,14 @@ class Measurement:
     @property
     def _reused(self) -> Reused:
         """As the other tables have them."""
-        return {record.get("of", ""): dict(zip(_numbers(self.planes.entries, record["reused"]).tolist(),
-                                               (e[2] for found in record["reused"].values() for e in found)))
+        return {record.get("of", OLD): dict(zip(_numbers(self.planes.entries, record["reused"]).tolist(),
+                                                (e[2] for found in record["reused"].values() for e in found)))
                 for record in self.begun.notes if "reused" in record}
 
     def _look_at_speed(self) -> None:
         """Raises UserError where the reused entries must be of another machine."""
-        now = self._now()
-        for name, found in self._reused.items():
-            if not alike(ratio := slower(now, found)):
+        for name, ratio in ratios_of(self._now(), self._reused).items():
+            if not alike(ratio):
                 raise UserError(f"{name}: the entries that are reused take {ratio:.2f} times as long now: another "
                                 "machine, or a busy one; leave it out of --reuse, or measure when the machine is quiet")
 
@@ -291,6 +291,13 @@ class Measurement:
         affordable = self._left_s() / max(VISITS * self.care.passes * visit_s, 1e-9)  # new entries get these passes
         missed = [*self.missed, self.goal.missed(known.expected, known.worst)]
         return rounds.further(self.planes, known, missed, affordable, self.care.seed)
+
+
+def ratios_of(now: Mapping[int, float], reused: Reused) -> dict[str, float]:
+    """By table, by how much the machine is slower now; that of all tables for one with too few entries to tell."""
+    of_all = slower(now, {number: seconds for found in reused.values() for number, seconds in found.items()})
+    return {name: slower(now, found) if len(set(now) & set(found)) >= TELLING else of_all
+            for name, found in reused.items()}
 
 
 def slower(now: Mapping[int, float], then: Mapping[int, float]) -> float:

@@ -44,9 +44,10 @@ def merged_table(tables: Sequence[LatencyTable], names: Sequence[str], *, how: s
 
 def merged_sampled(tables: Sequence[LatencyTable], measured: Sequence[Mapping[str, np.ndarray]],
                    names: Sequence[str], *, how: str = "mean") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The same for arrays in which only some entries were measured, which is said on stderr: an entry that only some
-    tables have measured is theirs, at the level of the others, as in ``merged_large``. measured: by table, where it has
-    measured, {key: True or False by entry}.
+    """The same for arrays in which only some entries were measured, which is said on stderr. An entry that only some
+    tables have measured is theirs, at the level of the others, as in ``merged_large``.
+
+    measured: by table, where it has measured, {key: True or False by entry}.
 
     Returns the table and where any of them has measured. Raises UserError as ``merged_table`` does.
     """

@@ -37,9 +37,10 @@ def sampled(entries: Entries, numbers: Iterable[int]) -> Record:
 def pairs_in(path: Path, note: Note, key: str) -> Optional[np.ndarray]:
     """The entries of an array that were measured, [entries, (cin, cout)]; None: all were. Raises UserError where the
     note of the table at ``path`` does not tell."""
-    if "sampling" not in note:
+    sampling = _sampling(note)
+    if sampling is None:
         return None
-    name, told = path.with_suffix(".json"), plain_dict(note["sampling"]).get("entries")
+    name, told = path.with_suffix(".json"), sampling.get("entries")
     if not isinstance(told, dict):
         raise UserError(f"{name}: it does not tell which entries were measured: an older version, or smoothing, made "
                         "the table; leave it out")
@@ -64,8 +65,22 @@ def numbers_of(table: Table, pairs: np.ndarray) -> np.ndarray:
 def all_tell(notes: Iterable[Note], network: Network, table: Mapping[str, np.ndarray]) -> bool:
     """Whether these notes tell which entries were measured, of tables that are as large as this one, of the network."""
     shapes = {key: of.shape for key, of in network.tables.items()}
-    return all(shapes.get(key) == array.shape for key, array in table.items()) and all(
-        "sampling" not in note or isinstance(plain_dict(note["sampling"]).get("entries"), dict) for note in notes)
+    told = (sampling is None or isinstance(sampling.get("entries"), dict) for sampling in map(_sampling, notes))
+    return all(shapes.get(key) == array.shape for key, array in table.items()) and all(told)
+
+
+def is_sampled(note: Note) -> bool:
+    """Whether some entries of the table may be estimates."""
+    return _sampling(note) is not None
+
+
+def _sampling(note: Note) -> Optional[Record]:
+    """What a note says of its sample; None: all was measured. Older versions merged and smoothed without a word."""
+    if "sampling" in note:
+        return plain_dict(note["sampling"])
+    each = note.get("measurements")
+    before = any(isinstance(one, dict) and is_sampled(one) for one in each) if isinstance(each, list) else False
+    return {} if before or plain_dict(note.get("merged")).get("sigma") else None
 
 
 def masks_of(path: Path, note: Note, network: Network) -> dict[str, np.ndarray]:

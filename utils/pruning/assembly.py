@@ -152,8 +152,10 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
               "model answers; that tells nothing of your images. Name them with --data_loc or --dataset", flush=True)
     workshop, training = _workshop(asked, base, images, device), defaults.training_of(base.content)
     if asked.method == "trade":
-        asked = replace(asked, scratch_epochs=asked.scratch_epochs or epochs_of(
-            math.ceil(len(workshop.source.images) / asked.recipe.batch_size), base.content["epoch"] if training else 0))
+        batches = math.ceil(len(workshop.source.images) / asked.recipe.batch_size)
+        epochs = (asked.scratch_epochs or (run_files.epochs_begun_with(files) if going_on else None)
+                  or epochs_of(batches, base.content["epoch"] if training else 0))
+        asked = replace(asked, scratch_epochs=epochs)
         origin = {**origin, "scratch_epochs": asked.scratch_epochs}
     rungs = halving.ladder(asked.search, asked.short_term_fine_tune)
     header = {"event": "start", **stamp(history.FORMAT), **origin, "rungs": [rung.as_record() for rung in rungs],

@@ -18,6 +18,8 @@ from utils.pruning.history import is_record, written
 from utils.pruning.store import remove_candidates
 from utils.search import defaults
 
+OLD_EPOCHS = 3  # after which --method=trade compared networks, in journals that do not tell
+
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -56,6 +58,12 @@ def flags_begun_with(files: RunFiles) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def epochs_begun_with(files: RunFiles) -> Optional[int]:
+    """The epochs after which an unfinished run of --method=trade compares networks; None where there is none."""
+    found = journal.header(files.journal)
+    return found.get("scratch_epochs", OLD_EPOCHS) if found.get("flags") else None
+
+
 def method_begun_with(files: RunFiles) -> Optional[str]:
     """The method of an unfinished run, or else of a finished one; None where there is none."""
     unfinished = files.journal.exists() or not files.checkpoint.exists()
@@ -72,7 +80,7 @@ def begin_or_go_on(files: RunFiles, header: Record, *, going_on: bool) -> tuple[
     """
     found = resume.begun(files.journal, header, resume=going_on, at_stake=lambda records: "an unfinished run",
                          over_again="remove it to start over",
-                         newer={"scratch_epochs": 3} if "scratch_epochs" in header else {})
+                         newer={"scratch_epochs": OLD_EPOCHS} if "scratch_epochs" in header else {})
     if files.candidates.is_symlink():
         raise UserError(f"{files.candidates}: a link, expected a folder that the run makes; remove the link")
     if found is None:

@@ -16,8 +16,12 @@ NETADAPT: Mapping[str, Any] = {
 SCORED = "pruning_method"  # a flag of NetAdapt too, whose value follows from the method
 TRADE = ("scratch_epochs", "scratch_rate")
 KNAPSACK = ("knapsack_steps",)
-SEARCHED = ("init_red_fact", "decay_rate", "allow_small_prunings", "criterion", "reach", "removals",
+SEARCHED = ("init_red_fact", "decay_rate", "allow_small_prunings", "criterion", "reach", "removals", "search",
             "layer_fraction")  # that no other method reads
+READ_BY: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(SEARCHED, ("netadapt",)), **dict.fromkeys(TRADE, ("trade",)),
+    **dict.fromkeys(KNAPSACK, ("knapsack",)), "short_term_fine_tune": ("netadapt", "knapsack"),
+    "floor": ("knapsack", "params", "macs", "trade")}  # of the flags that not every method reads
 FROM_SCRATCH: Mapping[str, Any] = {"learning_rate": 0.1, **cli.SGD}  # what the flags of train.py are by default
 SOUND = {"learning_rate": (1e-12, 1e6), "momentum": (0, 1), "weight_decay": (0, 1e3), "batch_size": (2, 1_000_000)}
 
@@ -64,8 +68,7 @@ def method(given: Mapping[str, Any], begun: Optional[str], *, trained: bool) -> 
 
 def unread(given: Mapping[str, Any], method: str) -> list[str]:
     """The flags that are given and that the method does not read."""
-    of_one = {"netadapt": SEARCHED, "trade": TRADE, "knapsack": KNAPSACK}
-    return [flag for owner, flags in of_one.items() if owner != method for flag in _given(given, flags)]
+    return [flag for flag in _given(given, READ_BY) if method not in READ_BY[flag]]
 
 
 def _given(given: Mapping[str, Any], names: Iterable[str]) -> list[str]:
