@@ -177,7 +177,7 @@ def test_an_older_comparison_goes_on(compared, script):
     assert header.pop("precision") in ("fp32", "bf16")
     row.pop("made_by")
     journal.write_text(json.dumps(header) + "\n" + json.dumps(row) + "\n")
-    assert assembly._precision_in(compared) == "auto"
+    assert assembly._precision_in(compared / "history") == "auto"
     for path in (compared / "comparisons/c/checkpoints").iterdir():
         edited(path, older)
         edited(path, lambda content: content["flags"].update(precision="bf16"))
