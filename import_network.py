@@ -94,11 +94,11 @@ def main() -> None:
     checkpoint = Path("checkpoints") / f"{asked.name}.t7"
     with nullcontext() if args.dry_run else locked(checkpoint), device.memory_errors():
         if folders:
-            assembly.check_replaceable(checkpoint)
+            assembly.check_replaceable(checkpoint, folders[0] / f"{asked.name}.json")
         found = assembly.read_in(asked)
         written = assembly.write(found, asked, vars(args), *folders) if folders else []
     if args.json:
-        print(json.dumps(found.report.as_dict()))
+        print(json.dumps({**found.report.as_dict(), "left_out": list(found.left_out), "lost": list(found.lost)}))
         return
     for line in assembly.lines(found, asked, given=args.mean is not None):
         print(line)

@@ -379,6 +379,8 @@ class Tracer:
             if node.target in (torch.ops.aten.contiguous.default, torch.ops.aten.detach_.default,
                                torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.alias.default):
                 return given[0]
+            if not isinstance(node.meta["val"], Tensor):
+                return self.refuse("a parameter is cut into parts: weights that are made anew in every pass")
             shape = tuple(node.meta["val"].shape)
             kept = node.target.__name__.partition(".")[0] in KEEP_ORDER
             if kept and prod(shape) == prod(given[0].shape):

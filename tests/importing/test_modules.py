@@ -29,6 +29,8 @@ def test_the_same_seed_makes_the_same_weights():
     ("torchvision:resnet18", {"depth": 3}, "raised TypeError: .*depth.*; its arguments are --model_args"),
     ("none.py:build", {}, "none.py: no such file"), (f"{NETS}:CifarNett", {},
                                                      "has no callable CifarNett; did you mean CifarN"),
+    ("model.resnet:Net", {}, "has no callable Net; .*model is a package of this project: give yours another name"),
+    ("utils.nets:build", {}, "ModuleNotFoundError.*utils is a package of this project"),
     ("no.such.package:build", {}, "importing no.such.package raised ModuleNotFoundError"),
     ("tests.nets:exits", {}, "raised SystemExit: gone"),
     ("tests.nets:no_module", {}, "gave a int, expected a torch.nn.Module")])

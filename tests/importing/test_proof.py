@@ -246,6 +246,7 @@ REFUSED = {
     "a shuffle added": (lambda net, x: x + F.channel_shuffle(x, 2) * 3, "a product with the constant 3"),
     "no_grad within": (no_grad, "torch.no_grad or autocast within its forward"),
     "dropout always": (lambda net, x: F.dropout(x, 0.5), "a dropout that acts in evaluation, too"),
+    "weights cut": (lambda net, x: x * net.norm.weight.chunk(2)[0].repeat(2)[:, None, None], "a parameter is cut"),
     "weights turned": (lambda net, x: F.conv2d(x, net.query.weight.transpose(0, 1)), "made anew in every pass"),
     "a division": (lambda net, x: x / 2, "a division by 2"),
     "constants": (lambda net, x: x * 2, "a product with the constant 2"),
@@ -315,6 +316,25 @@ def test_types_and_constants_within_forward_are_said():
     constant = torch.rand(8, 1, 1)
     with pytest.raises((UserError, Refused), match="not in the module's state dict|constant"):
         proved(Refusable(lambda net, x: x * constant), (8, 8))
+
+
+class Asserts(CifarNet):
+    """What it asserts, as users do."""
+
+    def __init__(self, holds):
+        super().__init__("B")
+        self.holds = holds
+
+    def forward(self, x):
+        assert self.holds(x), "images of 16 pixels in float32"
+        return super().forward(x)
+
+
+def test_what_a_module_asserts_of_its_images_is_no_traceback(monkeypatch):
+    monkeypatch.setattr(proof, "MOST_MACS", 1)  # so that parts of the images measure its batch norms
+    proved(Asserts(lambda x: x.shape[-1] == 16), (16, 16))
+    with pytest.raises(UserError, match="in float64, in which imports are proved .*images of 16 pixels in float32"):
+        proved(Asserts(lambda x: x.dtype != torch.float64), (16, 16))
 
 
 class Skip(nn.Module):

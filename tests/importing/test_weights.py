@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from tests.helpers import Touch
 from tests.nets import CifarNet
@@ -85,6 +86,12 @@ def test_files_that_are_no_weights_are_named(tmp_path, name, words):
         (tmp_path / torn).write_bytes((tmp_path / "w.pth").read_bytes()[:1000])
     with pytest.raises(UserError, match=words):
         load_into(CifarNet("B"), tmp_path / name)
+
+
+def test_lazy_layers_are_named(tmp_path):
+    torch.save({"0.weight": torch.ones(4, 3, 1, 1), "0.bias": torch.ones(4)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="w.pth: 0.weight of the module is lazy"):
+        load_into(nn.Sequential(nn.LazyConv2d(4, 1)), tmp_path / "w.pth")
 
 
 def test_loading_executes_nothing(tmp_path):

@@ -1,11 +1,15 @@
 """Data: folders and digits, the split, the normalisation, and augmentation against torchvision's own transforms."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 from torchvision.transforms import functional as reference
 
+from model.architectures import describe
 from utils.common.errors import UserError
 from utils.learning import data
 from utils.learning.data import Images, augment, draw
@@ -90,11 +94,36 @@ def test_a_folder_of_images(folder):
     (lambda f: (f / "train/dog/0.png").write_bytes(b"torn"), "train/dog/0.png: not a readable image"),
     (lambda f: [p.unlink() for p in (f / "test/dog").iterdir()], "test/dog: no images there"),
     (lambda f: (f / "test/dog").rename(f / "test/wolf"), "expected the same two or more classes"),
+    (lambda f: Image.new("I;16", (32, 32), 300).save(f / "test/dog/0.png"), "0.png: .*of mode I;16; expected 8 bits"),
+    (lambda f: Image.new("F", (32, 32), 0.5).save(f / "test/dog/0.tif"), "0.tif: .*of mode F; expected 8 bits"),
+    (lambda f: [(f / p / "dog").rename(os.fsdecode(bytes(f / p) + b"/K\xe4fer")) for p in ("train", "test")],
+     "the class .* is no UTF-8; rename"),
+    (lambda f: [(f / part).rename(f / f"{part}s") for part in ("train", "test")], "neither train/CLASS/ and test/"),
     (lambda f: (f / "test").rename(f / "tset"), "test: missing")])
 def test_a_damaged_folder_is_named(folder, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message):
         data.load_images(Data("cifar10", str(folder), 2), (3, 32, 32))
+
+
+def test_only_the_folder_that_nobody_named_is_downloaded_into(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "CIFAR10", type("CIFAR10", (), {"base_folder": "batches", "__init__": (
+        lambda self, folder, train, download: asked.append((folder, download)) or 1 / 0)}))
+    monkeypatch.setattr(data, "DATA_LOC", str(tmp_path / "default"))
+    for name, words in (("default", "the download failed"), ("other", "neither train/CLASS/")):
+        with pytest.raises(UserError, match=words):
+            data.load_images(Data("cifar10", str(tmp_path / name), 0), (3, 32, 32))
+    assert asked == [(tmp_path / "default", True)]
+
+
+def test_images_of_other_classes_are_refused(folder):
+    network = describe("res", depth=10, width=0.25, num_classes=2)
+    wanted = Data("cifar10", str(folder), 0)
+    assert data.load_for(network, folder / "n.t7", wanted, ["cat", "dog"]).classes == ("cat", "dog")
+    assert data.load_for(network, folder / "n.t7", wanted).classes == ("cat", "dog")  # not known
+    with pytest.raises(UserError, match="n.t7: was trained on the class wolf, where the images have dog"):
+        data.load_for(network, folder / "n.t7", wanted, ["cat", "wolf"])
 
 
 def test_cifar10_in_torchvisions_layout(tmp_path):

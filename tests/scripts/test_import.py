@@ -159,6 +159,12 @@ def test_a_trained_network_is_not_replaced(mine, script, tmp_path):
     refused(script(*IMPORT, "--save_file=base"), "checkpoints/base.t7: a network that was trained or pruned here")
     assert contents(tmp_path) == before
     script(*IMPORT, check=True)  # an import is
+    by_hand = json.loads((tmp_path / "networks/mine.json").read_text())
+    by_hand.pop("sha256")
+    (tmp_path / "networks/other.json").write_text(json.dumps(by_hand))
+    before = contents(tmp_path)
+    refused(script(*IMPORT, "--save_file=other"), "networks/other.json: a description that was written by hand")
+    assert contents(tmp_path) == before
 
 
 def test_classes_and_oblong_grey_images(script, tmp_path):

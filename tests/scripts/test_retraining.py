@@ -3,8 +3,10 @@
 import pickle
 
 import torch
+from PIL import Image
 
-from tests.helpers import PRUNE, TINY, TINY_FLAGS, contents, refused
+from tests.helpers import PRUNE, TINY, TINY_FLAGS, contents, refused, saved_anew
+from utils.learning import training
 
 RETRAIN = ["train.py", *TINY_FLAGS, "--dataset=digits", "--epochs=2", "--channels=pruned", "--save_file=again"]
 
@@ -62,4 +64,57 @@ def test_wrong_channels_and_teachers_are_one_line(ready, script):
     refused(script(*RETRAIN[:-2], "--teacher=gone", "--save_file=x"), "checkpoints/gone.t7", "no such checkpoint")
     refused(script(*RETRAIN[:-2], "--teacher=base", "--save_file=base"),
             "--save_file=base: would overwrite the teacher")
+    grey = torch.load(ready / "checkpoints/base.t7", weights_only=True)
+    grey["classes"] = [*"012345678", "nine"]
+    saved_anew(ready / "checkpoints/other.t7", grey)
+    before = contents(ready)
+    refused(script(*RETRAIN[:-2], "--teacher=other", "--save_file=x"),
+            "other.t7: was trained on the class nine, where the images have 9")
     assert contents(ready) == before
+
+
+TRAIN = ["train.py", *TINY_FLAGS, "--dataset=digits", "--save_file=net"]
+
+
+def test_one_that_ends_in_its_first_epoch_goes_on_and_is_not_taken_for_an_older_one(script, tmp_path, monkeypatch):
+    script(*TRAIN, "--epochs=1", "--seed=1", check=True)  # an older one of that name
+    older = (tmp_path / "checkpoints/net.t7").read_bytes()
+    script(*TRAIN[:-1], "--epochs=2", "--save_file=whole", check=True)
+    monkeypatch.setattr(training, "train_epoch", interrupted)
+    assert script(*TRAIN, "--epochs=2").returncode == 130
+    assert (tmp_path / "checkpoints/net.t7").read_bytes() == older
+    monkeypatch.undo()
+    refused(script(*TRAIN, "--epochs=3", "--resume"), "net.unfinished.t7: cannot resume, it was made with other flags")
+    script(*TRAIN, "--epochs=2", "--resume", check=True)
+    found, whole = (torch.load(tmp_path / f"checkpoints/{name}.t7", weights_only=True) for name in ("net", "whole"))
+    assert found["error_history"] == whole["error_history"] and len(found["error_history"]) == 2
+    assert all(torch.equal(found["state_dict"][k], v) for k, v in whole["state_dict"].items())
+    monkeypatch.setattr(training, "train_epoch", interrupted)
+    assert script(*TRAIN, "--epochs=2").returncode == 130
+    monkeypatch.undo()
+    script(*TRAIN, "--epochs=1", check=True)  # nothing was learned, so nothing is lost
+    assert not (tmp_path / "checkpoints/net.unfinished.t7").exists()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_it_does_not_go_on_with_other_images(script, tmp_path, monkeypatch):
+    for shade, folder in enumerate(("these", "others", "renamed")):
+        for part in ("train", "test"):
+            for label, name in enumerate(("cat", "wolf" if folder == "renamed" else "dog")):
+                (tmp_path / folder / part / name).mkdir(parents=True)
+                for number in range(4):
+                    Image.new("RGB", (8, 8), (50 * shade, 100 * label, 9 * number)).save(
+                        tmp_path / folder / part / name / f"{number}.png")
+    flags = ["train.py", *TINY_FLAGS, "--epochs=2", "--batch_size=2", "--save_file=net", "--holdout_prop=0.25"]
+    monkeypatch.setattr(training, "train_epoch", interrupted)
+    assert script(*flags, "--data_loc=these").returncode == 130
+    monkeypatch.undo()
+    before = contents(tmp_path)
+    refused(script(*flags, "--data_loc=others", "--resume"), "net.t7: began with other images: their mean was 0.0000")
+    refused(script(*flags, "--data_loc=renamed", "--resume"), "net.t7: was trained on the class dog, where the images")
+    assert contents(tmp_path) == before
+    (tmp_path / "these").rename(tmp_path / "moved")
+    script(*flags, "--data_loc=moved", "--resume", check=True)

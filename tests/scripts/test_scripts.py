@@ -147,7 +147,7 @@ def test_plan_on_the_raspberry_pi_table(shared, script, tmp_path):
     (["--lr_type=step"], "--lr_type"),
     (["--learning_rate=nan"], "--learning_rate"), (["--save_file=a/b"], "--save_file"), (["--unknown=1"], "--unknown"),
     (["--device=abacus"], "--device=abacus"), (["--seed=-1"], "--seed"),
-    (["--dataset=cifar10", "--data_loc=nowhere"], "nowhere: no CIFAR-10 there")])
+    (["--dataset=cifar10", "--data_loc=nowhere"], "nowhere: neither train/CLASS/ and test/CLASS/ folders nor")])
 def test_train_refuses(script, tmp_path, flags, words):
     refused(script(*TRAIN, *flags), words)
     assert contents(tmp_path) == {} and not (tmp_path / "nowhere").exists()
@@ -164,6 +164,12 @@ def forge_checkpoint(folder):
 
 def foreign_checkpoint(folder):
     torch.save({"state_dict": {}}, folder / "checkpoints/base.t7")
+
+
+def foreign_weights(folder):
+    """Of types that have no bytes for NumPy."""
+    torch.save({"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.nn.Parameter(torch.ones(2))},
+               folder / "checkpoints/base.t7")
 
 
 def mismatched_checkpoint(folder):
@@ -203,6 +209,7 @@ def unfinished_base(folder):
     (damage_checkpoint, [], ["base.t7: not a whole checkpoint"]),
     (forge_checkpoint, [], ["base.t7: not a whole checkpoint"]),
     (foreign_checkpoint, [], ["base.t7: expected a checkpoint of this project, but arguments, widths"]),
+    (foreign_weights, [], ["base.t7: expected a checkpoint of this project, but arguments, widths"]),
     (mismatched_checkpoint, [], ["base.t7: its weights don't fit", "Conv_0"]),
     (nothing, ["--base_model=absent"], ["absent.t7: no such checkpoint"]),
     (nothing, ["--perf_table=absent"], ["absent.pickle: no such file"]),
@@ -216,7 +223,8 @@ def unfinished_base(folder):
     (nothing, ["--depth=16"], ["base.t7: a network of depth 10, but --depth=16"]),
     (nothing, ["--save_file=base"], ["would overwrite the base model"]),
     (unfinished_base, ["--base_model=base.unfinished", "--save_file=base"], ["would overwrite the base model"]),
-    (nothing, ["--dataset=cifar10", "--data_loc=nowhere"], ["nowhere: no CIFAR-10 there"]),
+    (nothing, ["--dataset=cifar10", "--data_loc=nowhere"],
+     ["nowhere: neither train/CLASS/ and test/CLASS/ folders nor"]),
     (nothing, ["--decay_rate=2"], ["--decay_rate"]), (nothing, ["--save_file="], ["--save_file"])],
     ids=lambda v: getattr(v, "__name__", None))
 def test_prune_refuses_and_changes_nothing(ready, script, damage, flags, words):

@@ -35,7 +35,7 @@ def checked(path: Path, content: Mapping[str, Any], advice: str) -> dict[str, An
     Raises UserError where the content does not match its checksum.
     """
     bare = {key: value for key, value in content.items() if key != KEY}
-    if content.get(KEY, None) not in (None, sha256_of_content(bare)):
+    if content.get(KEY) is not None and content[KEY] != sha256_of_content(bare):
         raise UserError(f"{path}: damaged or edited, it does not match the checksum in it; {advice}")
     return bare
 

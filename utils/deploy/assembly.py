@@ -73,7 +73,7 @@ def images_for(asked: Export, trained: Trained, dataset: Optional[str], data_loc
     try:
         if wanted.dataset == data.RANDOM:
             raise UserError("none were named for an imported network; --data_loc or --dataset names them")
-        return data.load_for(trained.network, trained.path, wanted)
+        return data.load_for(trained.network, trained.path, wanted, checkpoint.learned_classes(trained.content))
     except UserError as error:
         if asked.quantize != "none":
             raise UserError(f"--quantize={asked.quantize}: needs the images, training ones to calibrate on (int8) and "

@@ -13,7 +13,7 @@ from model.torch_net import TorchNet
 from model.traced import described
 from model.tracer import Refused
 from model.tracing import Trace, traced
-from utils.common.checksum import signed_json
+from utils.common.checksum import KEY, signed_json
 from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.output import quiet
@@ -39,7 +39,8 @@ class Imported:
 
 def read_in(asked: Import) -> Imported:
     """Read in a module, and prove it; writes nothing. Raises UserError where it cannot be expressed, or proved."""
-    module = modules.make(asked.model, asked.model_args, asked.seed)
+    with quiet(1):  # what the module's own code prints
+        module = modules.make(asked.model, asked.model_args, asked.seed)
     left_out = weights.load_into(module, asked.weights) if asked.weights else []
     try:
         with quiet(1, 2):  # torch's own words
@@ -88,10 +89,12 @@ def _classes(asked: Import, count: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise UserError unless ``path`` is free or holds an import, which a new one may replace."""
+def check_replaceable(path: Path, description: Path) -> None:
+    """Raise UserError unless both places are free or hold an import, which a new one may replace."""
     if path.exists() and "model" not in checkpoint.load(path)["flags"]:
         raise UserError(f"{path}: a network that was trained or pruned here; choose another --save_file")
+    if description.exists() and f'"{KEY}"' not in description.read_text(errors="replace"):
+        raise UserError(f"{description}: a description that was written by hand; choose another --save_file")
 
 
 def write(found: Imported, asked: Import, flags: Mapping[str, Any], networks: Path, checkpoints: Path) -> list[Path]:

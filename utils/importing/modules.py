@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, cast
+from typing import Any, Callable, Optional, cast
 
 import torch
 from torch import nn
@@ -72,13 +72,20 @@ def _own(source: str, name: str, where: str) -> Callable[..., Any]:
         raise
     except BaseException as error:  # the user's code, which may even exit
         raise UserError(f"{where}: importing {source} raised {type(error).__name__}: "
-                        f"{first_line(error)[:300]}") from error
+                        f"{first_line(error)[:300]}{_taken(source, error)}") from error
     callable_ = getattr(found, name, None)
     if not callable(callable_):
         near = difflib.get_close_matches(name, [n for n in vars(found) if callable(getattr(found, n))], 4)
         raise UserError(f"{where}: {source} has no callable {name}" + (f"; did you mean {', '.join(near)}?" if near
-                                                                       else ""))
+                                                                       else "") + _taken(source))
     return callable_
+
+
+def _taken(source: str, error: Optional[BaseException] = None) -> str:
+    """What to do where the user's code has, or imports, a package of the name of one of this project's."""
+    names = {source.partition(".")[0], (getattr(error, "name", None) or "").partition(".")[0]}
+    taken = sorted(names & {"model", "utils"})
+    return f"; {taken[0]} is a package of this project: give yours another name" if taken else ""
 
 
 def _file(path: Path) -> ModuleType:

@@ -152,9 +152,9 @@ def _measure(module: nn.Module, norms: Sequence[Any], images: Tensor, macs: int)
         try:
             module(images[..., ::step, ::step].contiguous())
             return
-        except (RuntimeError, ValueError):
+        except Exception as error:  # the user's code
             if step == 1:
-                raise
+                raise _refused(images, error) from error
 
 
 def _imported(module: nn.Module, described: Described, trace: Trace, state: State, images: Tensor,
@@ -180,10 +180,14 @@ def _run(module: nn.Module, images: Tensor) -> Tensor:
         if found.dtype != images.dtype:
             raise TypeError(f"its outputs are {found.dtype}")
         return found
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise UserError(f"it cannot take {len(images)} image{'s' * (len(images) > 1)} in float64, in which imports are "
-                        f"proved ({first_line(error)[:200]}); leave types and batch sizes out of its "
-                        "forward") from error
+    except Exception as error:  # the user's code
+        raise _refused(images, error) from error
+
+
+def _refused(images: Tensor, error: Exception) -> UserError:
+    return UserError(f"it cannot take {len(images)} image{'s' * (len(images) > 1)} in float64, in which imports are "
+                     f"proved ({first_line(error)[:200] or type(error).__name__}); leave types and batch sizes out of "
+                     "its forward")
 
 
 def _wrong(what: str, difference: float, more: str = "") -> UserError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 from model.network import Network
@@ -23,7 +24,8 @@ class Report:
         network, reasons = self.network, self.described.reasons
         return {"parameters": network.parameter_count(network.full_widths),
                 "macs": network.multiply_adds(network.full_widths), "max_difference": self.proof.max_difference,
-                "sliced_vs_zeroed": self.proof.sliced_vs_zeroed, "prunable_share": prunable_share(network),
+                "sliced_vs_zeroed": None if isnan(self.proof.sliced_vs_zeroed) else self.proof.sliced_vs_zeroed,
+                "prunable_share": prunable_share(network),
                 "reordered": sorted(self.described.orders),
                 "groups": [{"name": g.name, "width": g.width, "prunable": g.prunable, "removable": g.removable,
                             "reason": reasons.get(g.name), "layers": layers}

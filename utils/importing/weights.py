@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from model.torch_net import TorchNet
 from model.traced import Described
@@ -29,6 +30,10 @@ def load_into(module: nn.Module, path: Path) -> list[str]:
     naming the file where weights are missing, or of another shape.
     """
     wanted = module.state_dict()
+    lazy = [name for name, value in wanted.items() if is_lazy(value)]
+    if lazy:
+        raise UserError(f"{path}: {lazy[0]} of the module is lazy, of no shape before its first use; give its layer "
+                        "the number of inputs")
     found = _unwrapped(_read(path), wanted)
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     if missing:

@@ -1,4 +1,4 @@
-"""Begin or resume a training. NAME.unfinished.t7 is written after every epoch, so a killed training loses at most one
+"""Begin or resume a training. NAME.unfinished.t7 is written at the start and after every epoch, so a killed training loses at most one
 epoch; NAME.t7, which may stand there already, is replaced when the training is done."""
 
 import time
@@ -23,7 +23,6 @@ from utils.learning.settings import Compute, Data, Recipe, Schedule, Teaching
 Content = dict[str, Any]  # of a checkpoint
 
 FREE_FLAGS = ("device", "workers", "data_loc")  # may differ between a run and its resumption
-
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
         raise UserError(f"--net={network.short_name}: tells {network.arguments['num_classes']} classes apart, but the "
                         f"data has {len(images.classes)}; check --dataset and --data_loc")
     held_in, _ = data.split_holdout(images.train, asked.data.holdout_prop)
-    teacher, normalisation, taught = _teacher(asked.teaching, network, device)
+    teacher, normalisation, taught = _teacher(asked.teaching, network, images, device)
     if asked.initial:
         checkpoint.check_begins(network, widths, asked.initial)
         normalisation = _used_to(asked.initial, normalisation)
@@ -66,6 +65,7 @@ def train(asked: Training, path: Path, flags: Mapping[str, Any], saved: Optional
               "that it was imported from")
     if saved:
         _check_same(saved, path, network, widths, taught, flags)
+        _check_images(saved, path, images, normalisation)
         model = checkpoint.build(saved, begun_in(path))
     model = device.place(model)
     print(f"{network.short_name}: {network.parameter_count(model.widths):,} parameters on {device.name} in "
@@ -98,6 +98,9 @@ def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, 
     history, first = (saved["error_history"], saved["epoch"]) if saved else ([], 0)
     if saved and first < epochs:
         checkpoint.restore_optimizer(optimizer, saved, begun_in(path))
+    if not saved and epochs:  # so that --resume goes on with this training, and with no older one
+        checkpoint.save(unfinished_path(path), model, normalisation, epoch=0, error_history=[], **carried,
+                        optimizer=optimizer.state_dict())
     source = training.BatchSource(held_in.to(device.name), normalisation, images.flip, recipe.batch_size)
     test, began = images.test.to(device.name), time.monotonic()
     for epoch in range(first, epochs):
@@ -117,12 +120,13 @@ def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, 
     return history[-1]
 
 
-def _teacher(teaching: Optional[Teaching], network: Network,
+def _teacher(teaching: Optional[Teaching], network: Network, images: Dataset,
              device: Device) -> tuple[Optional[Teacher], Optional[Normalisation], dict[str, str]]:
     """(the teacher, the normalisation of its images, further keys of the checkpoint); (None, None, {}) without one."""
     if teaching is None:
         return None, None, {}
     content, model = checkpoint.open_teacher(teaching.teacher, network)
+    data.check_classes(f"{teaching.teacher}", checkpoint.learned_classes(content), images)
     teacher = Teacher(device.place(model).eval().requires_grad_(False), teaching.temperature, teaching.weight)
     return teacher, checkpoint.normalisation_of(content), {"teacher_sha256": checkpoint.weights_sha256(content)}
 
@@ -143,7 +147,7 @@ def check_replaceable(path: Path) -> None:
     """Raise UserError unless ``path`` is free or holds a finished training, which a new one may replace."""
     for file in (unfinished_path(path), path):
         saved = _trained(file) if file.exists() else None
-        if saved and saved["epoch"] < saved["flags"].get("epochs", 0):
+        if saved and 0 < saved["epoch"] < saved["flags"].get("epochs", 0):
             raise UserError(f"{file}: an unfinished training ({saved['epoch']} of {saved['flags']['epochs']} epochs); "
                             "add --resume to go on, or remove it to start over")
     if path.exists():
@@ -187,3 +191,13 @@ def _check_same(saved: Content, path: Path, network: Network, widths: Widths, ta
     if saved.get("teacher_sha256") != taught.get("teacher_sha256"):
         raise UserError(f"{path}: began with other weights than the teacher {flags['teacher']} has now; remove one "
                         "of them")
+
+
+def _check_images(saved: Content, path: Path, images: Dataset, normalisation: Normalisation) -> None:
+    """Raise UserError if the images are not those that the training began with, as far as the checkpoint tells."""
+    data.check_classes(f"{path}", saved.get("classes", []), images)
+    began = checkpoint.normalisation_of(saved)
+    if any(abs(one - other) > 1e-6 for one, other in zip((*began.mean, *began.std),
+                                                         (*normalisation.mean, *normalisation.std))):
+        raise UserError(f"{path}: began with other images: their mean was {began.mean[0]:.4f}, now "
+                        f"{normalisation.mean[0]:.4f}; check --data_loc")

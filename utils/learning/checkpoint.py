@@ -145,7 +145,21 @@ def open_teacher(path: Path, network: Network) -> tuple[dict[str, Any], TorchNet
         if model.network.arguments.get(what) != network.arguments.get(what):
             raise UserError(f"{path}: a teacher of {what} {model.network.arguments.get(what)}, expected "
                             f"{network.arguments.get(what)} as in the data; choose another --teacher")
+    taken, given = (_shape(one) for one in (model.network, network))
+    if taken != given:
+        raise UserError(f"{path}: a teacher of images of {taken}, expected {given} (channels, height, width); choose "
+                        "another --teacher")
     return content, model
+
+
+def _shape(network: Network) -> tuple[int, int, int]:
+    entry = network.inputs[0]
+    return (network.full_widths[entry.group], *entry.sides)
+
+
+def learned_classes(content: dict[str, Any]) -> list[str]:
+    """The names of the classes that the network was trained on here; [] where they are not known."""
+    return content.get("classes", []) if content["epoch"] else []  # an import's are words of the user
 
 
 def weights_sha256(content: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ Every pass draws from a new random generator, so a seed fixes every batch, whate
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from model.network import Network
+from utils.common.cli import DATA_LOC
 from utils.common.errors import UserError, first_line
 from utils.common.progress import progress
 from utils.learning.settings import Data
@@ -146,7 +148,7 @@ def _load(dataset: str, data_loc: str, workers: int, shape: Shape) -> Dataset:
     folder = Path(os.path.expanduser(data_loc))
     if (folder / "train").is_dir() or (folder / "test").is_dir():
         return _folders(folder, shape, workers)
-    found = _cifar10(folder)
+    found = _cifar10(folder, download=folder.resolve() == Path(os.path.expanduser(DATA_LOC)).resolve())
     return replace(found, train=_resized(found.train, shape), test=_resized(found.test, shape))
 
 
@@ -160,15 +162,25 @@ def shape_for(network: Network, where: str) -> Shape:
     return (channels, *entry.sides)
 
 
-def load_for(network: Network, path: Path, wanted: Data) -> Dataset:
-    """The images for the network of the checkpoint at ``path``. Raises UserError also if the class counts differ."""
+def load_for(network: Network, path: Path, wanted: Data, classes: Sequence[str] = ()) -> Dataset:
+    """The images for the network of the checkpoint at ``path``. classes: the names that it was trained on, where they
+    are known. Raises UserError also if the images are of other classes."""
     if wanted.dataset == RANDOM:
         return _random(network, shape_for(network, str(path)))
     images = load_images(wanted, shape_for(network, str(path)))
     if len(images.classes) != network.arguments["num_classes"]:
         raise UserError(f"{path}: tells {network.arguments['num_classes']} classes apart, but the data has "
                         f"{len(images.classes)}; check --dataset and --data_loc")
+    check_classes(f"{path}", classes, images)
     return images
+
+
+def check_classes(what: str, classes: Sequence[str], images: Dataset) -> None:
+    """Raise UserError if these names of classes, () where they are not known, are not those of the images."""
+    odd = [(one, other) for one, other in zip(classes, images.classes) if one != other]
+    if odd:
+        raise UserError(f"{what}: was trained on the class {odd[0][0]}, where the images have {odd[0][1]}; check "
+                        "--dataset and --data_loc")
 
 
 def _random(network: Network, shape: Shape) -> Dataset:
@@ -206,12 +218,16 @@ def _resized(images: Images, shape: Shape) -> Images:
     return Images(pixels, images.labels)
 
 
-def _cifar10(folder: Path) -> Dataset:
+def _cifar10(folder: Path, *, download: bool) -> Dataset:
+    """download: whether the files are fetched where they are missing."""
     from torchvision.datasets import CIFAR10
-    stood = folder.exists()
+    stood, there = folder.exists(), (folder / CIFAR10.base_folder).is_dir()
+    if not there and not download:
+        raise UserError(f"{folder}: neither train/CLASS/ and test/CLASS/ folders nor torchvision's "
+                        f"{CIFAR10.base_folder}/ there; check --data_loc (without it, CIFAR-10 is downloaded into "
+                        f"{DATA_LOC})")
     try:
-        parts = [CIFAR10(folder, train=train, download=not (folder / CIFAR10.base_folder).is_dir())
-                 for train in (True, False)]
+        parts = [CIFAR10(folder, train=train, download=not there) for train in (True, False)]
     except Exception as error:  # a failed download raises whatever the network layer raises
         if not stood and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # torchvision makes it before it finds that it cannot download
@@ -232,8 +248,18 @@ def _folders(folder: Path, shape: Shape, workers: int) -> Dataset:
     if names["train"] != names["test"] or len(names["train"]) < 2:
         raise UserError(f"{folder}: expected the same two or more classes in train/ and test/, "
                         f"found {names['train']} and {names['test']}")
+    for name in names["train"]:
+        if not _is_text(name):
+            raise UserError(f"{folder / 'train'}: the class {name!r} is no UTF-8; rename its folders")
     train, test = (_read_part(folder / part, names["train"], shape, workers) for part in ("train", "test"))
     return Dataset(train, test, tuple(names["train"]), flip=True)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _read_part(folder: Path, classes, shape: Shape, workers: int) -> Images:
@@ -263,6 +289,8 @@ def _read_image(file: Path, shape: Shape) -> np.ndarray:
     from PIL import Image
     try:
         with Image.open(file) as image:
+            if image.mode[0] in "IF":  # PIL would clip them, to white
+                raise ValueError(f"of mode {image.mode}; expected 8 bits per channel")
             image = image.convert("RGB" if channels == 3 else "L")
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -146,7 +146,7 @@ def _run(asked: Pruning, base: Base, prices: Prices, files: RunFiles, flags: Map
     device, compute = devices.settled(compute, asked.jobs)
     asked = replace(asked, compute=compute)
     flags = {**flags, "precision": compute.precision, "threads": compute.threads}
-    images = data.load_for(base.network, base.path, asked.data)
+    images = data.load_for(base.network, base.path, asked.data, checkpoint.learned_classes(base.content))
     if asked.data.dataset == data.RANDOM:
         print("note: no data was named: the network is judged on random images, by whether it answers what the base "
               "model answers; that tells nothing of your images. Name them with --data_loc or --dataset", flush=True)
