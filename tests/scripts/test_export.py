@@ -210,9 +210,9 @@ def test_without_the_data(run, tmp_path, checkpoints):
     without_data(tmp_path, checkpoints)
     for quantize in ("int8", "dynamic"):
         with pytest.raises(UserError,
-                           match=f"--quantize={quantize}: needs the images, training ones.*nowhere: no CIFAR-10"):
+                           match=f"--quantize={quantize}: needs the images, training ones.*nowhere: neither train"):
             run(export, "--checkpoint=./moved.t7", "--output=a.tflite", f"--quantize={quantize}")
-    with pytest.raises(UserError, match="elsewhere: no CIFAR-10"):
+    with pytest.raises(UserError, match="elsewhere: neither train"):
         run(export, "--checkpoint=./moved.t7", "--output=a.tflite", "--data_loc=elsewhere")
     assert not (tmp_path / "a.tflite").exists()
     printed = run(export, "--checkpoint=./moved.t7", "--output=a.tflite")

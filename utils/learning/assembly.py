@@ -1,5 +1,5 @@
-"""Begin or resume a training. NAME.unfinished.t7 is written at the start and after every epoch, so a killed training loses at most one
-epoch; NAME.t7, which may stand there already, is replaced when the training is done."""
+"""Begin or resume a training. NAME.unfinished.t7 is written at the start and after every epoch, so a killed training
+loses at most one epoch; NAME.t7, which may stand there already, is replaced when the training is done."""
 
 import time
 from collections.abc import Mapping
@@ -105,10 +105,15 @@ def _train_epochs(asked: Training, model: TorchNet, device: Device, path: Path, 
     test, began = images.test.to(device.name), time.monotonic()
     for epoch in range(first, epochs):
         rate = asked.schedule.learning_rate(recipe.learning_rate, epoch)
-        loss = training.train_epoch(model, optimizer, source, device, rate, (asked.compute.seed, epoch),
-                                    f"epoch {epoch + 1}", teacher)
-        checkpoint.check_finite(model, f"{path}: the training diverged in epoch {epoch + 1}, which is not kept; begin "
-                                f"again with a lower --learning_rate than {recipe.learning_rate:g}")
+        try:
+            loss = training.train_epoch(model, optimizer, source, device, rate, (asked.compute.seed, epoch),
+                                        f"epoch {epoch + 1}", teacher)
+            checkpoint.check_finite(model, f"{path}: the training diverged in epoch {epoch + 1}, which is not kept; "
+                                    f"begin again with a lower --learning_rate than {recipe.learning_rate:g}")
+        except UserError:
+            if not history:  # there is nothing to go on with
+                unfinished_path(path).unlink(missing_ok=True)
+            raise
         history.append(training.error_pct(model, test, normalisation, device))
         done = epoch + 1 == epochs
         checkpoint.save(path if done else unfinished_path(path), model, normalisation, epoch=epoch + 1,
