@@ -214,6 +214,8 @@ def test_without_the_data(run, tmp_path, checkpoints):
             run(export, "--checkpoint=./moved.t7", "--output=a.tflite", f"--quantize={quantize}")
     with pytest.raises(UserError, match="elsewhere: neither train"):
         run(export, "--checkpoint=./moved.t7", "--output=a.tflite", "--data_loc=elsewhere")
+    with pytest.raises(UserError, match="elsewhere: neither train"):  # also where the network learned digits
+        run(export, f"--checkpoint={checkpoints / 'full.t7'}", "--output=a.tflite", "--data_loc=elsewhere")
     assert not (tmp_path / "a.tflite").exists()
     printed = run(export, "--checkpoint=./moved.t7", "--output=a.tflite")
     assert "comparing on random images" in printed and "test error  unknown" in printed

@@ -31,7 +31,7 @@ from utils.common.errors import UserError
 from utils.common.files import write_whole
 from utils.common.fingerprint import sha256_of
 from utils.common.provenance import check_format, stamp
-from utils.learning.data import RANDOM, Normalisation
+from utils.learning.data import Normalisation
 from utils.learning.settings import Data
 
 FORMAT = 1
@@ -171,9 +171,7 @@ def data_of(content: dict[str, Any], dataset: Optional[str], data_loc: Optional[
             holdout_prop: Optional[float] = None) -> Data:
     """The images that the network was trained on, unless others are asked for; a part of them is always held out."""
     flags = content["flags"]
-    known = flags.get("dataset") or DATASET
-    if data_loc and known == RANDOM:
-        known = DATASET
+    known = DATASET if data_loc else flags.get("dataset") or DATASET  # a folder that is named is meant
     return Data(dataset or known, data_loc or flags.get("data_loc") or DATA_LOC, workers,
                 holdout_prop or content["holdout_prop"] or HOLDOUT_PROP)
 
