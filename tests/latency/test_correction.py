@@ -80,6 +80,14 @@ def test_a_term_of_the_weights_is_found_where_there_is_one(weight_s, least, most
     assert max(map(abs, errors)) < 0.02
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_single_network_gives_a_factor_and_no_warning():
+    table = arithmetic_table(NETWORK)
+    widths, seconds = networks_of(Correction(1.5, 0.0), table, 1)
+    found = correction.fit_correction(NETWORK, widths, seconds, table)
+    assert found.factor == pytest.approx(1.5) and found.overhead_s == found.weight_s == 0
+
+
 def test_few_networks_show_no_term_of_the_weights():
     table = {k: np.full_like(a, 2e-5) for k, a in arithmetic_table(NETWORK).items()}
     widths, seconds = networks_of(Correction(1.0, 0.0, 1e-9), table)

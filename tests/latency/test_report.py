@@ -64,6 +64,15 @@ def test_what_did_not_settle_is_named_by_channels_and_the_lowest_visit_stands():
     assert not any("and so on" in line for line in report.lines(finish(work, visits)[1]))
 
 
+def test_entries_that_the_time_was_too_short_for_are_neither_noise_nor_measured():
+    work, visits, _ = finished()
+    visits.count[-5:], visits.seconds[:, -5:] = 0, np.nan
+    begun = Begun({"delegate": "XNNPACK"}, work, visits, {})
+    _, about = report.finish(CARE, begun, lambda seconds: (work.entries.arrays(np.ones(len(work))), {}))
+    assert about["unsettled"] == {} and about["visits_measured_again"] == 0
+    assert begun.measured == len(work) - 5
+
+
 def test_entries_that_other_kernels_ran_are_named():
     work, visits, _ = finished()
     (key, *_), (_, cin, cout) = work.label(0), work.label(1)

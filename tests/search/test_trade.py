@@ -10,7 +10,7 @@ from model.operators import Node, units
 from tests.helpers import TORCH_NETWORKS, TOY, TOY_WIDTHS, in_steps, published, toy_latency
 from utils.search import baselines, trade
 from utils.search.costs import COUNTS
-from utils.search.knapsack import ChannelWorth, Knapsack, MeanWorth, fitted
+from utils.search.knapsack import ChannelWorth, Knapsack, MeanWorth, climbed, fitted
 from utils.search.netadapt import NoWayOn
 from utils.search.space import Space
 
@@ -79,6 +79,16 @@ def test_what_needs_another_group_does_not_come_back_without_it(part):
     sacks = trade.problems(space, full, cost, budget)
     found += list(trade.neighbours(sacks, found[0])) + [fitted(sack, full) for sack in sacks]
     assert all(space.lives(w) and cost(w) <= budget for w in found if w)
+
+
+def test_no_trade_is_tried_that_does_not_live():
+    """Each half of it would: "a" may go while "d" is gone, and "d" come back while "a" is there."""
+    cost, begin = COUNTS["macs"](SUMMED), {**SUMMED.full_widths, "c": 0, "d": 0}
+    worth = ChannelWorth({"a": [1.0] * 8, "d": [9.0] * 8})
+    sack = Knapsack("trade", Space(SUMMED), SUMMED.full_widths, cost, cost(begin), worth, ("a", "d"))
+    assert sack.choices(begin, "a")[0] == 0 and sack.choices(begin, "d")[-1] == 8
+    traded = climbed(sack, begin)
+    assert sack.space.lives(traded) and cost(traded) <= cost(begin) and traded["d"] > 0 < traded["a"]
 
 
 def test_the_mean_of_large_counts_does_not_overflow():

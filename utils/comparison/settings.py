@@ -18,7 +18,7 @@ class Comparison:
     dataset: str
     data_loc: str
     teacher: Optional[Path]
-    precision: str  # in which all networks are trained: fp32 or bf16
+    precision: str  # in which all networks are trained: fp32 or bf16; auto: an older comparison, which chose for each
     jobs: int  # networks that are made at a time
     threads: Optional[int]  # of each of them
     num_threads: Optional[int]  # of the runtime that measures; None: the table's
