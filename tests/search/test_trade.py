@@ -1,6 +1,7 @@
 """Trading channels at equal latency: what a neighbour is, and whom the judge sees; its networks are never trained."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,12 +84,17 @@ def test_what_needs_another_group_does_not_come_back_without_it(part):
 
 def test_no_trade_is_tried_that_does_not_live():
     """Each half of it would: "a" may go while "d" is gone, and "d" come back while "a" is there."""
-    cost, begin = COUNTS["macs"](SUMMED), {**SUMMED.full_widths, "c": 0, "d": 0}
-    worth = ChannelWorth({"a": [1.0] * 8, "d": [9.0] * 8})
-    sack = Knapsack("trade", Space(SUMMED), SUMMED.full_widths, cost, cost(begin), worth, ("a", "d"))
+    *nodes, both, pool, classes = SUMMED.nodes
+    more = (Node("e", "conv", ("a_in",), units("g"), kernel=3),  # so that "a" costs something without "d", too
+            Node("g_and_e", "add", ("g", "e")))
+    network = replace(SUMMED, nodes=(*nodes, *more, replace(both, inputs=("d", "g_and_e")), pool, classes))
+    cost, begin = COUNTS["macs"](network), {**network.full_widths, "c": 0, "d": 0}
+    sack = Knapsack("trade", Space(network), network.full_widths, cost, cost(begin) + 5000,
+                    ChannelWorth({"a": [1.0] * 8, "d": [9.0] * 8}), ("a", "d"))
     assert sack.choices(begin, "a")[0] == 0 and sack.choices(begin, "d")[-1] == 8
+    assert not sack.space.lives({**begin, "a": 0, "d": 8})
     traded = climbed(sack, begin)
-    assert sack.space.lives(traded) and cost(traded) <= cost(begin) and traded["d"] > 0 < traded["a"]
+    assert sack.space.lives(traded) and cost(traded) <= sack.budget_s and traded["d"] > 0 < traded["a"]
 
 
 def test_the_mean_of_large_counts_does_not_overflow():
